@@ -1,0 +1,1 @@
+"""Everything about answering with many experts: embed, decide, run, serve."""

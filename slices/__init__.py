@@ -1,0 +1,1 @@
+"""Everything about making an expert: read, plan, extract, export, quantize, evaluate."""

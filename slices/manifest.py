@@ -1,0 +1,151 @@
+"""`slice.json`: the one file between making slices and answering with them.
+
+It is written last, so its presence means that the slice is complete. It says where the slice came
+from, what was kept, what it weighs, which quantized files there are and what was measured.
+"""
+
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from slices import atomic
+from slices.errors import BadConfig, NotFound
+from slices.home import check_name, slices_home
+
+FILE = "slice.json"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+
+class Parent(_Part):
+    """Which checkpoint a slice was cut from. The digest covers every header, not the weights."""
+
+    model: str
+    model_type: str
+    headers_sha256: str
+    bytes: int
+
+
+class Calibration(_Part):
+    """Which text the choices were made on."""
+
+    source: Literal["none", "parent", "files"]
+    sha256: str = ""
+    documents: int = 0
+    bytes: int = 0
+
+
+class Parameters(_Part):
+    """Parameters by part, as counts."""
+
+    decoder: int
+    per_layer_embedding: int
+    embedding: int
+    total: int
+
+
+class Quantized(_Part):
+    """A GGUF beside the slice. `file` is a bare name in the slice's folder."""
+
+    file: str
+    type: str
+    bytes: int
+    bits_per_weight: float
+    sha256: str
+
+
+class Measurement(_Part):
+    """One measured value: of which file (`bf16` for the checkpoint itself), on what text."""
+
+    of: str
+    domain: str
+    metric: str
+    value: float
+    stderr: float
+    data: str = ""
+
+
+class Manifest(_Part):
+    """A finished slice."""
+
+    schema_version: Literal[1] = Field(1, alias="schema")
+    name: str
+    domain: str
+    created: str
+    parent: Parent
+    recipe: dict[str, Any]
+    layers: list[int]
+    vocabulary: int
+    parameters: Parameters
+    bytes: int
+    calibration: Calibration
+    seed: int
+    versions: dict[str, str]
+    quantized: list[Quantized] = []
+    measurements: list[Measurement] = []
+    notes: list[str] = []
+
+
+def now() -> str:
+    """The time as ISO 8601, UTC, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def write(folder: Path, manifest: Manifest) -> None:
+    """Write `folder/slice.json` in one step."""
+    text = json.dumps(manifest.model_dump(mode="json", by_alias=True), indent=2, ensure_ascii=False)
+    atomic.write_text(folder / FILE, text + "\n")
+
+
+def read(folder: Path) -> Manifest:
+    """Read and check `folder/slice.json`.
+
+    Raises:
+        NotFound: there is none, so `folder` is no finished slice.
+        BadConfig: it is not JSON, or a field is missing or wrong; the field is named.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        raise NotFound(f"{folder} is no finished slice: it has no {FILE}")
+    try:
+        manifest = Manifest.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadConfig(f"{path}: {where}: {first['msg']}") from None
+    check_name(manifest.name)
+    for quantized in manifest.quantized:
+        check_name(quantized.file)
+    return manifest
+
+
+def find(reference: str) -> Path:
+    """The folder of a slice, given as a path or as the name of one in `$MOM_HOME`.
+
+    Raises:
+        NotFound: neither is a finished slice.
+    """
+    if (Path(reference) / FILE).is_file():
+        return Path(reference)
+    if "/" not in reference:
+        folder = slices_home() / check_name(reference)
+        if (folder / FILE).is_file():
+            return folder
+    raise NotFound(f"no slice {reference!r}: expected a folder with a {FILE}, or one of: {_known()}")
+
+
+def all_slices(folder: Path | None = None) -> list[tuple[Path, Manifest]]:
+    """Every finished slice below `folder` (default `$MOM_HOME/slices`), by name."""
+    root = folder or slices_home()
+    found = sorted(path.parent for path in root.glob(f"*/{FILE}") if not path.parent.name.startswith("."))
+    return [(path, read(path)) for path in found]
+
+
+def _known() -> str:
+    names = sorted(path.parent.name for path in slices_home().glob(f"*/{FILE}"))
+    return ", ".join(names) if names else f"(no slices in {slices_home()})"
