@@ -1,0 +1,1 @@
+"""What llama.cpp calls each family's tensors and settings: one table and one description a file."""

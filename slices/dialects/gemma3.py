@@ -1,0 +1,123 @@
+"""Gemma 3 in llama.cpp: norms are stored with their 1 added, the attention types as a list of bools.
+
+llama.cpp takes any list of types, all sliding or all full included; without one it would take every
+sixth layer for full, whatever the slice kept.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from slices.anatomy import Anatomy
+from slices.dialects.table import Dialect, Floats
+from slices.errors import Unsupported
+from slices.families.table import FULL, SLIDING
+
+if TYPE_CHECKING:
+    import gguf
+
+
+def _gemma3_describe(writer: "gguf.GGUFWriter", anatomy: Anatomy) -> None:
+    config, layer = anatomy.config, anatomy.layers[0]
+    _refuse_gemma3(config)
+    writer.add_context_length(config.get("max_position_embeddings", 131072))
+    writer.add_embedding_length(anatomy.shape.hidden)
+    writer.add_block_count(len(anatomy.layers))
+    writer.add_feed_forward_length(layer.ffn)
+    writer.add_head_count(layer.heads)
+    writer.add_head_count_kv(layer.kv_heads)
+    writer.add_layer_norm_rms_eps(config.get("rms_norm_eps", 1e-6))
+    writer.add_key_length(layer.head_dim)
+    writer.add_value_length(layer.head_dim)
+    _gemma3_rope(writer, anatomy)
+    if anatomy.sliding:
+        writer.add_sliding_window(anatomy.shape.sliding_window)
+        writer.add_sliding_window_pattern([each.type == SLIDING for each in anatomy.layers])
+    if config.get("final_logit_softcapping"):
+        writer.add_final_logit_softcapping(config["final_logit_softcapping"])
+
+
+def _refuse_gemma3(config: Mapping[str, Any]) -> None:
+    expected: dict[str, tuple[Any, ...]] = {
+        "attention_bias": (False, None),
+        "attn_logit_softcapping": (None,),
+        "hidden_activation": ("gelu_pytorch_tanh", None),
+        "use_bidirectional_attention": (False, None),
+        "tie_word_embeddings": (True, None),
+    }
+    for key, allowed in expected.items():
+        if config.get(key) not in allowed:
+            raise Unsupported(
+                f"config.json: {key} is {config[key]!r}, which llama.cpp's gemma3 cannot express "
+                f"(expected {allowed[0]!r}); serve this slice in torch"
+            )
+
+
+def _gemma3_rope(writer: "gguf.GGUFWriter", anatomy: Anatomy) -> None:
+    """Full layers may have their positions scaled, sliding layers may not: llama.cpp has no field for it."""
+    full, sliding = (rope_parameters(anatomy.config, kind) for kind in (FULL, SLIDING))
+    if anatomy.sliding and sliding.get("rope_type", "default") != "default":
+        raise Unsupported(
+            f"layers {anatomy.sliding}: scaled positions on sliding layers cannot be written to a GGUF"
+        )
+    kind = full.get("rope_type", "default")
+    if anatomy.full and kind not in ("default", "linear"):
+        raise Unsupported(
+            f"layers {anatomy.full}: positions scaled by {kind!r} cannot be written to a gemma3 GGUF"
+        )
+    writer.add_rope_freq_base(full["rope_theta"])
+    writer.add_rope_freq_base_swa(sliding["rope_theta"])
+    if anatomy.full and kind == "linear":
+        import gguf
+
+        writer.add_rope_scaling_type(gguf.RopeScalingType.LINEAR)
+        writer.add_rope_scaling_factor(full["factor"])
+
+
+def rope_parameters(config: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """The rotary settings of an attention type, from today's config layout or the one before."""
+    stated = config.get("rope_parameters") or {}
+    if isinstance(stated.get(kind), Mapping):
+        return {"rope_theta": 10_000.0 if kind == SLIDING else 1_000_000.0, **stated[kind]}
+    if kind == SLIDING:
+        return {"rope_theta": config.get("rope_local_base_freq", 10_000.0)}
+    scaling = config.get("rope_scaling") or stated
+    older = {"rope_type": scaling["type"]} if "type" in scaling else {}
+    return {"rope_theta": config.get("rope_theta", 1_000_000.0), **older, **scaling}
+
+
+def _gemma3_adjust(name: str, values: Floats, anatomy: Anatomy) -> Floats:
+    """Gemma 3 multiplies by 1 + weight. The query norm also takes up what llama.cpp's scale differs by."""
+    shifted = values + np.float32(1)
+    if not name.endswith("q_norm.weight"):
+        return shifted
+    layer, count = anatomy.layers[0], len(anatomy.layers)
+    theirs = anatomy.shape.hidden // layer.heads if count == 62 else layer.head_dim  # 62 layers: "27B"
+    ours = anatomy.config.get("query_pre_attn_scalar", 256)
+    return shifted if ours == theirs else shifted * np.float32(math.sqrt(theirs / ours))
+
+
+GEMMA3 = Dialect(
+    arch="gemma3",
+    names={
+        "embed_tokens.weight": "token_embd.weight",
+        "norm.weight": "output_norm.weight",
+        "layers.{}.input_layernorm.weight": "blk.{}.attn_norm.weight",
+        "layers.{}.self_attn.q_proj.weight": "blk.{}.attn_q.weight",
+        "layers.{}.self_attn.q_norm.weight": "blk.{}.attn_q_norm.weight",
+        "layers.{}.self_attn.k_proj.weight": "blk.{}.attn_k.weight",
+        "layers.{}.self_attn.k_norm.weight": "blk.{}.attn_k_norm.weight",
+        "layers.{}.self_attn.v_proj.weight": "blk.{}.attn_v.weight",
+        "layers.{}.self_attn.o_proj.weight": "blk.{}.attn_output.weight",
+        "layers.{}.post_attention_layernorm.weight": "blk.{}.post_attention_norm.weight",
+        "layers.{}.pre_feedforward_layernorm.weight": "blk.{}.ffn_norm.weight",
+        "layers.{}.mlp.gate_proj.weight": "blk.{}.ffn_gate.weight",
+        "layers.{}.mlp.up_proj.weight": "blk.{}.ffn_up.weight",
+        "layers.{}.mlp.down_proj.weight": "blk.{}.ffn_down.weight",
+        "layers.{}.post_feedforward_layernorm.weight": "blk.{}.post_ffw_norm.weight",
+    },
+    describe=_gemma3_describe,
+    adjust=_gemma3_adjust,
+)

@@ -1,0 +1,48 @@
+"""llama-cpp-python's low-level bindings, loaded once and silent; what llama.cpp complains of is kept."""
+
+import ctypes
+from collections import deque
+from functools import cache
+from types import ModuleType
+
+from slices.errors import MissingExtra
+
+_WARNING, _ERROR = 2, 3
+
+
+@cache
+def load_library() -> ModuleType:
+    """The bindings.
+
+    Raises:
+        MissingExtra: llama-cpp-python is not installed.
+    """
+    try:
+        import llama_cpp.llama_cpp as cpp
+    except ImportError:
+        raise MissingExtra("llama-cpp-python", "quantize") from None
+    library: ModuleType = cpp
+    library.llama_log_set(_listener(library), ctypes.c_void_p(0))
+    library.llama_backend_init()
+    return library
+
+
+def last_complaint() -> str:
+    """What llama.cpp last logged as a warning or an error, on one line."""
+    return " ".join(_complaints()) or "it gives no reason"
+
+
+@cache
+def _complaints() -> deque[str]:
+    return deque(maxlen=4)
+
+
+@cache
+def _listener(library: ModuleType) -> object:
+    """llama.cpp's log callback. The cache keeps it alive, since llama.cpp goes on calling it."""
+
+    def keep(level: int, text: bytes, _: object) -> None:
+        if level in (_WARNING, _ERROR):
+            _complaints().append(" ".join(text.decode(errors="replace").split()))
+
+    return library.llama_log_callback(keep)

@@ -1,0 +1,57 @@
+"""How the next token is drawn from logits: the same rules, and the same draw for a seed, in every runtime."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slices.runtime import Sampling
+
+PENALTY_WINDOW = 64  # tokens back that a repeat penalty looks, as in llama.cpp
+_GROUP = 64
+
+
+def choose(
+    logits: NDArray[np.float32], sampling: Sampling, recent: Sequence[int], random: np.random.Generator
+) -> int:
+    """Draw a token id.
+
+    Args:
+        logits: of the next token, shape (vocabulary,); left as they are.
+        recent: the tokens so far; the last 64 are penalised if `sampling` says so.
+        random: advanced by one draw, or not at all where temperature is 0.
+    """
+    logits = _penalised(logits, sampling.repeat_penalty, recent[-PENALTY_WINDOW:])
+    if sampling.temperature <= 0:
+        return int(np.argmax(logits))
+    tokens = _top(logits, sampling.top_k)
+    scaled = logits[tokens].astype(np.float64) / sampling.temperature
+    weights = np.exp(scaled - scaled[0])
+    cumulated = np.cumsum(weights / weights.sum())
+    kept = int(np.searchsorted(cumulated, sampling.top_p)) + 1 if sampling.top_p < 1 else len(tokens)
+    kept = max(1, min(kept, len(tokens)))
+    return int(tokens[np.searchsorted(cumulated[:kept], random.random() * cumulated[kept - 1])])
+
+
+def _top(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:
+    """Ids of the `count` highest logits (all, where count is 0), the highest first.
+
+    Sorting 262 thousand logits takes longer than a small model's step. At least `count` logits reach the
+    count-th highest maximum of a group, so only what reaches it needs sorting.
+    """
+    whole = len(logits) // _GROUP * _GROUP
+    candidates = np.arange(len(logits))
+    if 0 < count <= whole // _GROUP:
+        maxima = logits[:whole].reshape(-1, _GROUP).max(axis=1)
+        candidates = np.flatnonzero(logits >= np.partition(maxima, -count)[-count])
+    order = candidates[np.argsort(-logits[candidates], kind="stable")]
+    return order[:count] if count > 0 else order
+
+
+def _penalised(logits: NDArray[np.float32], penalty: float, recent: Sequence[int]) -> NDArray[np.float32]:
+    if penalty == 1.0 or not recent:
+        return logits
+    seen = np.unique(np.asarray(recent))
+    changed = logits.copy()
+    changed[seen] = np.where(logits[seen] > 0, logits[seen] / penalty, logits[seen] * penalty)
+    return changed
