@@ -1,0 +1,122 @@
+"""A checkpoint on disk: its config and the headers of its weights. No tensor is read here."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from slices import embedded
+from slices.errors import BadCheckpoint, NotFound
+from slices.headers import Entry, parse_json_object, read_header
+from slices.home import models_home, slices_home
+
+INDEX = "model.safetensors.index.json"
+_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What is known of a checkpoint from its config and headers. `entries` is empty without weights."""
+
+    reference: str
+    folder: Path
+    config: Mapping[str, Any]
+    entries: tuple[Entry, ...]
+    headers_sha256: str
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(entry.nbytes for entry in self.entries)
+
+
+def locate(reference: str) -> Path:
+    """The folder (or config file) that MODEL means: a path, a name in `$MOM_HOME`, or a hub id.
+
+    An embedded parent is built on first use; a hub id is downloaded through huggingface_hub.
+
+    Raises:
+        NotFound: it is none of them.
+    """
+    path = Path(reference).expanduser()
+    if path.exists():
+        return path
+    if "/" not in reference:
+        if embedded.is_embedded(reference):
+            return embedded.ensure(reference)
+        for folder in (models_home() / reference, slices_home() / reference):
+            if (folder / "config.json").is_file():
+                return folder
+    elif reference.count("/") == 1 and not reference.startswith((".", "/", "~")):
+        return _from_hub(reference)
+    raise NotFound(
+        f"no model {reference!r}: expected a folder, a name in {models_home()}, "
+        f"{embedded.NAME!r}, or a hub id such as 'google/gemma-4-E4B-it'"
+    )
+
+
+def open_checkpoint(reference: str) -> Checkpoint:
+    """Read the config and every header of MODEL; a lone config.json gives a checkpoint without weights.
+
+    Raises:
+        NotFound: there is no such model.
+        BadCheckpoint: a file is cut short, lies, or leads out of its folder.
+    """
+    path = locate(reference)
+    folder, config_file = (path, path / "config.json") if path.is_dir() else (path.parent, path)
+    if not config_file.is_file():
+        raise NotFound(f"no model {reference!r}: {folder} has no config.json")
+    config = parse_json_object(config_file.read_bytes(), config_file)
+    files = weight_files(folder) if path.is_dir() else []
+    entries: list[Entry] = []
+    digest = hashlib.sha256()
+    for file in files:
+        found, header_digest = read_header(file)
+        entries += found
+        digest.update(header_digest.encode())
+    _check_unique(entries)
+    return Checkpoint(reference, folder, config, tuple(entries), digest.hexdigest())
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files that hold the weights, by name: those of the index, else the single file.
+
+    Raises:
+        BadCheckpoint: the index names a file that is missing or not a bare name.
+    """
+    index = folder / INDEX
+    if not index.is_file():
+        single = folder / "model.safetensors"
+        return [single] if single.is_file() else []
+    names = parse_json_object(index.read_bytes(), index).get("weight_map")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
+        raise BadCheckpoint(f"{index}: expected a 'weight_map' from tensor names to file names")
+    files = sorted(set(names.values()))
+    for name in files:
+        if Path(name).name != name or not name.endswith(".safetensors"):
+            raise BadCheckpoint(f"{index}: the shard name {name!r} is not a bare .safetensors file name")
+        if not (folder / name).is_file():
+            raise BadCheckpoint(f"{index}: the shard {name} is missing from {folder}")
+    return [folder / name for name in files]
+
+
+def _check_unique(entries: list[Entry]) -> None:
+    seen: dict[str, Entry] = {}
+    for entry in entries:
+        if entry.name in seen:
+            files = f"{seen[entry.name].file.name} and {entry.file.name}"
+            raise BadCheckpoint(f"tensor {entry.name!r} is in two files: {files}")
+        seen[entry.name] = entry
+
+
+def _from_hub(reference: str) -> Path:
+    import httpx
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    try:
+        return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise NotFound(f"no model {reference!r}: it is no folder here and the hub did not give it: {reason}") from None

@@ -1,0 +1,99 @@
+"""The shape of a family's knowledge: rules that map every tensor name to a part and named axes.
+
+A cut follows from the axes alone: `vocab` axes lose rows with the vocabulary, `ffn` axes lose neurons,
+`ple_layers` axes lose the blocks of dropped layers. Nothing here knows a family.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+Part = Literal["decoder", "per_layer_embedding", "embedding"]
+LayerType = Literal["sliding_attention", "full_attention"]
+SLIDING: LayerType = "sliding_attention"
+FULL: LayerType = "full_attention"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One decoder layer as the config describes it. `donor` is the layer whose K/V a shared layer reads."""
+
+    index: int
+    type: LayerType
+    head_dim: int
+    heads: int
+    kv_heads: int
+    ffn: int
+    donor: int | None = None
+    has_value: bool = True  # false where the keys serve as values (`attention_k_eq_v`)
+
+    @property
+    def shared(self) -> bool:
+        """Whether it has no K/V of its own."""
+        return self.donor is not None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One kind of tensor: its name (`{}` is the layer), its part and its axes, by name.
+
+    `when` says for which layers it is executed; `dead_when` for which it may be stored all the same,
+    unused, so that a cut drops it.
+    """
+
+    name: str
+    axes: tuple[str, ...]
+    part: Part = "decoder"
+    when: Callable[[Layer], bool] = lambda layer: True
+    dead_when: Callable[[Layer], bool] = lambda layer: False
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes that hold for the whole model, in the config's own units."""
+
+    hidden: int
+    vocab: int
+    ple_vocab: int = 0
+    ple: int = 0
+    experts: int = 0
+    expert_ffn: int = 0
+    sliding_window: int = 0
+
+
+@dataclass(frozen=True)
+class Family:
+    """All that the slicer must know of a family."""
+
+    name: str
+    model_types: Mapping[str, str]  # any model_type of the family -> that of its text-only checkpoints
+    architectures: Mapping[str, str]  # model_type of a text-only checkpoint -> its class in transformers
+    prefixes: tuple[str, ...]  # of text tensors, longest first
+    towers: tuple[str, ...]  # prefixes of what is not text, dropped
+    tied: frozenset[str]  # names that only repeat the embedding
+    read_shape: Callable[[Mapping[str, Any]], Shape]
+    read_layers: Callable[[Mapping[str, Any]], tuple[Layer, ...]]
+    read_rules: Callable[[Mapping[str, Any]], tuple[Rule, ...]]
+
+
+def axis_sizes(shape: Shape, layer: Layer | None, layers: int) -> dict[str, int]:
+    """The size of every named axis, for one layer or for the whole-model tensors."""
+    sizes = {
+        "hidden": shape.hidden,
+        "vocab": shape.vocab,
+        "ple_vocab": shape.ple_vocab,
+        "ple": shape.ple,
+        "ple_layers": layers * shape.ple,
+        "one": 1,
+        "experts": shape.experts,
+        "expert_ffn": shape.expert_ffn,
+        "expert_ffn2": 2 * shape.expert_ffn,
+    }
+    if layer is not None:
+        sizes |= {
+            "head": layer.head_dim,
+            "q": layer.heads * layer.head_dim,
+            "kv": layer.kv_heads * layer.head_dim,
+            "ffn": layer.ffn,
+        }
+    return sizes

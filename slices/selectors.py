@@ -1,0 +1,58 @@
+"""The text after `--layers`, as the layers that stay. Whether they may is the plan's business."""
+
+import re
+from collections.abc import Sequence
+
+from slices.errors import IllegalCut, Unsupported
+from slices.families.table import FULL, SLIDING
+
+_RANGE = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
+
+
+def select(spec: str, types: Sequence[str]) -> tuple[int, ...]:
+    """Indices of the layers that SPEC keeps, ascending.
+
+    Args:
+        spec: all | swa | full | 0-23 | 0-5,11,17 | drop:12,13
+        types: the attention type of each of the parent's layers.
+
+    Raises:
+        IllegalCut: SPEC is not of that form, names a layer twice or one that is not there, or keeps none.
+        Unsupported: `auto`, which needs scores.
+    """
+    everything = range(len(types))
+    match spec:
+        case "all":
+            kept = list(everything)
+        case "swa":
+            kept = [i for i in everything if types[i] == SLIDING]
+        case "full":
+            kept = [i for i in everything if types[i] == FULL]
+        case _ if spec == "auto" or spec.startswith("auto:"):
+            raise Unsupported("--layers auto needs measured layer scores, which this version does not have yet")
+        case _ if spec.startswith("drop:"):
+            dropped = set(_indices(spec.removeprefix("drop:"), spec, len(types)))
+            kept = [i for i in everything if i not in dropped]
+        case _:
+            kept = _indices(spec, spec, len(types))
+    if not kept:
+        raise IllegalCut(f"--layers {spec} keeps no layer of the {len(types)}")
+    return tuple(kept)
+
+
+def _indices(text: str, spec: str, count: int) -> list[int]:
+    found: list[int] = []
+    for part in text.split(","):
+        range_ = _RANGE.fullmatch(part.strip())
+        if range_ is None:
+            raise IllegalCut(
+                f"--layers {spec}: {part!r} is no layer; expected all, swa, full, 0-23, 0-5,11,17 or drop:12,13"
+            )
+        first, last = int(range_[1]), int(range_[2] or range_[1])
+        if max(first, last) >= count or first > last:
+            raise IllegalCut(f"--layers {spec}: {part.strip()} is outside the parent's layers 0-{count - 1}")
+        found += range(first, last + 1)
+    if len(set(found)) != len(found):
+        twice = next(i for i in found if found.count(i) > 1)
+        raise IllegalCut(f"--layers {spec}: layer {twice} is named twice")
+    return sorted(found)
