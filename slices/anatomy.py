@@ -16,7 +16,13 @@ from slices.headers import Entry
 from slices.manifest import Parameters
 
 FAMILIES = (GEMMA3, GEMMA4)
-_COUNTS = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_key_value_heads")
+_COUNTS = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_key_value_heads",
+)
 _MAX_COUNT = 2**24
 
 
@@ -118,7 +124,9 @@ def match(checkpoint: Checkpoint, anatomy: Anatomy) -> tuple[dict[str, Entry], l
             continue
         name = _strip(entry.name, anatomy.family)
         if name not in expected:
-            raise BadCheckpoint(f"{entry.file.name}: tensor {entry.name!r} is unknown to {anatomy.family.name}")
+            raise BadCheckpoint(
+                f"{entry.file.name}: tensor {entry.name!r} is unknown to {anatomy.family.name}"
+            )
         if entry.shape != expected[name].shape:
             raise BadCheckpoint(
                 f"{entry.file.name}: tensor {entry.name!r} has shape {list(entry.shape)}, "
@@ -128,7 +136,9 @@ def match(checkpoint: Checkpoint, anatomy: Anatomy) -> tuple[dict[str, Entry], l
     missing = [name for name, tensor in expected.items() if not tensor.dead and name not in found]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
-        raise BadCheckpoint(f"{checkpoint.folder}: tensor {missing[0]!r}{more} called for by config.json is missing")
+        raise BadCheckpoint(
+            f"{checkpoint.folder}: tensor {missing[0]!r}{more} called for by config.json is missing"
+        )
     return found, dropped
 
 
@@ -173,4 +183,6 @@ def _check_layers(layers: tuple[Layer, ...], text: Mapping[str, Any]) -> None:
         )
     orphan = next((layer for layer in layers if layer.donor == -1), None)
     if orphan is not None:
-        raise BadCheckpoint(f"config.json: layer {orphan.index} shares K/V, but no earlier {orphan.type} layer has any")
+        raise BadCheckpoint(
+            f"config.json: layer {orphan.index} shares K/V, but no earlier {orphan.type} layer has any"
+        )

@@ -119,4 +119,6 @@ def _from_hub(reference: str) -> Path:
         return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
     except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NotFound(f"no model {reference!r}: it is no folder here and the hub did not give it: {reason}") from None
+        raise NotFound(
+            f"no model {reference!r}: it is no folder here and the hub did not give it: {reason}"
+        ) from None

@@ -133,7 +133,7 @@ def _name(gguf_name: str) -> str:
 
 
 def _config(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """config.json; llama.cpp hard-codes what the GGUF does not say: every 6th layer full, sliding theta 1e4."""
+    """config.json; what the GGUF leaves out llama.cpp hard-codes: every 6th layer full, sliding theta 1e4."""
     get = {key.removeprefix("gemma3."): value for key, value in fields.items()}
     layers = get["block_count"]
     return {

@@ -115,7 +115,9 @@ def _read(entry: Entry, source: int, offset: int, count: int) -> bytes:
 
 
 def _short(entry: Entry) -> BadCheckpoint:
-    return BadCheckpoint(f"{entry.file}: ended inside tensor {entry.name!r}: it was cut short while it was read")
+    return BadCheckpoint(
+        f"{entry.file}: ended inside tensor {entry.name!r}: it was cut short while it was read"
+    )
 
 
 def _check_finite(entry: Entry, chunk: NDArray[np.generic]) -> None:

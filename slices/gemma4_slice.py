@@ -33,10 +33,10 @@ def _classes() -> tuple[Any, Any]:
 
         model_type = SLICE_TYPE
 
-        def __post_init__(self, **kwargs: Any) -> None:  # noqa: ANN401
-            types = list(self.layer_types or [])
+        def __post_init__(self, **kwargs: Any) -> None:
+            types = list(self.layer_types or [])  # type: ignore[has-type]
             super().__post_init__(**kwargs)
-            self.layer_types = types or self.layer_types
+            self.layer_types = types or self.layer_types  # type: ignore[has-type]
 
     class Gemma4SliceForCausalLM(Gemma4ForCausalLM):
         """Gemma4ForCausalLM under that config."""

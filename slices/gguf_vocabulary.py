@@ -27,7 +27,9 @@ def tokenizer_json(fields: Mapping[str, Any]) -> dict[str, Any]:
         for index, piece in enumerate(pieces)
         if types[index] in (CONTROL, USER_DEFINED)
     ]
-    skip = {token["content"] for token in added} | {p for p, t in zip(pieces, types, strict=True) if t == BYTE}
+    skip = {token["content"] for token in added} | {
+        p for p, t in zip(pieces, types, strict=True) if t == BYTE
+    }
     vocab = {piece: index for index, piece in enumerate(pieces)}
     scores: list[float] = fields["tokenizer.ggml.scores"]
     return {

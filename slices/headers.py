@@ -41,7 +41,7 @@ def read_header(path: Path) -> tuple[list[Entry], str]:
 
     Raises:
         BadCheckpoint: the file is cut short, the header is not what the format demands, or the ranges
-            overlap, leave a gap, run past the end or disagree with dtype and shape. File and tensor are named.
+            overlap, leave a gap, run past the end or disagree with dtype and shape. It names the tensor.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
@@ -97,7 +97,9 @@ def _entry(path: Path, name: str, value: object, data: int) -> Entry:
         ):
             entry = Entry(name, dtype, tuple(shape), path, data + begin, end - begin)
         case _:
-            raise BadCheckpoint(f"{path}: tensor {name!r}: its header entry has no valid dtype, shape and offsets")
+            raise BadCheckpoint(
+                f"{path}: tensor {name!r}: its header entry has no valid dtype, shape and offsets"
+            )
     expected = entry.parameters * ITEM_BYTES[dtype]
     if entry.nbytes != expected:
         raise BadCheckpoint(

@@ -77,7 +77,15 @@ def make_plan(
     vocabulary = anatomy.shape.vocab if rows is None else len(rows)
     notes = _notes(anatomy, entries, dropped, layers, config)
     return Plan(
-        anatomy, layers, rows, vocabulary, config, tuple(steps), layout, _parameters(steps, after), tuple(notes)
+        anatomy,
+        layers,
+        rows,
+        vocabulary,
+        config,
+        tuple(steps),
+        layout,
+        _parameters(steps, after),
+        tuple(notes),
     )
 
 
@@ -96,7 +104,9 @@ def check_legal(anatomy: Anatomy, layers: tuple[int, ...]) -> None:
                 f"keep layer {layer.donor}, or drop them too"
             )
     if anatomy.model_type == "gemma4_unified_text" and kept[-1].type == SLIDING:
-        raise Unsupported("a gemma4_unified slice whose last layer is sliding is not supported yet: keep a full last layer")
+        raise Unsupported(
+            "a gemma4_unified slice whose last layer is sliding is not supported yet: keep a full last layer"
+        )
 
 
 def slice_config(anatomy: Anatomy, layers: tuple[int, ...], rows: NDArray[np.int64] | None) -> dict[str, Any]:
@@ -177,12 +187,18 @@ def _parameters(steps: list[Step], after: Anatomy) -> Parameters:
     parts = {"decoder": 0, "per_layer_embedding": 0, "embedding": 0}
     known = tensors(after)
     for step in steps:
-        parts[known[step.slot.name.removeprefix(_PREFIX)].rule.part] += int(np.prod(step.slot.shape, dtype=np.int64))
+        parts[known[step.slot.name.removeprefix(_PREFIX)].rule.part] += int(
+            np.prod(step.slot.shape, dtype=np.int64)
+        )
     return Parameters(**parts, total=sum(parts.values()))
 
 
 def _notes(
-    anatomy: Anatomy, entries: Mapping[str, Entry], dropped: list[str], layers: tuple[int, ...], config: Mapping[str, Any]
+    anatomy: Anatomy,
+    entries: Mapping[str, Entry],
+    dropped: list[str],
+    layers: tuple[int, ...],
+    config: Mapping[str, Any],
 ) -> list[str]:
     notes = []
     if dropped:

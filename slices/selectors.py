@@ -29,7 +29,9 @@ def select(spec: str, types: Sequence[str]) -> tuple[int, ...]:
         case "full":
             kept = [i for i in everything if types[i] == FULL]
         case _ if spec == "auto" or spec.startswith("auto:"):
-            raise Unsupported("--layers auto needs measured layer scores, which this version does not have yet")
+            raise Unsupported(
+                "--layers auto needs measured layer scores, which this version does not have yet"
+            )
         case _ if spec.startswith("drop:"):
             dropped = set(_indices(spec.removeprefix("drop:"), spec, len(types)))
             kept = [i for i in everything if i not in dropped]
@@ -46,7 +48,7 @@ def _indices(text: str, spec: str, count: int) -> list[int]:
         range_ = _RANGE.fullmatch(part.strip())
         if range_ is None:
             raise IllegalCut(
-                f"--layers {spec}: {part!r} is no layer; expected all, swa, full, 0-23, 0-5,11,17 or drop:12,13"
+                f"--layers {spec}: {part!r} is no layer; expected all, swa, full, 0-23, 0-5,11 or drop:12,13"
             )
         first, last = int(range_[1]), int(range_[2] or range_[1])
         if max(first, last) >= count or first > last:

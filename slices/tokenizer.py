@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -57,7 +58,7 @@ class Bpe:
         symbols = list(token)
         found = {token, *symbols}
         while len(symbols) > 1:
-            pairs = [self.ranks.get(pair, -1) for pair in zip(symbols, symbols[1:], strict=False)]
+            pairs = [self.ranks.get(pair, -1) for pair in pairwise(symbols)]
             known = [rank for rank in pairs if rank >= 0]
             if not known:
                 break
@@ -80,7 +81,9 @@ def read_bpe(folder: Path) -> Bpe:
     raw = parse_json_object(path.read_bytes(), path)
     model = raw.get("model")
     if not isinstance(model, dict) or model.get("type") != "BPE" or not model.get("byte_fallback"):
-        raise Unsupported(f"{path}: expected byte-pair encoding with byte fallback (type BPE, byte_fallback true)")
+        raise Unsupported(
+            f"{path}: expected byte-pair encoding with byte fallback (type BPE, byte_fallback true)"
+        )
     if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
         raise BadCheckpoint(f"{path}: 'vocab' or 'merges' is missing")
     return Bpe(raw, model["vocab"])
@@ -118,7 +121,10 @@ def cut_tokenizer(bpe: Bpe, ids: Renumbering) -> dict[str, Any]:
         if left in vocab and right in vocab and left + right in vocab
     ]
     added = [token | {"id": ids[token["id"]]} for token in bpe.raw.get("added_tokens", [])]
-    cut = dict(bpe.raw) | {"added_tokens": added, "model": bpe.raw["model"] | {"vocab": vocab, "merges": merges}}
+    cut = dict(bpe.raw) | {
+        "added_tokens": added,
+        "model": bpe.raw["model"] | {"vocab": vocab, "merges": merges},
+    }
     if isinstance(cut.get("post_processor"), dict):
         cut["post_processor"] = _renumber_template(cut["post_processor"], ids)
     return cut
@@ -133,6 +139,16 @@ def renumber_config(value: Any, ids: Renumbering, key: str = "") -> Any:
     if isinstance(value, int) and not isinstance(value, bool) and _ID_KEY.fullmatch(key):
         return ids[value]
     return value
+
+
+def token_ids(value: Any, key: str = "") -> set[int]:
+    """Every token id that a config object or a post-processor refers to, however deep."""
+    if isinstance(value, dict):
+        return set().union(*(token_ids(item, name) for name, item in value.items()))
+    if isinstance(value, list):
+        return set().union(*(token_ids(item, key) for item in value))
+    named = key == "ids" or _ID_KEY.fullmatch(key)
+    return {value} if named and isinstance(value, int) and not isinstance(value, bool) else set()
 
 
 def tokenizer_files(folder: Path, ids: Renumbering | None) -> tuple[dict[str, bytes], list[str]]:
@@ -174,14 +190,16 @@ def _renumber_template(processor: Any, ids: Renumbering) -> Any:
     done = {key: _renumber_template(value, ids) for key, value in processor.items()}
     if isinstance(done.get("special_tokens"), dict):
         done["special_tokens"] = {
-            name: token | {"ids": [ids[old] for old in token["ids"]]} for name, token in done["special_tokens"].items()
+            name: token | {"ids": [ids[old] for old in token["ids"]]}
+            for name, token in done["special_tokens"].items()
         }
     return done
 
 
 def _pairs(merges: Iterable[Any]) -> list[tuple[str, str]]:
     """Merges as pairs; older files write them as one string with a space between."""
-    return [tuple(merge.split(" ", 1)) if isinstance(merge, str) else (merge[0], merge[1]) for merge in merges]
+    split = (merge.split(" ", 1) if isinstance(merge, str) else merge for merge in merges)
+    return [(left, right) for left, right in split]
 
 
 def _dump(value: object) -> bytes:

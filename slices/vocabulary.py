@@ -39,7 +39,7 @@ def choose_rows(
     kept = {i for i in always_kept(bpe, config_ids) if i < rows}
     if size is not None and size < len(kept):
         raise IllegalCut(
-            f"--vocab {size}: {len(kept)} rows must stay (added, byte, special and ASCII tokens): ask for at least that"
+            f"--vocab {size}: {len(kept)} rows must stay (added, byte, special, ASCII tokens): ask for no fewer"
         )
     _grow(kept, (i for i, _ in counts.most_common()), bpe, rows, size)
     if size is not None:
@@ -82,7 +82,7 @@ def _grow(kept: set[int], order: Iterable[int], bpe: Bpe, rows: int, size: int |
 
 
 def _top_up(kept: set[int], rows: int, size: int) -> None:
-    """Fill the last rows, where no token fits with its ingredients or the tokenizer names fewer than `size`."""
+    """Fill the last rows: no token fits with its ingredients, or the tokenizer has fewer than `size`."""
     for index in range(rows):
         if len(kept) == size:
             return

@@ -66,7 +66,7 @@ _EXPERTS = (
 
 
 def _rules(config: Mapping[str, Any]) -> tuple[Rule, ...]:
-    rules = _DENSE
+    rules: tuple[Rule, ...] = _DENSE
     if config.get("hidden_size_per_layer_input", 256):
         rules += _PER_LAYER_EMBEDDING
     if config.get("enable_moe_block"):
@@ -136,10 +136,17 @@ GEMMA4 = Family(
         SLICE_TYPE: "Gemma4SliceForCausalLM",
     },
     prefixes=("model.language_model.", "model."),
-    towers=(
-        "model.vision_tower.", "model.audio_tower.", "model.embed_vision.", "model.embed_audio.",
-        "model.vision_embedder.", "model.audio_embedder.",
-    ),  # fmt: skip
+    towers=tuple(
+        f"model.{tower}."
+        for tower in (
+            "vision_tower",
+            "audio_tower",
+            "embed_vision",
+            "embed_audio",
+            "vision_embedder",
+            "audio_embedder",
+        )
+    ),
     tied=frozenset({"lm_head.weight"}),
     read_shape=_shape,
     read_layers=_layers,

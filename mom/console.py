@@ -1,0 +1,94 @@
+"""What the user sees: results on stdout, progress and warnings on stderr, errors on one line."""
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+from rich.console import Console
+from rich.table import Table
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+
+class Report(Protocol):
+    """What a stage calls as it goes on."""
+
+    def __call__(self, stage: str, done: int, total: int) -> None:
+        """Say that `done` of `total` units of `stage` are finished."""
+        ...
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on stdout, nothing else."""
+    sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """A table on stdout; columns after the first are aligned right."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    out.print(table)
+
+
+def fail(message: str) -> None:
+    """An error as one line on stderr, not wrapped, so that scripts can read it."""
+    err.print("error:", " ".join(message.split()), style="red", soft_wrap=True, markup=False)
+
+
+def warn(message: str) -> None:
+    """A remark on stderr."""
+    err.print(message, style="yellow", soft_wrap=True, markup=False)
+
+
+@contextmanager
+def progress_bar() -> Iterator[Report]:
+    """One bar a stage on stderr, with rate and time left; large totals are taken for bytes."""
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[amount]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=err, transient=True) as progress:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = progress.add_task(stage, total=total, amount="")
+            task = tasks[stage]
+            speed = progress.tasks[progress.task_ids.index(task)].speed
+            progress.update(task, completed=done, total=total, amount=_amount(done, total, speed))
+
+        yield report
+
+
+def size(count: float) -> str:
+    """Bytes as people read them, in powers of ten: 242.6 MB."""
+    for unit in ("B", "kB", "MB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.2f} GB"
+
+
+def number(count: int) -> str:
+    """Parameters as people read them: 121.3 M."""
+    for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= limit:
+            return f"{count / limit:.2f} {unit}"
+    return str(count)
+
+
+def _amount(done: int, total: int, speed: float | None) -> str:
+    if total < 100_000:
+        return f"{done}/{total}"
+    rate = f", {size(speed)}/s" if speed else ""
+    return f"{size(done)} of {size(total)}{rate}"

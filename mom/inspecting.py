@@ -1,0 +1,97 @@
+"""`mom inspect`: what a checkpoint is made of, from its config and headers."""
+
+from typing import Any
+
+from mom import console
+from slices.anatomy import Anatomy, match, read_anatomy, weigh
+from slices.checkpoint import open_checkpoint
+from slices.manifest import Parameters
+
+
+def inspect(model: str) -> dict[str, Any]:
+    """The figures of MODEL under the keys that DESIGN fixes; a lone config.json is enough."""
+    checkpoint = open_checkpoint(model)
+    anatomy = read_anatomy(checkpoint.config)
+    present = match(checkpoint, anatomy)[0] if checkpoint.entries else None
+    parameters, dead = weigh(anatomy, present)
+    stored = sum(entry.nbytes for entry in present.values()) if present else 2 * parameters.total
+    return {
+        "model_type": anatomy.model_type,
+        "layers": len(anatomy.layers),
+        "sliding_layers": anatomy.sliding,
+        "full_layers": anatomy.full,
+        "kv_shared_layers": [layer.index for layer in anatomy.layers if layer.shared],
+        "kv_donors": anatomy.donors,
+        "ffn_ratio": [round(layer.ffn / anatomy.shape.hidden, 4) for layer in anatomy.layers],
+        "parameters": _parameters(parameters, dead),
+        "bytes": stored,
+        "head_dim": {kind: _head(anatomy, kind) for kind in ("sliding_attention", "full_attention")},
+        "sliding_window": anatomy.shape.sliding_window,
+        "hidden_size": anatomy.shape.hidden,
+        "vocabulary": anatomy.shape.vocab,
+        "weights_read": present is not None,
+    }
+
+
+def show(model: str, figures: dict[str, Any]) -> None:
+    """The same as tables."""
+    parts = figures["parameters"]
+    rows = [
+        [name.replace("_", " "), console.number(parts[name]), f"{100 * parts[name] / parts['total']:.1f} %"]
+        for name in ("decoder", "per_layer_embedding", "embedding", "total")
+    ]
+    if parts["dead_kv"]:
+        share = f"{100 * parts['dead_kv'] / parts['total']:.1f} %"
+        rows.append(["of it dead K/V", console.number(parts["dead_kv"]), share])
+    source = "from the headers" if figures["weights_read"] else "computed from the config, as bf16"
+    made_of = f"{figures['model_type']}, {figures['layers']} layers, {console.size(figures['bytes'])}"
+    title = f"{model}: {made_of} ({source})"
+    console.print_table(title, ["part", "parameters", "share"], rows)
+    console.print_table("layers", ["group", "count", "which"], _groups(figures))
+
+
+def _groups(figures: dict[str, Any]) -> list[list[str]]:
+    head = figures["head_dim"]
+    donors = ", ".join(f"{layer} ({kind.split('_')[0]})" for kind, layer in figures["kv_donors"].items())
+    ratios = sorted(set(figures["ffn_ratio"]))
+    rows = [
+        [
+            f"sliding window of {figures['sliding_window']}, head {head['sliding_attention']}",
+            *_list(figures["sliding_layers"]),
+        ],
+        [f"full attention, head {head['full_attention']}", *_list(figures["full_layers"])],
+        ["K/V shared", *_list(figures["kv_shared_layers"])],
+        ["K/V donors", str(len(figures["kv_donors"])), donors or "none"],
+    ]
+    for ratio in ratios:
+        rows.append(
+            [f"FFN ratio {ratio:g}", *_list([i for i, r in enumerate(figures["ffn_ratio"]) if r == ratio])]
+        )
+    return rows
+
+
+def _parameters(parameters: Parameters, dead: int) -> dict[str, int]:
+    return {
+        "decoder": parameters.decoder,
+        "per_layer_embedding": parameters.per_layer_embedding,
+        "embedding": parameters.embedding,
+        "total": parameters.total,
+        "dead_kv": dead,
+        "live": parameters.total - dead,
+    }
+
+
+def _head(anatomy: Anatomy, kind: str) -> int | None:
+    return next((layer.head_dim for layer in anatomy.layers if layer.type == kind), None)
+
+
+def _list(indices: list[int]) -> list[str]:
+    """How many, and which as ranges: 0-4, 6-10."""
+    ranges: list[list[int]] = []
+    for index in indices:
+        if ranges and ranges[-1][1] == index - 1:
+            ranges[-1][1] = index
+        else:
+            ranges.append([index, index])
+    text = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
+    return [str(len(indices)), text or "none"]

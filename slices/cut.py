@@ -1,0 +1,237 @@
+"""The story of a slice: checkpoint, anatomy, layers, text, rows, plan, extract, manifest."""
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slices import atomic, domains, manifest
+from slices.anatomy import Anatomy, read_anatomy
+from slices.author import self_written
+from slices.checkpoint import Checkpoint, open_checkpoint
+from slices.corpus import Corpus, read_corpus
+from slices.errors import NotFound, SliceError
+from slices.extract import extract
+from slices.headers import parse_json_object
+from slices.home import check_name, slices_home
+from slices.plan import Plan, make_plan, plan_json
+from slices.selectors import select
+from slices.tokenizer import Bpe, Renumbering, read_bpe, renumber_config, token_ids, tokenizer_files
+from slices.vocabulary import choose_rows
+
+Progress = Callable[[str, int, int], None]  # stage, done, total
+
+
+@dataclass(frozen=True)
+class Request:
+    """What was asked for. `output` None means `$MOM_HOME/slices/<name>`; `name` None, the domain's."""
+
+    domain: str
+    layers: str
+    model: str
+    vocab: str = "all"
+    corpus: tuple[Path, ...] = ()
+    output: Path | None = None
+    name: str | None = None
+    seed: int = 0
+    force: bool = False
+
+    @property
+    def slice_name(self) -> str:
+        """The name the slice goes by."""
+        return check_name(self.name or (self.output.name if self.output else self.domain))
+
+    @property
+    def target(self) -> Path:
+        """The folder the slice goes to."""
+        return self.output or slices_home() / self.slice_name
+
+
+def _quiet(stage: str, done: int, total: int) -> None:
+    """No progress."""
+
+
+def plan_cut(request: Request, progress: Progress = _quiet) -> tuple[Checkpoint, Plan, Corpus | None]:
+    """Everything up to the plan: nothing is written but the cache of the parent's own text.
+
+    Raises:
+        SliceError: the model, domain or corpus is missing or damaged, or the cut is illegal.
+    """
+    domain = domains.load(request.domain)
+    checkpoint = open_checkpoint(request.model)
+    if not checkpoint.entries:
+        raise NotFound(f"{checkpoint.folder} holds no weights: expected model.safetensors or its index")
+    anatomy = read_anatomy(checkpoint.config)
+    layers = select(request.layers, [layer.type for layer in anatomy.layers])
+    make_plan(checkpoint, anatomy, layers, None)  # refuse an illegal cut before any text is written
+    text = None if request.vocab == "all" else domain_text(checkpoint, domain, request, progress)
+    rows = _rows(request, checkpoint, anatomy, text)
+    return checkpoint, make_plan(checkpoint, anatomy, layers, rows), text
+
+
+def cut(request: Request, progress: Progress = _quiet) -> manifest.Manifest:
+    """Make the slice and return its manifest, which is written last.
+
+    Raises:
+        Exists: the target is there and `force` is false.
+        SliceError: as `plan_cut`; or the disk is too small.
+    """
+    started = time.monotonic()
+    atomic.refuse_existing(request.target, request.force)
+    checkpoint, plan, text = plan_cut(request, progress)
+    _check_room(request.target, plan)
+    done = 0
+
+    def advance(count: int) -> None:
+        nonlocal done
+        done += count
+        progress("extract", done, plan.nbytes)
+
+    with atomic.staged(request.target, request.force) as folder:
+        folder.mkdir()
+        extract(plan, folder, advance)
+        notes = _write_small_files(checkpoint.folder, folder, plan)
+        made = _manifest(request, checkpoint, plan, text, notes, time.monotonic() - started)
+        manifest.write(folder, made)
+    return made
+
+
+def domain_text(
+    checkpoint: Checkpoint, domain: domains.Domain, request: Request, progress: Progress = _quiet
+) -> Corpus:
+    """The domain's calibration text: `--corpus`, else the domain's own files, else written by the parent."""
+    paths = request.corpus or tuple(domain.corpus)
+    if paths:
+        return read_corpus(paths)
+    return self_written(
+        checkpoint, domain, request.seed, lambda done, total: progress(f"write {domain.name}", done, total)
+    ).calibration()
+
+
+def _rows(
+    request: Request, checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus | None
+) -> NDArray[np.int64] | None:
+    if text is None:
+        return None
+    bpe = read_bpe(checkpoint.folder)
+    counts = count_tokens(checkpoint.folder, text)
+    return choose_rows(request.vocab, bpe, counts, anatomy.shape.vocab, _config_ids(checkpoint, anatomy, bpe))
+
+
+def count_tokens(folder: Path, text: Corpus) -> Counter[int]:
+    """How often each token id occurs in the text."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    counts: Counter[int] = Counter()
+    for encoding in tokenizer.encode_batch(list(text.documents), add_special_tokens=False):
+        counts.update(encoding.ids)
+    return counts
+
+
+def _config_ids(checkpoint: Checkpoint, anatomy: Anatomy, bpe: Bpe) -> set[int]:
+    """Ids that config.json, generation_config.json or the tokenizer's template refer to."""
+    found = token_ids(anatomy.config) | token_ids(
+        _optional_json(checkpoint.folder / "generation_config.json")
+    )
+    eos = anatomy.outer.get("eos_token_id")
+    return found | token_ids({"eos_token_id": eos}) | token_ids(bpe.raw.get("post_processor"))
+
+
+def _write_small_files(parent: Path, folder: Path, plan: Plan) -> list[str]:
+    """config.json, generation_config.json and the tokenizer's files; returns notes for the user."""
+    (folder / "config.json").write_bytes(plan_json(plan.config))
+    generation = _optional_json(parent / "generation_config.json")
+    if generation:
+        (folder / "generation_config.json").write_bytes(plan_json(_renumbered(generation, plan.ids)))
+    files, notes = tokenizer_files(parent, plan.ids)
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return [*plan.notes, *notes]
+
+
+def _renumbered(value: Mapping[str, Any], ids: Renumbering | None) -> dict[str, Any]:
+    done: dict[str, Any] = dict(value) if ids is None else renumber_config(dict(value), ids)
+    return done
+
+
+def _optional_json(path: Path) -> dict[str, Any]:
+    return parse_json_object(path.read_bytes(), path) if path.is_file() else {}
+
+
+def _check_room(target: Path, plan: Plan) -> None:
+    existing = next(folder for folder in target.absolute().parents if folder.is_dir())
+    free = shutil.disk_usage(existing).free
+    if free < plan.nbytes:
+        raise SliceError(f"{target} needs {plan.nbytes:,} bytes, but only {free:,} are free there")
+
+
+def _manifest(
+    request: Request,
+    checkpoint: Checkpoint,
+    plan: Plan,
+    text: Corpus | None,
+    notes: list[str],
+    seconds: float,
+) -> manifest.Manifest:
+    calibration = manifest.Calibration(source="none")
+    if text is not None:
+        calibration = manifest.Calibration(
+            source=text.source, sha256=text.sha256, documents=len(text.documents), bytes=text.nbytes
+        )
+    return manifest.Manifest(
+        schema=1,
+        name=request.slice_name,
+        domain=request.domain,
+        created=manifest.now(),
+        parent=manifest.Parent(
+            model=request.model,
+            model_type=plan.anatomy.model_type,
+            headers_sha256=checkpoint.headers_sha256,
+            bytes=checkpoint.nbytes,
+        ),
+        recipe={"layers": request.layers, "vocab": request.vocab, "seconds": round(seconds, 2)},
+        layers=list(plan.layers),
+        vocabulary=plan.vocabulary,
+        parameters=plan.parameters,
+        bytes=plan.nbytes,
+        calibration=calibration,
+        seed=request.seed,
+        versions=versions(),
+        notes=notes,
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made the slice."""
+    found = {"python": platform.python_version()}
+    for package in ("mom-slicer", "numpy", "tokenizers"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def summary(request: Request, made: manifest.Manifest) -> dict[str, Any]:
+    """What `mom slice --json` prints."""
+    return {
+        "path": str(request.target),
+        "name": made.name,
+        "layers": made.layers,
+        "vocabulary": made.vocabulary,
+        "parameters": json.loads(made.parameters.model_dump_json()),
+        "bytes": made.bytes,
+        "seconds": made.recipe["seconds"],
+        "calibration": json.loads(made.calibration.model_dump_json()),
+        "notes": made.notes,
+    }

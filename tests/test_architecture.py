@@ -1,0 +1,74 @@
+"""The tree's promises: imports point one way, no cycles, a light front door, docstring-only packages."""
+
+import ast
+import subprocess
+import sys
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("mom", "router", "slices")  # each may import itself and those to its right
+SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+HEAVY = ("torch", "transformers", "ray", "llama_cpp", "sklearn", "sentence_transformers", "gguf", "fastapi")
+
+
+def module_of(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Our own modules that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found & {module_of(source) for source in SOURCES}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_imports_point_one_way(path: Path) -> None:
+    package = path.relative_to(ROOT).parts[0]
+    allowed = PACKAGES[PACKAGES.index(package) :]
+    wrong = {name for name in imports_of(path) if name.split(".")[0] not in allowed}
+    assert not wrong
+
+
+def test_no_cycles() -> None:
+    graph = {module_of(path): imports_of(path) - {module_of(path), *PACKAGES} for path in SOURCES}
+    assert list(TopologicalSorter(graph).static_order())
+
+
+def test_no_lazy_import_of_our_own() -> None:
+    """Only the command line imports our own modules inside functions: its commands must stay light."""
+    for path in SOURCES:
+        if module_of(path) == "mom.cli":
+            continue
+        for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
+                inner = [n for n in ast.walk(function) if isinstance(n, ast.ImportFrom) and n.module]
+                ours = [n.module for n in inner if n.module.split(".")[0] in PACKAGES]
+                assert not ours, f"{path}: {function.name} imports {ours}"
+
+
+@pytest.mark.parametrize("path", [p for p in SOURCES if p.name == "__init__.py"], ids=module_of)
+def test_packages_hold_a_docstring_only(path: Path) -> None:
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    assert isinstance(body[0], ast.Expr)
+    rest = [ast.unparse(node).split(" = ")[0] for node in body[1:]]
+    assert rest in ([], ["__version__"])
+
+
+def test_front_door_is_light() -> None:
+    code = f"import sys, mom.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=module_of)
+def test_every_file_says_what_it_is(path: Path) -> None:
+    assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
