@@ -38,18 +38,23 @@ def export(folder: Path, out: Path, force: bool = False, name: str | None = None
         Exists: `out` is there and `force` is false.
         MissingExtra: gguf is not installed.
     """
+    with staged(out, force) as partial:
+        write_gguf(folder, partial, name)
+    return out
+
+
+def write_gguf(folder: Path, path: Path, name: str | None = None) -> None:
+    """`export` straight to `path`, left half-written if it fails: for files that are temporary anyway."""
     checkpoint = open_checkpoint(str(folder))
     anatomy = read_anatomy(checkpoint.config)
     dialect = _dialect(anatomy)
     entries, _ = match(checkpoint, anatomy)
-    with staged(out, force) as partial:
-        writer = _open_writer(partial, dialect.arch)
-        try:
-            _describe(writer, checkpoint, anatomy, dialect, name or folder.resolve().name)
-            _write_tensors(writer, list(_planned(entries, anatomy, dialect)), anatomy, dialect)
-        finally:
-            writer.close()
-    return out
+    writer = _open_writer(path, dialect.arch)
+    try:
+        _describe(writer, checkpoint, anatomy, dialect, name or folder.resolve().name)
+        _write_tensors(writer, list(_planned(entries, anatomy, dialect)), anatomy, dialect)
+    finally:
+        writer.close()
 
 
 def _dialect(anatomy: Anatomy) -> Dialect:

@@ -2,12 +2,13 @@
 
 import ctypes
 from collections import deque
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 
 from slices.errors import MissingExtra
 
-_WARNING, _ERROR = 2, 3
+_INFO, _WARNING, _ERROR = 2, 3, 4
 
 
 @cache
@@ -32,6 +33,16 @@ def last_complaint() -> str:
     return " ".join(_complaints()) or "it gives no reason"
 
 
+def watch(callback: Callable[[str], None]) -> None:
+    """Have `callback` called with each line of information that llama.cpp logs from now on."""
+    _watchers().append(callback)
+
+
+@cache
+def _watchers() -> list[Callable[[str], None]]:
+    return []
+
+
 @cache
 def _complaints() -> deque[str]:
     return deque(maxlen=4)
@@ -42,7 +53,11 @@ def _listener(library: ModuleType) -> object:
     """llama.cpp's log callback. The cache keeps it alive, since llama.cpp goes on calling it."""
 
     def keep(level: int, text: bytes, _: object) -> None:
+        line = " ".join(text.decode(errors="replace").split())
         if level in (_WARNING, _ERROR):
-            _complaints().append(" ".join(text.decode(errors="replace").split()))
+            _complaints().append(line)
+        elif level == _INFO:
+            for callback in _watchers():
+                callback(line)
 
     return library.llama_log_callback(keep)

@@ -67,6 +67,8 @@ class TorchRuntime:
         """Natural-log probability of tokens[1:], each given all before it. Shape (len(tokens) - 1,)."""
         torch = self._torch
         found = np.empty(max(0, len(tokens) - 1), dtype=np.float64)
+        if not len(found):
+            return found
         with torch.inference_mode():
             ids = torch.tensor([list(tokens)])
             hidden = self._model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[0]
@@ -119,7 +121,7 @@ class TorchRuntime:
             out = self._model(input_ids=ids, past_key_values=memory, use_cache=True, logits_to_keep=1)
             return out.logits[0, -1].float().numpy(), out.past_key_values
 
-    def _cap(self, logits: Any) -> Any:  # noqa: ANN401  (torch is not imported here)
+    def _cap(self, logits: Any) -> Any:
         return (logits / self._softcap).tanh() * self._softcap if self._softcap else logits
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
+from slices import manifest
+
 SLIDING, FULL = "sliding_attention", "full_attention"
 CONTROL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
 RUNS = ["\n", "\n\n", "\n\n\n", "  ", "   ", "    "]
@@ -18,27 +20,40 @@ SAMPLES = {
     "french": "L'été dernier, nous étions à la plage ; où étiez-vous, chère amie ? Ça n'a pas d'importance.",
     "formula": "$\\sum_{i=1}^{n} x_i^2 = \\frac{n(n+1)(2n+1)}{6}$, so E = mc² and ∂f/∂x ≠ 0",
     "emoji": "naïve 🙂🙃 café 👩‍👩‍👧 東京 \u2028 ok ▁▁ literal",
-    "spaces": "a  b   c    d     e          f\n\n\n\n\ng \n \n h" + " " * 70 + "end" + "=" * 13 + "\n" * 40 + "x",
+    "spaces": "a  b   c    d     e          f\n\n\n\n\ng \n \n h"
+    + " " * 70
+    + "end"
+    + "=" * 13
+    + "\n" * 40
+    + "x",
     "control": "<bos>user <start_of_turn>model<end_of_turn> <unk> <0x41> <pad>",
 }
 
 
 @cache
 def _trained() -> tuple[dict[str, int], list[list[str]]]:
-    """Vocabulary and merges as Gemma has them: every way to build a token is a merge, in the token's order."""
+    """Vocabulary and merges of Gemma's make: every way to build a token is a merge, in the token's order."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
     tokenizer.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
-    words = ["===", "aaaa aaa aa", *(text for name, text in SAMPLES.items() if name not in ("emoji", "spaces", "control"))]
+    words = [
+        "===",
+        "aaaa aaa aa",
+        *(text for name, text in SAMPLES.items() if name not in ("emoji", "spaces", "control")),
+    ]
     trainer = trainers.BpeTrainer(vocab_size=260, show_progress=False, special_tokens=["<unk>"])
     tokenizer.train_from_iterator(words * 3, trainer)
     model = json.loads(tokenizer.to_str())["model"]
-    single = {token for token in model["vocab"] if len(token) == 1 and token != "\n"} | {chr(c) for c in range(33, 127)}
+    single = {token for token in model["vocab"] if len(token) == 1 and token != "\n"} | {
+        chr(c) for c in range(33, 127)
+    }
     made = ["".join(merge) for merge in model["merges"]]
     merged = [token for token in dict.fromkeys(made) if "\n" not in token]
     named = [*CONTROL, *RUNS, *BYTES, *merged, *sorted(single)]
     vocab = {token: index for index, token in enumerate(named)}
-    splits = [[t[:at], t[at:]] for t in merged for at in range(1, len(t)) if t[:at] in vocab and t[at:] in vocab]
+    splits = [
+        [t[:at], t[at:]] for t in merged for at in range(1, len(t)) if t[:at] in vocab and t[at:] in vocab
+    ]
     return vocab, splits
 
 
@@ -64,7 +79,7 @@ def tokenizer_json(merges: Sequence[Sequence[str]] | None = None) -> dict[str, A
         "model": {
             "type": "BPE", "dropout": None, "unk_token": "<unk>", "continuing_subword_prefix": None,
             "end_of_word_suffix": None, "fuse_unk": True, "byte_fallback": True, "ignore_merges": False,
-            "vocab": vocab, "merges": [list(merge) for merge in (own if merges is None else merges)],
+            "vocab": dict(vocab), "merges": [list(merge) for merge in (own if merges is None else merges)],
         },
     }  # fmt: skip
 
@@ -76,8 +91,9 @@ def write_gemma3(folder: Path, layer_types: Sequence[str], rows_more: int = 3, *
 
     document = tokenizer_json()
     settings: dict[str, Any] = {
-        "vocab_size": len(document["model"]["vocab"]) + rows_more, "hidden_size": 256, "intermediate_size": 512,
-        "num_hidden_layers": len(layer_types), "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 64,
+        "vocab_size": len(document["model"]["vocab"]) + rows_more, "hidden_size": 256, "head_dim": 64,
+        "intermediate_size": 512, "num_attention_heads": 4, "num_key_value_heads": 2,
+        "num_hidden_layers": len(layer_types),
         "query_pre_attn_scalar": 64, "sliding_window": 16, "max_position_embeddings": 1024,
         "layer_types": list(layer_types), "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0,
     }  # fmt: skip
@@ -90,3 +106,21 @@ def write_gemma3(folder: Path, layer_types: Sequence[str], rows_more: int = 3, *
     (folder / "tokenizer.json").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
     (folder / "tokenizer_config.json").write_text('{"add_bos_token": true}')
     return folder
+
+
+def write_manifest(folder: Path, name: str) -> None:
+    """Make the checkpoint in `folder` a finished slice called `name`."""
+    manifest.write(
+        folder,
+        manifest.Manifest(
+            schema=1, name=name, domain="demo", created=manifest.now(), recipe={}, layers=[0], vocabulary=0,
+            parent=manifest.Parent(model="pico", model_type="gemma3_text", headers_sha256="", bytes=0),
+            parameters=manifest.Parameters(decoder=0, per_layer_embedding=0, embedding=0, total=0),
+            bytes=0, calibration=manifest.Calibration(source="none"), seed=0, versions={},
+        ),
+    )  # fmt: skip
+
+
+def visible_and_hidden(folder: Path) -> set[str]:
+    """Every name in a folder, left-over temporary files included."""
+    return {path.name for path in folder.iterdir()}

@@ -1,0 +1,135 @@
+"""The text that measures: held-out documents, cut into windows that are the same for every model.
+
+A window is at most 1,800 bytes, cut before whitespace, and scored on its own after a bos. The cut looks
+at bytes, never at tokens, so values compare across vocabularies. Reads text, runs nothing.
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from slices.corpus import read_documents
+from slices.errors import BadConfig, NotFound
+
+WINDOW_BYTES = 1800
+_WHITESPACE = (b" ", b"\n", b"\t", b"\r")
+
+
+@dataclass(frozen=True)
+class Window:
+    """A stretch of text and the number of the document it is from."""
+
+    document: int
+    text: str
+
+    @property
+    def nbytes(self) -> int:
+        """UTF-8 bytes."""
+        return len(self.text.encode())
+
+
+@dataclass(frozen=True)
+class Heldout:
+    """One domain's windows. `sha256` is of their text, in order."""
+
+    windows: tuple[Window, ...]
+    sha256: str
+
+    @property
+    def nbytes(self) -> int:
+        """UTF-8 bytes of all windows."""
+        return sum(window.nbytes for window in self.windows)
+
+    @property
+    def documents(self) -> int:
+        """How many documents have a window here."""
+        return len({window.document for window in self.windows})
+
+
+def read_heldout(data: Path, domains: Sequence[str] = ()) -> dict[str, list[str]]:
+    """Documents of `data/corpora/<domain>/heldout.jsonl` by domain; all domains there, if none is named.
+
+    Raises:
+        NotFound: a domain has no such file, or the file no text.
+        BadConfig: a line is not as expected; file and line are named.
+    """
+    known = sorted(path.parent.name for path in data.glob("corpora/*/heldout.jsonl"))
+    missing = [domain for domain in domains if domain not in known]
+    if missing or not known:
+        wanted = f"corpora/{missing[0] if missing else '<domain>'}/heldout.jsonl"
+        raise NotFound(f"{data} holds no {wanted}; its domains: {', '.join(known) or '(none)'}")
+    return {domain: _documents(data / "corpora" / domain / "heldout.jsonl") for domain in domains or known}
+
+
+def cut_heldout(documents: Sequence[str], limit: int | None = None) -> Heldout:
+    """The windows of `documents`, or a sample of them of at most `limit` bytes (but at least one a piece
+    of two documents). The sample is fixed by the text itself, so it is the same on every machine.
+
+    Raises:
+        BadConfig: there are fewer than two documents with text; one alone has no standard error.
+    """
+    windows = [Window(n, text) for n, document in enumerate(documents) for text in cut(document)]
+    if limit is not None:
+        windows = list(_sample(windows, limit))
+    if len({window.document for window in windows}) < 2:
+        raise BadConfig("measuring needs at least two documents with text: one alone has no standard error")
+    digest = hashlib.sha256()
+    for window in windows:
+        digest.update(_digest(window.text))
+    return Heldout(tuple(windows), digest.hexdigest())
+
+
+def cut_all(texts: Mapping[str, Sequence[str]], limit: int | None = None) -> dict[str, Heldout]:
+    """`cut_heldout` for each domain; an error names the domain."""
+    found = {}
+    for domain, documents in texts.items():
+        try:
+            found[domain] = cut_heldout(documents, limit)
+        except BadConfig as error:
+            raise BadConfig(f"domain {domain!r}: {error}") from None
+    return found
+
+
+def cut(text: str, size: int = WINDOW_BYTES) -> Iterator[str]:
+    """Consecutive parts of `text`, each of 1 to `size` bytes; joined, they are `text` again."""
+    raw = text.encode()
+    start = 0
+    while start < len(raw):
+        end = _end(raw, start, size)
+        yield raw[start:end].decode()
+        start = end
+
+
+def _end(raw: bytes, start: int, size: int) -> int:
+    """Before the last whitespace that fits, so that a word keeps the space before it; else inside a word."""
+    end = start + size
+    if end >= len(raw):
+        return len(raw)
+    at = max(raw.rfind(space, start + 1, end + 1) for space in _WHITESPACE)
+    if at > start:
+        return at
+    while raw[end] & 0xC0 == 0x80:  # the middle of a character
+        end -= 1
+    return end
+
+
+def _sample(windows: list[Window], limit: int) -> Iterator[Window]:
+    """Windows in the order of their hash while they fit, then as many as two documents take."""
+    used, seen = 0, set[int]()
+    for window in sorted(windows, key=lambda each: (_digest(each.text), each.document)):
+        if used + window.nbytes <= limit or (len(seen) < 2 and window.document not in seen):
+            used += window.nbytes
+            seen.add(window.document)
+            yield window
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def _documents(path: Path) -> list[str]:
+    found = [text for text in read_documents(path) if text]
+    if not found:
+        raise NotFound(f"{path} holds no text")
+    return found
