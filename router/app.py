@@ -1,0 +1,165 @@
+"""The HTTP service: a question comes in, an expert is chosen, its answer goes out.
+
+The application is put together from what it is given; it opens no file and starts no model. The same
+app runs in a test, in one process (`router.engine.LocalEngine`) and behind Ray Serve (`router.serve`).
+"""
+
+from contextlib import aclosing
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+
+from router import problems, route
+from router.answer import CHAT, TEXT, Saying, Shape, begin, sse, whole
+from router.catalogue import Catalogue, Expert
+from router.chat import Prompt, render
+from router.decide import Decision, Router
+from router.embed import Embedder
+from router.engine import Engine
+from router.errors import BadRequest, UnknownModel
+from router.intake import BodyLimit, parsed, while_connected
+from router.schema import AUTO, ChatRequest, CompletionRequest, Message, Model, Models, RouteRequest
+from router.settings import Limits
+from slices.runtime import Sampling
+
+_SEEDS = 2**32 - 1  # llama.cpp's seeds are 32 bits wide, the last one meaning "any"
+
+
+@dataclass(frozen=True)
+class Service:
+    """What the endpoints need, and the endpoints."""
+
+    router: Router
+    embedder: Embedder
+    catalogue: Catalogue
+    engine: Engine
+    limits: Limits
+
+    async def chat(self, request: Request) -> Response:
+        """`POST /v1/chat/completions`."""
+        ask = await parsed(ChatRequest, request)
+        decision = await self.decide(ask.model, _last_user(ask.messages) if ask.model == AUTO else "")
+        turns = [{"role": _role(message), "content": message.text} for message in ask.messages]
+        prompt = render(turns, self.catalogue.experts[decision.expert].chat)
+        return await self._answer(request, ask, decision, prompt, CHAT)
+
+    async def complete(self, request: Request) -> Response:
+        """`POST /v1/completions`."""
+        ask = await parsed(CompletionRequest, request)
+        decision = await self.decide(ask.model, ask.text)
+        return await self._answer(request, ask, decision, Prompt(ask.text), TEXT)
+
+    async def explain(self, request: Request) -> Response:
+        """`POST /route`."""
+        ask = await parsed(RouteRequest, request)
+        query = ask.query if ask.messages is None else _last_user(ask.messages)
+        decision = await self.decide(AUTO, query or "")
+        return JSONResponse(asdict(decision), headers=_headers(decision))
+
+    async def models(self) -> Models:
+        """`GET /v1/models`."""
+        created = min(_unix(expert) for expert in self.catalogue.experts.values())
+        return Models(data=[Model(id=AUTO, created=created), *map(_model, self.catalogue.experts.values())])
+
+    async def model(self, name: str) -> Model:
+        """`GET /v1/models/{name}`."""
+        if name == AUTO:
+            return (await self.models()).data[0]
+        return _model(self._expert(name))
+
+    async def health(self) -> dict[str, str]:
+        """`GET /health`: the process answers."""
+        return {"status": "ok"}
+
+    async def decide(self, model: str, text: str) -> Decision:
+        """Who answers `text`: the expert named `model`, or for `auto` the one the router chooses."""
+        if model != AUTO:
+            return route.by_name(model, self._expert(model).domain)
+        experts, generalist = self.catalogue.by_domain, self.catalogue.generalist
+        return await run_in_threadpool(route.route, text, self.router, self.embedder, experts, generalist)
+
+    def _expert(self, name: str) -> Expert:
+        if name not in self.catalogue.experts:
+            known = ", ".join([AUTO, *self.catalogue.experts])
+            raise UnknownModel(f"there is no model {name!r}; there are: {known}")
+        return self.catalogue.experts[name]
+
+    async def _answer(
+        self,
+        request: Request,
+        ask: ChatRequest | CompletionRequest,
+        decision: Decision,
+        prompt: Prompt,
+        shape: Shape,
+    ) -> Response:
+        sampling = _sampling(ask, prompt, self.limits)
+        events = self.engine.stream(decision.expert, prompt.text, sampling)
+        saying = Saying(shape, decision.expert, prompt.strip)
+        await while_connected(request, begin(events, saying))
+        if ask.stream:
+            pieces = sse(events, saying, ask.wants_usage)
+            return StreamingResponse(pieces, media_type="text/event-stream", headers=_headers(decision))
+        async with aclosing(events):
+            said = await while_connected(request, whole(events, saying))
+        return JSONResponse(said, headers=_headers(decision))
+
+
+def build_app(service: Service) -> FastAPI:
+    """The application: its routes, the limit on bodies, and errors in the OpenAI form."""
+    app = FastAPI(title="mom", docs_url=None, redoc_url=None, redirect_slashes=False)
+    app.post("/v1/chat/completions", response_model=None)(service.chat)
+    app.post("/v1/completions", response_model=None)(service.complete)
+    app.get("/v1/models", response_model_exclude_none=True)(service.models)
+    app.get("/v1/models/{name:path}", response_model_exclude_none=True)(service.model)
+    app.post("/route", response_model=None)(service.explain)
+    app.get("/health")(service.health)
+    app.add_middleware(BodyLimit, limit=service.limits.body_bytes)
+    problems.install(app)
+    return app
+
+
+def _sampling(ask: ChatRequest | CompletionRequest, prompt: Prompt, limits: Limits) -> Sampling:
+    plain = Sampling()
+    wanted = ask.max_tokens or limits.default_max_tokens
+    if isinstance(ask, ChatRequest):
+        wanted = ask.max_completion_tokens or wanted
+    return Sampling(
+        max_tokens=min(wanted, limits.max_tokens),
+        temperature=plain.temperature if ask.temperature is None else ask.temperature,
+        top_p=plain.top_p if ask.top_p is None else ask.top_p,
+        seed=None if ask.seed is None else ask.seed % _SEEDS,
+        stop=(*ask.stops, *prompt.stop),
+    )
+
+
+def _last_user(messages: list[Message]) -> str:
+    for message in reversed(messages):
+        if message.role == "user":
+            return message.text
+    raise BadRequest("nothing to route on: there is no message of the role 'user'", "messages")
+
+
+def _role(message: Message) -> str:
+    return "system" if message.role == "developer" else message.role
+
+
+def _headers(decision: Decision) -> dict[str, str]:
+    return {
+        "x-mom-expert": decision.expert,
+        "x-mom-decision": decision.reason.encode("ascii", "replace").decode(),
+        "x-mom-confidence": f"{decision.confidence:.4f}",
+        "x-mom-fallback": str(decision.fallback).lower(),
+    }
+
+
+def _model(expert: Expert) -> Model:
+    return Model(
+        id=expert.name, created=_unix(expert), domain=expert.domain, type=expert.type, bytes=expert.bytes
+    )
+
+
+def _unix(expert: Expert) -> int:
+    return int(datetime.fromisoformat(expert.created).timestamp())

@@ -1,0 +1,78 @@
+"""The fitted router there is, or a new one: what `mom route fit` and the start of the service do.
+
+This is the edge where domain files, the embedder and the stored router meet; the parts know nothing
+of each other.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from router import store
+from router.catalogue import read as read_catalogue
+from router.decide import Decision, Router
+from router.embed import Embedder, embedder_name, open_embedder
+from router.errors import BadRouter
+from router.fit import digest, fit
+from router.route import route
+from router.settings import Settings, with_cutoffs
+from slices import domains as domain_files
+from slices import manifest
+
+Queries = Mapping[str, Sequence[str]]
+
+
+def domain_queries() -> dict[str, list[str]]:
+    """The queries of every domain file that has some, by domain."""
+    loaded = [domain_files.load(name) for name in domain_files.names()]
+    return {domain.name: domain.queries for domain in loaded if domain.queries}
+
+
+def fit_from_domains(domains: Queries, embedder: Embedder, out: Path | None = None) -> Router:
+    """Fit a router on `domains` (queries by domain) and store it in `out` (default `$MOM_HOME/router`).
+
+    Raises:
+        BadTraining: too few domains or queries.
+    """
+    router = fit(_pairs(domains), embedder)
+    store.save(router, out or store.default_folder())
+    return router
+
+
+def current_router(settings: Settings, domains: Queries) -> Router:
+    """The router to serve with. A folder named in `settings` is used as it is; the default one is
+    fitted anew when it is absent, damaged, of another embedder, or of other queries than `domains`.
+
+    Raises:
+        BadRouter: the named folder holds no usable router.
+        BadTraining: `domains` cannot train one.
+    """
+    if settings.router is not None:
+        return with_cutoffs(store.load(settings.router), settings.thresholds)
+    found = _stored(embedder_name(settings.embedder), digest(_pairs(domains)))
+    router = found or fit_from_domains(domains, open_embedder(settings.embedder))
+    return with_cutoffs(router, settings.thresholds)
+
+
+def explain(text: str, settings: Settings, domains: Queries | None = None) -> Decision:
+    """Who would answer `text`. Before any slice exists, each domain counts as an expert of its name."""
+    router = current_router(settings, domain_queries() if domains is None else domains)
+    embedder = open_embedder(settings.embedder)
+    store.check_embedder(router, embedder)
+    names = None if settings.experts == "all" else settings.experts
+    if names is None and not manifest.all_slices(settings.slices):
+        return route(text, router, embedder, {name: name for name in router.classes}, "general")
+    served = read_catalogue(names, settings.generalist, settings.type, settings.slices)
+    return route(text, router, embedder, served.by_domain, served.generalist)
+
+
+def _stored(embedder: str, queries_sha256: str) -> Router | None:
+    try:
+        router = store.load(store.default_folder())
+    except BadRouter:
+        return None
+    fresh = (router.embedder, router.queries_sha256) == (embedder, queries_sha256)
+    return router if fresh else None
+
+
+def _pairs(domains: Queries) -> list[tuple[str, str]]:
+    return [(text, domain) for domain, texts in domains.items() for text in texts]

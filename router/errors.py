@@ -1,0 +1,58 @@
+"""What can go wrong while an expert is chosen and asked.
+
+RouterError
+├── BadSettings     serve.yaml does not say what it should
+├── BadRouter       the stored router is absent, cut short, or made for something else
+├── BadExperts      the slices there are cannot be served as asked
+├── BadTraining     the labelled queries cannot train a router
+├── BadRequest      the caller's question cannot be put to a model
+├── UnknownModel    the caller named an expert that is not served
+├── Overloaded      an expert's queue is full
+└── ExpertFailed    an expert's process died, or could not be reached
+
+`router.problems` maps them to HTTP; `mom` prints them on one line.
+"""
+
+
+class RouterError(Exception):
+    """Base of all errors that the router raises on purpose."""
+
+
+class BadSettings(RouterError):
+    """The settings do not say what they should."""
+
+
+class BadRouter(RouterError):
+    """The stored router is absent, cut short, or made for something else."""
+
+
+class BadExperts(RouterError):
+    """The slices there are cannot be served as asked."""
+
+
+class BadTraining(RouterError):
+    """The labelled queries cannot train a router."""
+
+
+class BadRequest(RouterError):
+    """The caller's question cannot be put to a model. `param` names the field at fault."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message, param)
+        self.message = message
+        self.param = param
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class UnknownModel(RouterError):
+    """The caller named an expert that is not served."""
+
+
+class Overloaded(RouterError):
+    """An expert's queue is full."""
+
+
+class ExpertFailed(RouterError):
+    """An expert's process died, or could not be reached."""

@@ -1,0 +1,80 @@
+"""What runs in an expert's replica, and how the ingress reaches it.
+
+The only part that speaks to a Ray Serve handle. Starting and stopping is `router.serve`'s.
+"""
+
+from collections.abc import AsyncGenerator, Callable, Mapping
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from router.catalogue import Expert
+from router.engine import Event, Worker
+from router.errors import BadSettings, ExpertFailed, Overloaded, RouterError
+from slices.errors import SliceError
+from slices.runtime import Runtime, Sampling
+
+IN_FLIGHT = 2  # requests at a replica: one that runs and the next; the others wait at the ingress
+
+OpenRuntime = Callable[[Path, Path | None], Runtime]
+
+
+class ExpertReplica:
+    """What runs in a replica of an expert: its model, asked by one request at a time."""
+
+    def __init__(self, expert: Expert, runtime: str) -> None:
+        self._worker = Worker(lambda: import_runtime(runtime)(expert.folder, expert.file), queue=IN_FLIGHT)
+        self._worker.start()
+
+    async def answer(self, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
+        """See `router.engine.Engine.stream`."""
+        async for event in self._worker.stream(prompt, sampling):
+            yield event
+
+
+class RayEngine:
+    """Experts in replicas, reached by their deployments' handles."""
+
+    def __init__(self, handles: Mapping[str, Any]) -> None:
+        self._handles = {
+            name: handle.options(stream=True, method_name="answer") for name, handle in handles.items()
+        }
+
+    async def stream(self, expert: str, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
+        """See `router.engine.Engine.stream`."""
+        from ray.exceptions import RayError, RayTaskError
+        from ray.serve.exceptions import BackPressureError, RayServeException
+
+        events = self._handles[expert].remote(prompt, sampling)
+        try:
+            async for event in events:
+                yield event
+        except BackPressureError as error:
+            raise Overloaded(f"{expert} has too many requests waiting; try again later") from error
+        except RayTaskError as error:
+            raise _cause(error, expert) from error
+        except (RayError, RayServeException) as error:
+            raise ExpertFailed(f"{expert} could not answer: {type(error).__name__}") from error
+        finally:
+            events.cancel()
+
+
+def import_runtime(path: str) -> OpenRuntime:
+    """The function that `module:name` names, called with (folder, file or None) to open a model.
+
+    Raises:
+        BadSettings: there is no such module or no such name in it.
+    """
+    module, _, name = path.partition(":")
+    try:
+        opener: OpenRuntime = getattr(import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise BadSettings(f"the setting `runtime` is {path!r}, which cannot be imported: {error}") from None
+    return opener
+
+
+def _cause(error: Any, expert: str) -> Exception:
+    """The replica's own error without Ray's traceback, or a plain one where it was not foreseen."""
+    if isinstance(error.cause, RouterError | SliceError):
+        return error.cause
+    return ExpertFailed(f"{expert} failed: {type(error.cause).__name__}")

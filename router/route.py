@@ -1,0 +1,24 @@
+"""From a text to a decision: embed, then decide. The one path that serving and explaining share."""
+
+from collections.abc import Mapping
+
+from router.decide import GENERAL, Decision, Router, decide
+from router.embed import Embedder
+
+
+def route(
+    text: str,
+    router: Router,
+    embedder: Embedder,
+    experts: Mapping[str, str],
+    generalist: str,
+) -> Decision:
+    """Who answers `text`: `experts` maps a domain to an expert's name. Blocks while it embeds."""
+    if not text.strip():
+        return Decision(generalist, GENERAL, 0.0, 0.0, 0.0, True, "there is nothing to route on", {})
+    return decide(embedder.embed([text])[0], router, experts, generalist)
+
+
+def by_name(expert: str, domain: str) -> Decision:
+    """The decision the caller took by naming an expert."""
+    return Decision(expert, domain, 1.0, 0.0, 0.0, False, "asked for by name", {})

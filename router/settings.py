@@ -1,0 +1,105 @@
+"""What `serve.yaml` may say, checked before anything starts.
+
+Only reads and checks; that the experts exist is `router.catalogue`'s to find out.
+"""
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from router.decide import Router, Thresholds
+from router.errors import BadSettings
+from slices import home
+
+
+class _Settings(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Cutoffs(_Settings):
+    """Thresholds to use instead of the fitted ones; None keeps the fitted one."""
+
+    confidence: float | None = Field(default=None, ge=0, le=1)
+    margin: float | None = Field(default=None, ge=0, le=1)
+    distance: float | None = Field(default=None, ge=0, le=2)
+
+
+class Limits(_Settings):
+    """What a caller may ask for: request bytes, and answer tokens at most and by default."""
+
+    body_bytes: int = Field(default=1 << 20, ge=1024)
+    max_tokens: int = Field(default=4096, ge=1)
+    default_max_tokens: int = Field(default=512, ge=1)
+
+
+class Scaling(_Settings):
+    """How many replicas an expert has and what each books of the machine."""
+
+    num_replicas: int = Field(default=1, ge=1)
+    num_cpus: float = Field(default=0.1, ge=0)
+    num_gpus: float = Field(default=0, ge=0)
+    queue: int = Field(default=32, ge=1)
+    autoscaling: dict[str, Any] | None = None
+
+    @model_validator(mode="after")
+    def _one_way_to_scale(self) -> "Scaling":
+        if self.autoscaling is not None and self.num_replicas != 1:
+            raise ValueError("give either num_replicas or autoscaling, not both")
+        return self
+
+
+class Settings(_Settings):
+    """Everything `mom serve` can be told."""
+
+    host: str = Field(default="127.0.0.1", min_length=1)
+    port: int = Field(default=8000, ge=1, le=65535)
+    experts: Literal["all"] | list[str] = "all"
+    slices: Path | None = None
+    generalist: str | None = None
+    type: str | None = None
+    embedder: str | None = None
+    router: Path | None = None
+    thresholds: Cutoffs = Cutoffs()
+    limits: Limits = Limits()
+    default: Scaling = Scaling()
+    overrides: dict[str, Scaling] = {}
+    runtime: str = Field(default="slices.open:open_runtime", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    address: str | None = None
+
+    def scaling(self, expert: str) -> Scaling:
+        """How `expert` is scaled: its own words over the default ones."""
+        own = self.overrides.get(expert)
+        if own is None:
+            return self.default
+        return Scaling.model_validate(self.default.model_dump() | own.model_dump(exclude_unset=True))
+
+
+def read(path: Path | None = None) -> Settings:
+    """The settings in `path` (default: the first `serve.yaml` among the config folders).
+
+    Raises:
+        BadSettings: it is not there, not YAML, or a field is unknown or wrong; the field is named.
+    """
+    source = path or home.find_config("serve.yaml")
+    try:
+        said = yaml.safe_load(source.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BadSettings(f"cannot read {source}: {error.strerror or error}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadSettings(f"{source} is not YAML: {' '.join(str(error).split())}") from None
+    try:
+        return Settings.model_validate({} if said is None else said)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise BadSettings(f"{source}: {where}: {first['msg']}") from None
+
+
+def with_cutoffs(router: Router, cutoffs: Cutoffs) -> Router:
+    """`router` with the thresholds that the settings name."""
+    from dataclasses import asdict, replace
+
+    own = {name: value for name, value in cutoffs.model_dump().items() if value is not None}
+    return replace(router, thresholds=Thresholds(**(asdict(router.thresholds) | own)))
