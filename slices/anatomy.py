@@ -88,6 +88,7 @@ def read_anatomy(config: Mapping[str, Any]) -> Anatomy:
         shape, layers = family.read_shape(text), family.read_layers(text)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadCheckpoint(f"config.json: a value is missing or of the wrong kind: {error}") from None
+    _check_shape(shape)
     _check_layers(layers, text)
     return Anatomy(family, str(text.get("model_type", stated)), text, config, shape, layers)
 
@@ -172,6 +173,12 @@ def _check_config(text: Mapping[str, Any]) -> None:
             raise BadCheckpoint(f"config.json: expected {key!r} to be a positive number, found {value!r}")
     if text["num_hidden_layers"] > 4096:
         raise BadCheckpoint(f"config.json: {text['num_hidden_layers']} layers are more than any model has")
+
+
+def _check_shape(shape: Shape) -> None:
+    for name, value in vars(shape).items():
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_COUNT:
+            raise BadCheckpoint(f"config.json: expected the {name} size to be a number, found {value!r}")
 
 
 def _check_layers(layers: tuple[Layer, ...], text: Mapping[str, Any]) -> None:
