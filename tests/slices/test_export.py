@@ -10,14 +10,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.slices.gguf_fixtures import (
-    FULL,
-    SAMPLES,
-    SLIDING,
-    tokenizer_json,
-    visible_and_hidden,
-    write_gemma3,
-)
 
 from slices.errors import BadCheckpoint, Exists, SliceError, Unsupported
 from slices.export import export
@@ -26,6 +18,14 @@ from slices.gguf_tokenizer import sentencepiece_scores
 from slices.llama_runtime import LlamaRuntime
 from slices.tokenizer import read_bpe
 from slices.torch_runtime import TorchRuntime
+from tests.slices.gguf_fixtures import (
+    FULL,
+    SAMPLES,
+    SLIDING,
+    tokenizer_json,
+    visible_and_hidden,
+    write_gemma3,
+)
 
 TEXT = " ".join(SAMPLES.values())
 LINEAR = {
