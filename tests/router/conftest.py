@@ -1,0 +1,63 @@
+"""A small world for the router: a fitted one, scripted experts, and a service over them."""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from router_world import PAIRS, TEMPLATE, write_slice
+
+from router import catalogue
+from router.app import Service, build_app
+from router.decide import Router
+from router.embed import HashEmbedder
+from router.engine import LocalEngine
+from router.fit import fit
+from router.settings import Limits
+from slices.runtime import Runtime, ScriptedRuntime
+
+
+@pytest.fixture(scope="session")
+def embedder() -> HashEmbedder:
+    return HashEmbedder()
+
+
+@pytest.fixture(scope="session")
+def fitted(embedder: HashEmbedder) -> Router:
+    return fit(PAIRS, embedder)
+
+
+@pytest.fixture
+def slices_root(mom_home: Path) -> Path:
+    """Three slices in `$MOM_HOME`: biochem, law and a generalist; law brings a chat template."""
+    root = mom_home / "slices"
+    write_slice(root, "bio", "biochem")
+    (write_slice(root, "lex", "law") / "chat_template.jinja").write_text(TEMPLATE)
+    write_slice(root, "gen", "general")
+    return root
+
+
+def _as_is(runtime: Runtime) -> Runtime:
+    return runtime
+
+
+Client = Callable[..., TestClient]
+
+
+@pytest.fixture
+def serve(slices_root: Path, fitted: Router, embedder: HashEmbedder) -> Iterator[Client]:
+    """Start the service in this process; `serve(bio=runtime)` gives an expert another runtime."""
+    engines: list[LocalEngine] = []
+
+    def start(limits: Limits | None = None, **runtimes: Runtime) -> TestClient:
+        served = catalogue.read()
+        scripted = {name: ScriptedRuntime(default=f"I am {name}.") for name in served.experts}
+        openers = {name: partial(_as_is, runtime) for name, runtime in (scripted | runtimes).items()}
+        engines.append(LocalEngine(openers))
+        service = Service(fitted, embedder, served, engines[-1], limits or Limits())
+        return TestClient(build_app(service), raise_server_exceptions=False)
+
+    yield start
+    for engine in engines:
+        engine.close()

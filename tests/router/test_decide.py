@@ -1,0 +1,135 @@
+"""Decisions, and the fit and the evaluation they rest on."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from router_world import PAIRS
+
+from router.decide import Decision, Router, Thresholds, nearest, probabilities, softmax
+from router.embed import HashEmbedder, routed_text
+from router.errors import BadTraining
+from router.evaluate import auroc, calibration_error, evaluate
+from router.fit import digest, fit, temperature
+from router.route import route
+
+EXPERTS = {"biochem": "bio", "law": "lex", "computing": "code"}
+
+
+def ask(text: str, router: Router, embedder: HashEmbedder, experts: dict[str, str] = EXPERTS) -> Decision:
+    return route(text, router, embedder, experts, "gen")
+
+
+@pytest.mark.parametrize(
+    ("text", "expert"),
+    [
+        ("How do enzymes lower activation energy?", "bio"),
+        ("Is a verbal contract enforceable?", "lex"),
+        ("How do I reverse a list in Python?", "code"),
+    ],
+)
+def test_a_known_question_goes_to_its_expert(
+    text: str, expert: str, fitted: Router, embedder: HashEmbedder
+) -> None:
+    decision = ask(text, fitted, embedder)
+    assert (decision.expert, decision.fallback) == (expert, False)
+    assert decision.confidence == max(decision.probabilities.values())
+    assert sum(decision.probabilities.values()) == pytest.approx(1)
+    assert decision.distance == pytest.approx(0, abs=1e-5)
+
+
+def test_each_reason_to_fall_back_is_told(fitted: Router, embedder: HashEmbedder) -> None:
+    law = "Is a verbal contract enforceable?"
+    strict = {
+        "general": (fitted, "hello, how are you?", EXPERTS),
+        "distance": (fitted, "zzzz qqqq xxxx jjjj", EXPERTS),
+        "unsure": (replace(fitted, thresholds=Thresholds(confidence=1.0)), law, EXPERTS),
+        "torn": (replace(fitted, thresholds=Thresholds(confidence=0.0, margin=1.0)), law, EXPERTS),
+        "no expert": (fitted, law, {"biochem": "bio"}),
+    }
+    for word, (router, text, experts) in strict.items():
+        decision = ask(text, router, embedder, experts)
+        assert (decision.expert, decision.fallback) == ("gen", True), word
+        assert word in decision.reason
+
+
+@pytest.mark.parametrize("text", ["", " \n\t", "\x00", "\ud800", "a\x00\udfff", "é" * 100_000])
+def test_any_text_gets_a_decision(text: str, fitted: Router, embedder: HashEmbedder) -> None:
+    assert ask(text, fitted, embedder).expert in {"bio", "lex", "code", "gen"}
+
+
+def test_routed_text_keeps_both_ends() -> None:
+    text = routed_text("a" * 5000 + "b" * 5000, limit=100)
+    assert len(text) == 100
+    assert text.startswith("aaa") and text.endswith("bbb")
+
+
+def test_embedder_gives_unit_vectors(embedder: HashEmbedder) -> None:
+    vectors = embedder.embed(["one", "two words", "\x00"])
+    assert vectors.dtype == np.float32
+    assert np.linalg.norm(vectors, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_two_classes_have_one_probability_each(embedder: HashEmbedder) -> None:
+    """scikit-learn gives two classes a single row of weights."""
+    router = fit([pair for pair in PAIRS if pair[1] in {"law", "general"}], embedder)
+    assert router.weights.shape[0] == 2
+    assert ask("Is a verbal contract enforceable?", router, embedder).domain == "law"
+    chances = probabilities(embedder.embed(["a contract", "hello"]), router)
+    assert chances.sum(axis=1) == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "word"),
+    [
+        ([], "two domains"),
+        ([("a", "law"), ("b", "law")], "two domains"),
+        ([*PAIRS, ("alone", "music")], "music"),
+        ([*PAIRS, ("same", "music"), ("same", "music")], "music"),
+        ([*PAIRS, (" ", "law")], "empty query in law"),
+    ],
+)
+def test_bad_training_says_why(pairs: list[tuple[str, str]], word: str, embedder: HashEmbedder) -> None:
+    with pytest.raises(BadTraining, match=word):
+        fit(pairs, embedder)
+
+
+def test_digest_ignores_order_but_not_labels() -> None:
+    assert digest(PAIRS) == digest(PAIRS[::-1])
+    assert digest(PAIRS) != digest([*PAIRS, ("a", "law")])
+    assert digest([("a", "law")]) != digest([("law", "a")])
+
+
+def test_temperature_undoes_overconfidence() -> None:
+    labels = np.random.default_rng(0).integers(0, 2, 4000).astype(np.int32)
+    truth = np.where(np.random.default_rng(1).random(4000) < 0.8, labels, 1 - labels)
+    logits = np.stack([1 - truth, truth], axis=1) * np.log(4.0)  # right 80 % of the time
+    assert temperature(logits, labels) == pytest.approx(1.0, abs=0.1)
+    assert temperature(logits * 10, labels) == pytest.approx(10.0, abs=1.0)
+
+
+def test_nearest_without_examples_is_as_far_as_can_be() -> None:
+    assert nearest(np.ones((1, 4), np.float32) / 2, np.empty((0, 4), np.float32)) == pytest.approx(2)
+
+
+def test_softmax_survives_large_logits() -> None:
+    assert softmax(np.array([[1e9, 0.0]])) == pytest.approx(np.array([[1.0, 0.0]]))
+
+
+def test_auroc_and_ece_on_known_cases() -> None:
+    scores = np.array([0.9, 0.8, 0.8, 0.1])
+    high = np.array([True, True, False, False])
+    assert auroc(scores, high, ~high) == pytest.approx(0.875)  # one tie among four pairs
+    assert auroc(scores, high, np.zeros(4, bool)) is None
+    assert calibration_error(np.full(10, 0.75), np.arange(10) < 5) == pytest.approx(0.25)
+
+
+def test_evaluation_counts_what_it_leaves_out(fitted: Router, embedder: HashEmbedder) -> None:
+    report = evaluate([*PAIRS, ("zzzz qqqq", "ood"), ("x", "music")], fitted, embedder)
+    assert (report.n, report.skipped) == (len(PAIRS) + 1, 1)
+    assert report.accuracy == 1.0
+    assert report.ood_recall == 1.0
+    assert set(report.per_domain) == {"biochem", "law", "computing", "general"}
+    assert [point["coverage"] for point in report.coverage] == [share / 10 for share in range(1, 11)]
+    with pytest.raises(BadTraining, match="no query"):
+        evaluate([("x", "music")], fitted, embedder)

@@ -1,0 +1,188 @@
+"""The service over HTTP, with clients that mean ill or do not know better, and experts that fail."""
+
+import json
+from collections.abc import Callable, Iterator
+
+import pytest
+from fastapi.testclient import TestClient
+
+from router.settings import Limits
+from slices.errors import RunFailed
+from slices.runtime import Piece, Sampling, ScriptedRuntime
+
+Serve = Callable[..., TestClient]
+HI = [{"role": "user", "content": "hi"}]
+CHAT = "/v1/chat/completions"
+
+
+def error_of(answer: object, status: int) -> dict[str, object]:
+    """The OpenAI error body of `answer`, checked for its form."""
+    assert answer.status_code == status, answer.text  # type: ignore[attr-defined]
+    body = answer.json()  # type: ignore[attr-defined]
+    assert set(body) == {"error"}
+    assert set(body["error"]) == {"message", "type", "param", "code"}
+    assert body["error"]["message"] and "\n" not in body["error"]["message"]
+    return body["error"]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [b"", b"{", b"null", b"[]", b'"x"', b"\xff\xfe", b"[" * 50_000, b'{"messages": [{"role": "user"'],
+    ids=repr,
+)
+@pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/route"])
+def test_what_is_no_json_object(path: str, raw: bytes, serve: Serve) -> None:
+    assert error_of(serve().post(path, content=raw), 400)["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({}, "messages"),
+        ({"messages": []}, "messages"),
+        ({"messages": "hi"}, "messages"),
+        ({"messages": [{"role": "robot", "content": "hi"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": 5}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]}, "messages"),
+        ({"messages": [{"role": "system", "content": "hi"}]}, "messages"),
+        ({"messages": HI * 513}, "messages"),
+        ({"messages": [{"role": "user", "content": "a" * 400_001}]}, "messages"),
+        ({"messages": HI, "model": ""}, "model"),
+        ({"messages": HI, "model": 3}, "model"),
+        ({"messages": HI, "temperature": 2.1}, "temperature"),
+        ({"messages": HI, "temperature": "hot"}, "temperature"),
+        ({"messages": HI, "top_p": -0.1}, "top_p"),
+        ({"messages": HI, "max_tokens": 0}, "max_tokens"),
+        ({"messages": HI, "max_tokens": True}, "max_tokens"),
+        ({"messages": HI, "max_completion_tokens": -1}, "max_completion_tokens"),
+        ({"messages": HI, "seed": 1.5}, "seed"),
+        ({"messages": HI, "seed": 10**30}, "seed"),
+        ({"messages": HI, "stop": ""}, "stop"),
+        ({"messages": HI, "stop": ["a"] * 17}, "stop"),
+        ({"messages": HI, "n": 2}, "n"),
+        ({"messages": HI, "stream": "yes"}, "stream"),
+    ],
+    ids=lambda value: str(value)[:60],
+)
+def test_a_wrong_field_is_named(body: dict[str, object], param: str, serve: Serve) -> None:
+    assert error_of(serve().post(CHAT, json=body), 400)["param"] == param
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_numbers_that_are_none(value: str, serve: Serve) -> None:
+    raw = f'{{"messages": {json.dumps(HI)}, "temperature": {value}}}'
+    assert error_of(serve().post(CHAT, content=raw), 400)["param"] == "temperature"
+
+
+@pytest.mark.parametrize("body", [{"prompt": [1, 2]}, {"prompt": ["a", "b"]}, {"prompt": None}, {}])
+def test_prompts_that_are_not_one_text(body: dict[str, object], serve: Serve) -> None:
+    assert error_of(serve().post("/v1/completions", json=body), 400)["param"] == "prompt"
+
+
+@pytest.mark.parametrize("body", [{}, {"query": 3}, {"query": "a", "messages": HI}, {"messages": []}])
+def test_route_wants_one_query(body: dict[str, object], serve: Serve) -> None:
+    error_of(serve().post("/route", json=body), 400)
+
+
+@pytest.mark.parametrize("name", ["nope", "../../etc/passwd", "a/b", "%2e%2e%2f", "\x00", "'; --", "é" * 50])
+def test_unknown_models(name: str, serve: Serve) -> None:
+    client = serve()
+    error = error_of(client.post(CHAT, json={"messages": HI, "model": name}), 404)
+    assert error["code"] == "model_not_found"
+    if name.isascii() and name.isprintable():
+        error_of(client.get(f"/v1/models/{name}"), 404)
+
+
+@pytest.mark.parametrize("text", ["\x00", "a\x00b", "", " ", "\u2028", "\U0001f9ec" * 1000])
+def test_odd_text_is_answered(text: str, serve: Serve) -> None:
+    client = serve()
+    told = [{"role": "user", "content": text}]
+    assert client.post(CHAT, json={"messages": told}).status_code == 200
+    assert client.post("/route", json={"query": text}).status_code == 200
+
+
+def test_nothing_to_route_on_goes_to_the_generalist(serve: Serve) -> None:
+    told = serve().post("/route", json={"query": "  "}).json()
+    assert (told["expert"], told["fallback"]) == ("gen", True)
+
+
+def test_a_lone_surrogate_is_refused(serve: Serve) -> None:
+    raw = rb'{"messages": [{"role": "user", "content": "\ud800"}]}'
+    error_of(serve().post(CHAT, content=raw), 400)
+
+
+def test_u2028_in_an_answer_stays_on_its_line(serve: Serve) -> None:
+    client = serve(gen=ScriptedRuntime(default="a\u2028b"))
+    answer = client.post(CHAT, json={"messages": HI, "model": "gen", "stream": True})
+    assert len(answer.text.splitlines()) == len(answer.text.split("\n")) - 1
+    assert r"a\u2028b" in answer.text
+
+
+def test_a_body_over_the_limit_is_refused(serve: Serve) -> None:
+    client = serve(Limits(body_bytes=1024))
+    fits = json.dumps({"messages": HI}).encode().ljust(1024)
+    assert client.post(CHAT, content=fits).status_code == 200
+    error_of(client.post(CHAT, content=fits + b" "), 413)
+
+
+def test_a_body_over_the_limit_is_not_read_to_its_end(serve: Serve) -> None:
+    """Without a content-length, the limit holds while the body comes in."""
+    sent = []
+
+    def endless() -> Iterator[bytes]:
+        for _ in range(64):
+            sent.append(1)
+            yield b" " * 1024
+
+    error_of(serve(Limits(body_bytes=2048)).post(CHAT, content=endless()), 413)
+
+
+def test_a_length_that_lies_is_refused_at_once(serve: Serve) -> None:
+    answer = serve().post(CHAT, content=b"{}", headers={"content-length": "99999999999999"})
+    error_of(answer, 413)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [
+        ("GET", "/", 404),
+        ("GET", "/v2/models", 404),
+        ("POST", "/v1/models", 405),
+        ("GET", CHAT, 405),
+        ("GET", "/v1/models/", 404),
+        ("POST", "/v1/chat/completions/", 404),
+    ],
+)
+def test_unknown_routes_and_methods(method: str, path: str, status: int, serve: Serve) -> None:
+    error_of(serve().request(method, path), status)
+
+
+class Failing(ScriptedRuntime):
+    """Fails before or after the first piece."""
+
+    def __init__(self, error: Exception, after: int) -> None:
+        super().__init__()
+        self.error, self.after = error, after
+
+    def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
+        for _ in range(self.after):
+            yield Piece("begun")
+        raise self.error
+
+
+def test_an_expert_that_fails_is_told(serve: Serve) -> None:
+    client = serve(bio=Failing(RunFailed("out of memory"), 0))
+    error = error_of(client.post(CHAT, json={"messages": HI, "model": "bio"}), 500)
+    assert (error["message"], error["type"]) == ("out of memory", "server_error")
+
+
+def test_an_unforeseen_error_tells_nothing_of_the_inside(serve: Serve) -> None:
+    client = serve(bio=Failing(KeyError("secret"), 0))
+    assert "secret" not in error_of(client.post(CHAT, json={"messages": HI, "model": "bio"}), 500)["message"]
+
+
+def test_an_expert_that_fails_midway_ends_the_stream_with_an_error(serve: Serve) -> None:
+    client = serve(bio=Failing(RunFailed("out of memory"), 1))
+    answer = client.post(CHAT, json={"messages": HI, "model": "bio", "stream": True})
+    last = [line for line in answer.text.split("\n\n") if line][-1]
+    assert json.loads(last.removeprefix("data: "))["error"]["message"] == "out of memory"
