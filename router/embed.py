@@ -4,7 +4,8 @@ Nothing here knows of domains or experts. Only what is routed on is capped; the 
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol
@@ -91,7 +92,7 @@ class SentenceEmbedder:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of length 1, shape (len(texts), dim)."""
         capped = [routed_text(text) for text in texts]
-        with self._lock:
+        with self._lock, _one_thread():
             vectors = self._model.encode(capped, batch_size=32, show_progress_bar=False)
         return _unit(np.asarray(vectors, dtype=np.float32))
 
@@ -117,10 +118,37 @@ def _load(where: str | Path) -> Any:
     if not local and (Path(where).is_absolute() or str(where).count("/") != 1):
         raise BadSettings(f"no embedder {str(where)!r}: expected a folder or a hub id like {MINILM!r}")
     try:
-        return SentenceTransformer(str(where), device="cpu", local_files_only=local)
+        with _no_progress_bar():
+            return SentenceTransformer(str(where), device="cpu", local_files_only=local)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise BadSettings(f"cannot load the embedder {str(where)!r}: {first}") from error
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Beside busy experts, torch's threads mostly wait for each other: 6 times the time was measured."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _packaged_minilm() -> Path | None:

@@ -14,12 +14,9 @@ from router.errors import BadSettings, ExpertFailed
 from router.scripted import REPLIES
 from router.settings import Settings
 
-pytestmark = [
-    pytest.mark.filterwarnings("ignore::ResourceWarning"),
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-    pytest.mark.filterwarnings("ignore::DeprecationWarning"),
-    pytest.mark.filterwarnings("ignore::FutureWarning"),
-]
+
+# Ray 2.60 under pydantic 2.14.
+pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
 
 
 def free_port() -> int:
