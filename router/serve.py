@@ -4,12 +4,14 @@ Starts and stops things and prints nothing; what the service says is `router.app
 replica `router.replica`'s. Ray is imported only where it is used.
 """
 
+import logging
 import math
 import os
 import signal
 import socket
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -80,9 +82,11 @@ def shutdown() -> None:
     """Stop the deployments, and Ray with them. Does nothing where nothing runs."""
     import ray
     from ray import serve
+    from ray.serve.exceptions import RayServeException
 
     if ray.is_initialized():
-        serve.shutdown()
+        with suppress(RayServeException):  # Serve itself has not started
+            serve.delete(APP)
         ray.shutdown()
 
 
@@ -108,8 +112,6 @@ def serve_forever(settings: Settings, ready: Callable[[str], None]) -> None:
 
 def _start_ray(plan: Plan) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    import logging
-
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -128,13 +130,14 @@ def _deploy(plan: Plan) -> None:
     from ray import serve
     from ray.serve.schema import LoggingConfig
 
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
     quiet = LoggingConfig(log_level="WARNING", enable_access_log=False)
     http = {"host": plan.settings.host, "port": plan.settings.port}
     serve.start(proxy_location="HeadOnly", http_options=http, logging_config=quiet)
     try:
         serve.run(_application(plan), name=APP, logging_config=quiet)
     except RuntimeError as error:
-        raise ExpertFailed(f"the service did not start: {_gist(str(error))}") from error
+        raise ExpertFailed(_complaint() or f"the service did not start: {error}") from error
 
 
 def _application(plan: Plan) -> Any:
@@ -211,7 +214,12 @@ def _booked(plan: Plan, resource: str) -> float:
     return total
 
 
-def _gist(message: str) -> str:
-    """The last line that says something of Ray's long message."""
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+def _complaint() -> str | None:
+    """Which deployment failed and its own error, taken out of Ray's traceback."""
+    from ray import serve
+
+    for name, deployment in serve.status().applications[APP].deployments.items():
+        lines = [line.strip() for line in deployment.message.splitlines() if line.strip()]
+        if "FAILED" in deployment.status or "UNHEALTHY" in deployment.status:
+            return f"{name} did not start: {lines[-1] if lines else 'no reason given'}"
+    return None
