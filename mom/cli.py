@@ -83,6 +83,119 @@ def slice_(
     _print(json, figures, lambda: slicing.show(figures))
 
 
+@app.command()
+def quantize(
+    slice_: Annotated[
+        str, typer.Argument(metavar="SLICE", help="A slice's folder or name, or a checkpoint.")
+    ],
+    type_: Annotated[str, typer.Option("--type", help="Q2_K | Q3_K_M | Q4_K_M | Q8_0 | BF16")] = "Q4_K_M",
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the slice.")] = None,
+    threads: Annotated[int | None, typer.Option(help="Processor threads; default all cores.")] = None,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Write a slice as a quantized GGUF for llama.cpp."""
+    from mom import measuring
+
+    figures = measuring.quantize_slice(slice_, type_, output, force, threads)
+    _print(json, figures, lambda: measuring.show_quantized(figures))
+
+
+@app.command("eval")
+def eval_(
+    slices: Annotated[
+        list[str], typer.Argument(metavar="SLICE...", help="Slices, checkpoints or GGUF files.")
+    ],
+    domain: Annotated[list[str] | None, typer.Option(help="Default: the slices' own domains.")] = None,
+    against: Annotated[str | None, typer.Option(help="The reference; default the parent, or 'none'.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A folder with corpora/<domain>/heldout.jsonl.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Bytes of text a domain.")] = 60_000,
+    json: Annotated[
+        Path | None, typer.Option(help="Write the report to this file, or to stdout if -.")
+    ] = None,
+) -> None:
+    """Measure bits per byte of held-out text: parent, slice and quantized slice."""
+    from mom import measuring
+
+    result = measuring.measure(slices, domain or [], against, data, limit)
+    if json == Path("-"):
+        _print(True, result.to_json(), None)
+        return
+    if json:
+        measuring.save(result, json)
+    measuring.show_report(result)
+
+
+route = typer.Typer(no_args_is_help=True, help="Fit, ask and measure the router.", rich_markup_mode=None)
+app.add_typer(route, name="route")
+Config = Annotated[Path | None, typer.Option(help="A serve.yaml; default the first among the configs.")]
+
+
+@route.command("fit")
+def route_fit(
+    data: Annotated[Path | None, typer.Option(help='More queries: JSONL with "query" and "domain".')] = None,
+    output: Output = None,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Fit the router on the domains' example queries."""
+    from mom import routing
+
+    figures = routing.fit(data, output, config)
+    _print(json, figures, lambda: routing.show_fit(figures))
+
+
+@route.command("explain")
+def route_explain(text: str, config: Config = None, json: Json = False) -> None:
+    """Say which expert would answer TEXT, and why."""
+    from mom import routing
+
+    figures = routing.explain(text, config)
+    _print(json, figures, lambda: routing.show_decision(figures))
+
+
+@route.command("eval")
+def route_eval(
+    data: Annotated[Path, typer.Option(help='JSONL with "query" and "domain" ("ood": no expert).')],
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Measure the router on labelled queries."""
+    from dataclasses import asdict
+
+    from mom import routing
+
+    report = routing.measure(data, config)
+    _print(json, asdict(report), lambda: routing.show_measured(report))
+
+
+@app.command()
+def serve(
+    config: Config = None,
+    host: Annotated[str | None, typer.Option(help="Default 127.0.0.1.")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default 8000.")] = None,
+) -> None:
+    """Serve every slice behind one OpenAI-compatible address, on Ray Serve."""
+    from mom import serving
+
+    serving.serve(config, host, port)
+
+
+@app.command()
+def demo(
+    serve: Annotated[bool, typer.Option("--serve", help="Serve the slices and ask three questions.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Stop the service again.")] = False,
+) -> None:
+    """Build three slices of the embedded Gemma 3 270M, quantized; with --serve, ask them."""
+    from mom import demo as demo_
+    from mom import slicing
+
+    demo_.build()
+    slicing.show_list(slicing.listing())
+    if serve or check:
+        demo_.serve_and_ask(check)
+
+
 @app.command("list")
 def list_(json: Json = False) -> None:
     """List the slices there are, with sizes and headline quality."""
@@ -104,11 +217,12 @@ def _print(as_json: bool, figures: dict[str, Any], show: Any) -> None:
 def main() -> None:
     """Run a command; an error that is the user's to mend is one line on stderr and exit code 1."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    from router.errors import RouterError
     from slices.errors import SliceError
 
     try:
         app()
-    except (SliceError, OSError) as error:
+    except (SliceError, RouterError, OSError) as error:
         from mom import console
 
         console.fail(str(error) or type(error).__name__)

@@ -1,13 +1,14 @@
 """Domain text where the user brings none: the parent writes it itself, from the domain's topics.
 
-Sampled continuations in batches through transformers, seeded and cached under `$MOM_HOME/texts`, so that
-the same parent, topics and seed give the same text. What a model writes is easier for it to predict
-than other people's text: bring a corpus where a figure matters.
+Sampled continuations, seeded and cached under `$MOM_HOME/texts`, so that the same parent, topics and
+seed give the same text. A GGUF in the parent's folder writes through llama.cpp, which is the faster
+author on a processor; else transformers writes in batches. What a model writes is easier for it to
+predict than other people's text: bring a corpus where a figure matters.
 """
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,12 @@ from slices.corpus import Corpus, read_documents
 from slices.domains import Domain
 from slices.errors import BadConfig, MissingExtra
 from slices.gemma4_slice import register
+from slices.headers import parse_json_object
 from slices.home import home
+from slices.llama_runtime import LlamaRuntime
+from slices.runtime import Sampling
 
-TOKENS = 96  # a document, at most
+TOKENS = 64  # a document, at most
 BATCH = 32
 _FORMS = (
     "{topic} is",
@@ -28,6 +32,7 @@ _FORMS = (
     "Question: Explain {topic}.\nAnswer:",
 )
 _REQUEST = "Write one dense paragraph about {topic}, as in a textbook of the field."
+_TEMPERATURE, _TOP_K = 0.9, 200
 Progress = Callable[[int, int], None]
 
 
@@ -41,45 +46,74 @@ def self_written(
 
     Raises:
         BadConfig: the domain names no topics.
-        MissingExtra: torch or transformers is not installed.
+        MissingExtra: neither runtime is installed.
     """
     if not domain.topics:
         raise BadConfig(f"domain {domain.name!r} has neither topics nor a corpus: give --corpus PATH")
-    cache = home() / "texts" / f"{domain.name}-{_identity(checkpoint, domain, seed)}.jsonl"
+    gguf = _gguf(checkpoint.folder)
+    cache = home() / "texts" / f"{domain.name}-{_identity(checkpoint, domain, seed, gguf)}.jsonl"
     if not cache.is_file():
-        documents = _write(checkpoint.folder, domain.topics, seed, progress)
+        write = _by_torch(checkpoint.folder, domain.topics, seed)
+        if gguf is not None:
+            write = _by_llama(gguf, domain.topics, seed)
+        documents = []
+        for document in write:
+            documents.append(document)
+            progress(len(documents), len(domain.topics))
         lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents]
         atomic.write_text(cache, "".join(lines))
     return Corpus("parent", tuple(read_documents(cache)))
 
 
-def _identity(checkpoint: Checkpoint, domain: Domain, seed: int) -> str:
-    recipe = [checkpoint.headers_sha256, domain.topics, seed, TOKENS, BATCH, _FORMS, _REQUEST]
-    return hashlib.sha256(json.dumps(recipe).encode()).hexdigest()[:16]
+def _gguf(folder: Path) -> Path | None:
+    """A GGUF of the parent beside it; not for tuned models, whose turns need their tokenizer's template."""
+    found = sorted(folder.glob("*.gguf"))
+    config = folder / "tokenizer_config.json"
+    stated = parse_json_object(config.read_bytes(), config) if config.is_file() else {}
+    tuned = "chat_template" in stated or any(folder.glob("chat_template.*"))
+    return found[0] if found and not tuned else None
 
 
-def _write(folder: Path, topics: Sequence[str], seed: int, progress: Progress) -> list[str]:
+def _identity(checkpoint: Checkpoint, domain: Domain, seed: int, gguf: Path | None) -> str:
+    recipe = [TOKENS, BATCH, _FORMS, _REQUEST, _TEMPERATURE, _TOP_K, gguf.name if gguf else None]
+    parts = [checkpoint.headers_sha256, domain.topics, seed, recipe]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+
+
+def _opening(topic: str, index: int) -> str:
+    text = _FORMS[index % len(_FORMS)].format(topic=topic)
+    return text[:1].upper() + text[1:]
+
+
+def _by_llama(gguf: Path, topics: Sequence[str], seed: int) -> Iterator[str]:
+    runtime = LlamaRuntime(gguf, context=512)
+    try:
+        for index, topic in enumerate(topics):
+            opening = _opening(topic, index)
+            sampling = Sampling(TOKENS, _TEMPERATURE, top_p=1.0, top_k=_TOP_K, seed=seed * 100_003 + index)
+            yield opening + "".join(piece.text for piece in runtime.generate(opening, sampling))
+    finally:
+        runtime.close()
+
+
+def _by_torch(folder: Path, topics: Sequence[str], seed: int) -> Iterator[str]:
     try:
         import torch
         from transformers import AutoModelForCausalLM, AutoTokenizer
+        from transformers.utils.logging import disable_progress_bar
     except ImportError as error:
         raise MissingExtra(error.name or "torch", "torch") from None
     register()
+    disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
-    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=_dtype(torch)).eval()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    kind = torch.bfloat16 if device == "cuda" else torch.float32  # old processors multiply float32 faster
+    model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=kind).eval().to(device)
     torch.manual_seed(seed)
     prompts = [_prompt(tokenizer, topic, index) for index, topic in enumerate(topics)]
-    documents: list[str] = []
     for start in range(0, len(prompts), BATCH):
-        batch = prompts[start : start + BATCH]
-        documents += _continue(torch, model, tokenizer, batch)
-        progress(len(documents), len(prompts))
-    return documents
-
-
-def _dtype(torch: Any) -> Any:
-    """bfloat16 where the hardware multiplies it, else float32, which old processors do faster."""
-    return torch.bfloat16 if torch.cuda.is_available() else torch.float32
+        with torch.inference_mode():
+            yield from _continue(model, tokenizer, prompts[start : start + BATCH])
 
 
 def _prompt(tokenizer: Any, topic: str, index: int) -> str:
@@ -87,21 +121,19 @@ def _prompt(tokenizer: Any, topic: str, index: int) -> str:
     if tokenizer.chat_template:
         turn = [{"role": "user", "content": _REQUEST.format(topic=topic)}]
         return str(tokenizer.apply_chat_template(turn, tokenize=False, add_generation_prompt=True))
-    opening = _FORMS[index % len(_FORMS)].format(topic=topic)
-    return str(tokenizer.bos_token or "") + opening[:1].upper() + opening[1:]
+    return str(tokenizer.bos_token or "") + _opening(topic, index)
 
 
-def _continue(torch: Any, model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
+def _continue(model: Any, tokenizer: Any, prompts: Sequence[str]) -> list[str]:
     encoded = tokenizer(list(prompts), return_tensors="pt", padding=True, add_special_tokens=False)
-    with torch.inference_mode():
-        output = model.generate(
-            **{key: encoded[key] for key in ("input_ids", "attention_mask")},
-            max_new_tokens=TOKENS,
-            do_sample=True,
-            temperature=0.9,
-            top_k=200,
-            top_p=1.0,
-            pad_token_id=tokenizer.pad_token_id,
-        )
+    output = model.generate(
+        **{key: encoded[key].to(model.device) for key in ("input_ids", "attention_mask")},
+        max_new_tokens=TOKENS,
+        do_sample=True,
+        temperature=_TEMPERATURE,
+        top_k=_TOP_K,
+        top_p=1.0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
     start = encoded["input_ids"].shape[1] if tokenizer.chat_template else 0
     return [str(text) for text in tokenizer.batch_decode(output[:, start:], skip_special_tokens=True)]

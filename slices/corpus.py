@@ -10,6 +10,7 @@ from typing import Literal
 from slices.errors import BadConfig, NotFound
 
 _SUFFIXES = (".txt", ".md", ".jsonl")
+_PASSAGE = 4000  # characters
 _HELDOUT_IN = 10  # one document in ten
 
 
@@ -35,8 +36,8 @@ class Corpus:
         return sum(len(document.encode()) for document in self.documents)
 
     def calibration(self) -> "Corpus":
-        """The nine documents in ten that choices may look at."""
-        return Corpus(self.source, tuple(d for d in self.documents if not is_heldout(d)))
+        """The nine documents in ten that choices may look at; of a tiny corpus, all."""
+        return Corpus(self.source, tuple(d for d in self.documents if not is_heldout(d)) or self.documents)
 
     def heldout(self) -> "Corpus":
         """The one in ten that only measures."""
@@ -49,7 +50,8 @@ def is_heldout(document: str) -> bool:
 
 
 def read_corpus(paths: Sequence[Path]) -> Corpus:
-    """Documents of files and folders: a .txt or .md file is one, a .jsonl line with "text" is one.
+    """Documents of files and folders: a .jsonl line with "text" is one; .txt and .md files are cut at
+    blank lines into documents of about 4,000 characters, so that a part of a long file can be held out.
 
     Raises:
         NotFound: a path is missing, or nothing in it is text.
@@ -69,9 +71,21 @@ def read_documents(file: Path) -> Iterable[str]:
     except UnicodeDecodeError as error:
         raise BadConfig(f"{file}: not UTF-8 text: byte {error.start} is invalid") from None
     if file.suffix != ".jsonl":
-        return [content]
+        return _passages(content)
     # Not splitlines(): a JSON string may hold U+2028, which splitlines() takes for a line's end.
     return [_line(file, number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+
+
+def _passages(content: str) -> list[str]:
+    """Runs of paragraphs of at least `_PASSAGE` characters; nothing is lost but the blank lines between."""
+    passages, filled = [[""]], 0
+    for paragraph in content.split("\n\n"):
+        if filled >= _PASSAGE:
+            passages.append([])
+            filled = 0
+        passages[-1].append(paragraph)
+        filled += len(paragraph)
+    return ["\n\n".join(passage).removeprefix("\n\n") for passage in passages]
 
 
 def _line(file: Path, number: int, line: str) -> str:

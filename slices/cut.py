@@ -73,7 +73,9 @@ def plan_cut(request: Request, progress: Progress = _quiet) -> tuple[Checkpoint,
     anatomy = read_anatomy(checkpoint.config)
     layers = select(request.layers, [layer.type for layer in anatomy.layers])
     make_plan(checkpoint, anatomy, layers, None)  # refuse an illegal cut before any text is written
-    text = None if request.vocab == "all" else domain_text(checkpoint, domain, request, progress)
+    text = (
+        None if request.vocab == "all" else domain_text(checkpoint, domain, request, progress).calibration()
+    )
     rows = _rows(request, checkpoint, anatomy, text)
     return checkpoint, make_plan(checkpoint, anatomy, layers, rows), text
 
@@ -108,13 +110,13 @@ def cut(request: Request, progress: Progress = _quiet) -> manifest.Manifest:
 def domain_text(
     checkpoint: Checkpoint, domain: domains.Domain, request: Request, progress: Progress = _quiet
 ) -> Corpus:
-    """The domain's calibration text: `--corpus`, else the domain's own files, else written by the parent."""
+    """All of the domain's text: `--corpus`, else the domain's own files, else written by the parent."""
     paths = request.corpus or tuple(domain.corpus)
     if paths:
         return read_corpus(paths)
     return self_written(
         checkpoint, domain, request.seed, lambda done, total: progress(f"write {domain.name}", done, total)
-    ).calibration()
+    )
 
 
 def _rows(
@@ -199,7 +201,12 @@ def _manifest(
             headers_sha256=checkpoint.headers_sha256,
             bytes=checkpoint.nbytes,
         ),
-        recipe={"layers": request.layers, "vocab": request.vocab, "seconds": round(seconds, 2)},
+        recipe={
+            "layers": request.layers,
+            "vocab": request.vocab,
+            "corpus": [str(path.absolute()) for path in request.corpus],
+            "seconds": round(seconds, 2),
+        },
         layers=list(plan.layers),
         vocabulary=plan.vocabulary,
         parameters=plan.parameters,

@@ -39,7 +39,7 @@ def choose_rows(
     kept = {i for i in always_kept(bpe, config_ids) if i < rows}
     if size is not None and size < len(kept):
         raise IllegalCut(
-            f"--vocab {size}: {len(kept)} rows must stay (added, byte, special, ASCII tokens): ask for no fewer"
+            f"--vocab {size}: {len(kept)} rows must stay (added, byte, ASCII tokens): ask for no fewer"
         )
     _grow(kept, (i for i, _ in counts.most_common()), bpe, rows, size)
     if size is not None:

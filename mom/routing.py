@@ -1,0 +1,70 @@
+"""`mom route fit|explain|eval`: fit the router, ask it, measure it."""
+
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mom import console
+from router import build, settings, store
+from router.embed import open_embedder
+from router.errors import BadSettings
+from router.evaluate import RouteReport, evaluate, read_queries
+
+
+def fit(data: Path | None, out: Path | None, config: Path | None) -> dict[str, Any]:
+    """Fit a router on the domains' example queries and `data`, and store it."""
+    chosen = settings.read(config)
+    if data and not (out or chosen.router):
+        raise BadSettings(
+            "a router fitted on --data needs a place of its own: give -o DIR, and `router: DIR` in serve.yaml"
+        )
+    queries = build.domain_queries()
+    for text, domain in read_queries(data) if data else ():
+        queries.setdefault("general" if domain == "ood" else domain, []).append(text)
+    folder = out or chosen.router or store.default_folder()
+    router = build.fit_from_domains(queries, open_embedder(chosen.embedder), folder)
+    return {
+        "path": str(folder),
+        "embedder": router.embedder,
+        "domains": {name: len(texts) for name, texts in sorted(queries.items())},
+        "thresholds": asdict(router.thresholds),
+    }
+
+
+def show_fit(figures: dict[str, Any]) -> None:
+    """How many queries of which domain went in."""
+    rows = [[name, str(count)] for name, count in figures["domains"].items()]
+    console.print_table(f"router -> {figures['path']} ({figures['embedder']})", ["domain", "queries"], rows)
+
+
+def explain(text: str, config: Path | None) -> dict[str, Any]:
+    """Who would answer `text`, and why."""
+    return asdict(build.explain(text, settings.read(config)))
+
+
+def show_decision(figures: dict[str, Any]) -> None:
+    """The decision in a sentence, and what else was likely."""
+    likely = Counter(figures["probabilities"]).most_common(4)
+    console.out.print(f"{figures['expert']}: {figures['reason']}", markup=False, soft_wrap=True)
+    console.out.print(", ".join(f"{name} {100 * chance:.0f} %" for name, chance in likely), markup=False)
+
+
+def measure(data: Path, config: Path | None) -> RouteReport:
+    """How well the router routes the labelled queries of `data`."""
+    chosen = settings.read(config)
+    router = build.current_router(chosen, build.domain_queries())
+    return evaluate(read_queries(data), router, open_embedder(chosen.embedder))
+
+
+def show_measured(report: RouteReport) -> None:
+    """The headline figures."""
+    rows = [
+        ["queries", str(report.n)],
+        ["accuracy", f"{report.accuracy:.3f} ± {report.stderr:.3f}"],
+        ["calibration error", f"{report.ece:.3f}"],
+        ["out-of-domain AUROC", "-" if report.ood_auroc is None else f"{report.ood_auroc:.3f}"],
+        ["out-of-domain recall", "-" if report.ood_recall is None else f"{report.ood_recall:.3f}"],
+        *([f"latency {name}, ms", f"{value:.1f}"] for name, value in report.latency_ms.items()),
+    ]
+    console.print_table("router", ["", "value"], rows)
