@@ -113,8 +113,11 @@ def test_ids_are_renumbered_everywhere() -> None:
     }
     assert token_ids(config) == {1, 106, 4}
     assert renumber_config(config, ids) == {
-        "eos_token_id": [ids[1], ids[106]], "hidden_size": 106, "x": {"boi_token_index": ids[4]}, "flag_token_id": None,
-    }  # fmt: skip
+        "eos_token_id": [ids[1], ids[106]],
+        "hidden_size": 106,
+        "x": {"boi_token_index": ids[4]},
+        "flag_token_id": None,
+    }
     assert ids[ROWS + 2] == len(ids.kept) + 2
     gone = next(i for i in range(ROWS) if ids.get(i) is None)
     with pytest.raises(BadCheckpoint, match=f"token id {gone} "):

