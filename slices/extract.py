@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,7 @@ from slices.writer import Slot, write, write_all
 
 CHUNK = 32 * 2**20  # bytes
 _NO_KERNEL_COPY = (18, 22, 38, 95)  # EXDEV, EINVAL, ENOSYS, EOPNOTSUPP
+_ONE = {"BF16": 0x3F80, "F16": 0x3C00, "F32": 0x3F800000}
 _EXPONENT = {"BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np.uint32, 0x7F800000)}
 Progress = Callable[[int], None]
 
@@ -31,14 +32,18 @@ def extract(plan: Plan, folder: Path, progress: Progress = lambda done: None) ->
             NaN or infinity.
     """
     steps = {step.slot.name: step for step in plan.steps}
-    files = sorted({step.source.file for step in plan.steps})
+    files = sorted({step.source.file for step in plan.steps if step.source is not None})
     before = {file: _identity(file) for file in files}
     with ExitStack() as stack:
         sources = {file: stack.enter_context(file.open("rb", buffering=0)) for file in files}
 
         def fill(slot: Slot, out: BinaryIO) -> None:
             step = steps[slot.name]
-            for written in _write_step(step, sources[step.source.file].fileno(), out):
+            if step.source is None:
+                parts = _constant(step, out)
+            else:
+                parts = _write_step(step, step.source, sources[step.source.file].fileno(), out)
+            for written in parts:
                 progress(written)
 
         write(folder, plan.layout, fill)
@@ -47,13 +52,24 @@ def extract(plan: Plan, folder: Path, progress: Progress = lambda done: None) ->
         raise BadCheckpoint(f"{changed} changed while it was read")
 
 
-def _write_step(step: Step, source: int, out: BinaryIO) -> Iterator[int]:
+def _write_step(step: Step, entry: Entry, source: int, out: BinaryIO) -> Iterator[int]:
     if step.rows is None and step.columns is None:
-        yield from _copy(step.source, source, out)
+        yield from _copy(entry, source, out)
         return
-    for chunk in _gather(step, source):
-        _check_finite(step.source, chunk)
+    for chunk in _gather(step, entry, source):
+        _check_finite(entry, chunk)
         yield write_all(out, chunk.tobytes())
+
+
+def _constant(step: Step, out: BinaryIO) -> Iterator[int]:
+    """A tensor that no parent has: zeros, or ones."""
+    size = ITEM_BYTES[step.slot.dtype]
+    one = (_ONE[step.slot.dtype] if step.ones else 0).to_bytes(size, "little")
+    left = step.slot.nbytes
+    while left:
+        count = min(left, CHUNK)
+        left -= write_all(out, one * (count // size))
+        yield count
 
 
 def _copy(entry: Entry, source: int, out: BinaryIO) -> Iterator[int]:
@@ -78,28 +94,37 @@ def _copy(entry: Entry, source: int, out: BinaryIO) -> Iterator[int]:
         yield count
 
 
-def _gather(step: Step, source: int) -> Iterator[NDArray[np.generic]]:
+def _gather(step: Step, entry: Entry, source: int) -> Iterator[NDArray[np.generic]]:
     """The kept rows and columns of a matrix, a chunk of rows at a time. Raw numbers, not converted."""
-    entry = step.source
     width = entry.shape[1]
     kind = np.dtype(f"u{ITEM_BYTES[entry.dtype]}")
     rows = np.arange(entry.shape[0]) if step.rows is None else step.rows
     for run in _runs(rows, max(1, CHUNK // (width * kind.itemsize))):
+        if run[0] < 0:
+            yield np.zeros((len(run), step.slot.shape[1]), dtype=kind)
+            continue
         first, last = int(run[0]), int(run[-1])
         row_bytes = width * kind.itemsize
         raw = _read(entry, source, entry.start + first * row_bytes, (last - first + 1) * row_bytes)
         block = np.frombuffer(raw, dtype=kind).reshape(-1, width)
         picked = block if last - first + 1 == len(run) else block[run - first]
-        yield picked if step.columns is None else picked[:, step.columns]
+        yield picked if step.columns is None else _pick_columns(picked, step.columns)
+
+
+def _pick_columns(block: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[Any]:
+    picked = block[:, columns]
+    picked[:, columns < 0] = 0
+    return picked
 
 
 def _runs(rows: NDArray[np.int64], span: int) -> Iterator[NDArray[np.int64]]:
-    """Split ascending `rows` where one read would span more than `span` rows."""
-    start = 0
-    while start < len(rows):
-        end = int(np.searchsorted(rows, rows[start] + span))
-        yield rows[start:end]
-        start = end
+    """Split `rows`, ascending but for -1s, around the -1s and where one read would span more than `span`."""
+    for part in np.split(rows, np.flatnonzero(np.diff(rows < 0)) + 1):
+        start = 0
+        while start < len(part):
+            end = start + span if part[0] < 0 else int(np.searchsorted(part, part[start] + span))
+            yield part[start:end]
+            start = end
 
 
 def _read(entry: Entry, source: int, offset: int, count: int) -> bytes:

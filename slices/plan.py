@@ -26,12 +26,17 @@ _PREFIX = "model."
 
 @dataclass(frozen=True)
 class Step:
-    """One tensor of the slice: where it comes from and which rows and columns of it stay (None: all)."""
+    """One tensor of the slice: where it comes from and which of its rows and columns stay.
+
+    Rows and columns are the parent's, ascending, None for all; -1 stands for one of zeros, which a spacer
+    layer needs. A tensor without a source is a spacer's own: zeros throughout, or ones.
+    """
 
     slot: Slot
-    source: Entry
+    source: Entry | None
     rows: NDArray[np.int64] | None = None
     columns: NDArray[np.int64] | None = None
+    ones: bool = False
 
 
 @dataclass(frozen=True)
@@ -168,7 +173,14 @@ def _steps(
         taken = [_taken(axis, anatomy, layers, rows) for axis in (*tensor.rule.axes, "none")[:2]]
         slot = Slot(_PREFIX + name, entries[old].dtype, tensor.shape)
         steps.append(Step(slot, entries[old], taken[0], taken[1]))
-    return sorted(steps, key=lambda step: (step.source.file, step.source.start))
+    return sorted(steps, key=_position)
+
+
+def _position(step: Step) -> tuple[bool, str, int]:
+    """Where the parent holds it; what no parent holds goes last."""
+    if step.source is None:
+        return True, step.slot.name, 0
+    return False, str(step.source.file), step.source.start
 
 
 def _taken(
