@@ -45,10 +45,14 @@ def read_queries(path: Path) -> list[tuple[str, str]]:
     """(query, domain) of each line of a JSONL file; lines whose domain is null are left out.
 
     Raises:
-        BadTraining: a line is not an object with a text `query`; it is numbered.
+        BadTraining: it cannot be read, or a line is not an object with a text `query`; it is numbered.
     """
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadTraining(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     rows: list[tuple[str, str]] = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").split("\n"), 1):
+    for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:

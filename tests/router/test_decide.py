@@ -1,17 +1,21 @@
 """Decisions, and the fit and the evaluation they rest on."""
 
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from router_world import PAIRS
 
 from router.decide import Decision, Router, Thresholds, nearest, probabilities, softmax
-from router.embed import HashEmbedder, routed_text
-from router.errors import BadTraining
-from router.evaluate import auroc, calibration_error, evaluate
+from router.embed import HashEmbedder, SentenceEmbedder, open_embedder, routed_text
+from router.errors import BadSettings, BadTraining
+from router.evaluate import auroc, calibration_error, evaluate, read_queries
 from router.fit import digest, fit, temperature
 from router.route import route
+from slices.errors import MissingExtra
 
 EXPERTS = {"biochem": "bio", "law": "lex", "computing": "code"}
 
@@ -122,6 +126,35 @@ def test_auroc_and_ece_on_known_cases() -> None:
     assert auroc(scores, high, ~high) == pytest.approx(0.875)  # one tie among four pairs
     assert auroc(scores, high, np.zeros(4, bool)) is None
     assert calibration_error(np.full(10, 0.75), np.arange(10) < 5) == pytest.approx(0.25)
+
+
+def test_queries_are_read_from_jsonl(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"query": "a\u2028b", "domain": "law"}\n\n{"query": "c", "domain": null}\n', "utf-8")
+    assert read_queries(path) == [("a\u2028b", "law")]
+    for bad in ("{", "[]", '{"query": 3, "domain": "law"}'):
+        path.write_text(f'{{"query": "a", "domain": "law"}}\n{bad}\n')
+        with pytest.raises(BadTraining, match="line 2"):
+            read_queries(path)
+    with pytest.raises(BadTraining, match="cannot read"):
+        read_queries(tmp_path / "none.jsonl")
+
+
+def test_an_embedder_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for source in (str(tmp_path / "none"), "not-a-hub-id", "a/b/c"):
+        with pytest.raises(BadSettings, match="no embedder"):
+            open_embedder(source)
+    monkeypatch.setattr("router.embed.find_spec", lambda name: None)
+    with pytest.raises(MissingExtra, match=r"\[route\]"):
+        SentenceEmbedder()
+
+
+def test_deciding_and_checking_requests_load_nothing_heavy() -> None:
+    heavy = ("torch", "ray", "sklearn", "fastapi", "transformers")
+    modules = "router.decide, router.schema, router.settings, router.build, router.evaluate, router.catalogue"
+    code = f"import sys, {modules}; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_evaluation_counts_what_it_leaves_out(fitted: Router, embedder: HashEmbedder) -> None:

@@ -14,7 +14,6 @@ from router.errors import BadSettings, ExpertFailed
 from router.scripted import REPLIES
 from router.settings import Settings
 
-
 # Ray 2.60 under pydantic 2.14.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
 
