@@ -1,156 +1,242 @@
-"""Carry out a plan: copy whole tensors inside the kernel, gather kept rows and columns in bounded chunks.
+"""Carry out a plan: copy whole tensors inside the kernel, gather kept rows and columns in bounded blocks.
 
-Decides nothing and imports no torch. Memory stays below a few chunks, whatever the tensor.
+Decides nothing and imports no torch. Every byte's place is known beforehand, so a few threads read,
+pick and write at once; memory stays below a few blocks, whatever the tensor.
 """
 
+import errno
 import os
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO
+from queue import SimpleQueue
 
 import numpy as np
-from numpy.typing import NDArray
 
-from slices.errors import BadCheckpoint
-from slices.headers import ITEM_BYTES, Entry
+from slices.errors import BadCheckpoint, SliceError
+from slices.gather import Buffers, Matrix, blocks, gather, read_into, short
+from slices.headers import ITEM_BYTES, Entry, read_header
 from slices.plan import Plan, Step
-from slices.writer import Slot, write, write_all
+from slices.writer import Shard, write_at, write_index
 
-CHUNK = 32 * 2**20  # bytes
-_NO_KERNEL_COPY = (18, 22, 38, 95)  # EXDEV, EINVAL, ENOSYS, EOPNOTSUPP
+CHUNK = 32 * 2**20  # bytes of one copy inside the kernel
+_THREADS = 2  # one reads while the other writes
+_NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ONE = {"BF16": 0x3F80, "F16": 0x3C00, "F32": 0x3F800000}
-_EXPONENT = {"BF16": (np.uint16, 0x7F80), "F16": (np.uint16, 0x7C00), "F32": (np.uint32, 0x7F800000)}
 Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Span:
+    """Bytes that go over as they are: from `start` of the source's file to `target` of the shard's."""
+
+    entry: Entry  # the first tensor in it
+    start: int
+    target: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Fill:
+    """Bytes that no parent has: `pattern` again and again."""
+
+    pattern: bytes
+    target: int
+    nbytes: int
+
+
+@dataclass(frozen=True)
+class Pick:
+    """The kept part of rows `first` to `last` (positions among the kept), to `target` of the shard's file."""
+
+    matrix: Matrix
+    first: int
+    last: int
+    target: int
+
+
+class _Lane:
+    """What one thread needs: its own file positions, so that the kernel reads ahead for each, and buffers."""
+
+    def __init__(self, files: Iterable[Path], stack: ExitStack) -> None:
+        self.sources = {file: stack.enter_context(file.open("rb", buffering=0)).fileno() for file in files}
+        self.buffers = Buffers()
 
 
 def extract(plan: Plan, folder: Path, progress: Progress = lambda done: None) -> None:
     """Write the plan's weight files into `folder`; `progress` is told the bytes of each part written.
 
     Raises:
-        BadCheckpoint: a source file ends early or changed while it was read, or a gathered tensor holds
-            NaN or infinity.
+        BadCheckpoint: a source file is not what was planned on, ends early or changed while it was read,
+            or a gathered tensor holds NaN or infinity.
+        SliceError: the disk is full.
     """
-    steps = {step.slot.name: step for step in plan.steps}
     files = sorted({step.source.file for step in plan.steps if step.source is not None})
     before = {file: _identity(file) for file in files}
-    with ExitStack() as stack:
-        sources = {file: stack.enter_context(file.open("rb", buffering=0)) for file in files}
-
-        def fill(slot: Slot, out: BinaryIO) -> None:
-            step = steps[slot.name]
-            if step.source is None:
-                parts = _constant(step, out)
-            else:
-                parts = _write_step(step, step.source, sources[step.source.file].fileno(), out)
-            for written in parts:
-                progress(written)
-
-        write(folder, plan.layout, fill)
+    _check_unchanged(plan.steps, files)
+    try:
+        _write(plan, folder, files, progress)
+    except OSError as error:
+        if error.errno in _FULL:
+            raise SliceError(f"{folder}: no room for {plan.nbytes:,} bytes: {error.strerror}") from None
+        raise
     changed = next((file for file in files if _identity(file) != before[file]), None)
     if changed is not None:
         raise BadCheckpoint(f"{changed} changed while it was read")
 
 
-def _write_step(step: Step, entry: Entry, source: int, out: BinaryIO) -> Iterator[int]:
-    if step.rows is None and step.columns is None:
-        yield from _copy(entry, source, out)
-        return
-    for chunk in _gather(step, entry, source):
-        _check_finite(entry, chunk)
-        yield write_all(out, chunk.tobytes())
+def schedule(shard: Shard, steps: Sequence[Step]) -> Iterator[Span | Pick | Fill]:
+    """How a shard is filled, in order: neighbours of the source that stay neighbours become one span.
 
-
-def _constant(step: Step, out: BinaryIO) -> Iterator[int]:
-    """A tensor that no parent has: zeros, or ones."""
-    size = ITEM_BYTES[step.slot.dtype]
-    one = (_ONE[step.slot.dtype] if step.ones else 0).to_bytes(size, "little")
-    left = step.slot.nbytes
-    while left:
-        count = min(left, CHUNK)
-        left -= write_all(out, one * (count // size))
-        yield count
-
-
-def _copy(entry: Entry, source: int, out: BinaryIO) -> Iterator[int]:
-    """Copy a tensor's bytes without bringing them into this process, where the file system lets us."""
-    done = 0
-    in_kernel = hasattr(os, "copy_file_range")
-    while done < entry.nbytes:
-        want = min(CHUNK, entry.nbytes - done)
-        if in_kernel:
-            try:
-                count = os.copy_file_range(source, out.fileno(), want, entry.start + done)
-            except OSError as error:
-                if error.errno not in _NO_KERNEL_COPY:
-                    raise
-                in_kernel = False
-                continue
+    Args:
+        steps: of the shard's tensors, in its order.
+    """
+    span: Span | None = None
+    target = len(shard.header)
+    for step in steps:
+        whole = _whole(step, target)
+        if span and whole and (span.entry.file, span.start + span.nbytes) == (whole.entry.file, whole.start):
+            span = replace(span, nbytes=span.nbytes + whole.nbytes)
         else:
-            count = write_all(out, _read(entry, source, entry.start + done, want))
-        if count == 0:
-            raise _short(entry)
-        done += count
-        yield count
+            if span:
+                yield span
+            span = whole
+        if whole is None:
+            yield from _partial(step, target)
+        target += step.slot.nbytes
+    if span:
+        yield span
 
 
-def _gather(step: Step, entry: Entry, source: int) -> Iterator[NDArray[np.generic]]:
-    """The kept rows and columns of a matrix, a chunk of rows at a time. Raw numbers, not converted."""
-    width = entry.shape[1]
-    kind = np.dtype(f"u{ITEM_BYTES[entry.dtype]}")
-    rows = np.arange(entry.shape[0]) if step.rows is None else step.rows
-    for run in _runs(rows, max(1, CHUNK // (width * kind.itemsize))):
-        if run[0] < 0:
-            yield np.zeros((len(run), step.slot.shape[1]), dtype=kind)
-            continue
-        first, last = int(run[0]), int(run[-1])
-        row_bytes = width * kind.itemsize
-        raw = _read(entry, source, entry.start + first * row_bytes, (last - first + 1) * row_bytes)
-        block = np.frombuffer(raw, dtype=kind).reshape(-1, width)
-        picked = block if last - first + 1 == len(run) else block[run - first]
-        yield picked if step.columns is None else _pick_columns(picked, step.columns)
+def _whole(step: Step, target: int) -> Span | None:
+    if step.source is None or step.rows is not None or step.columns is not None:
+        return None
+    return Span(step.source, step.source.start, target, step.source.nbytes)
 
 
-def _pick_columns(block: NDArray[Any], columns: NDArray[np.int64]) -> NDArray[Any]:
-    picked = block[:, columns]
-    picked[:, columns < 0] = 0
-    return picked
-
-
-def _runs(rows: NDArray[np.int64], span: int) -> Iterator[NDArray[np.int64]]:
-    """Split `rows`, ascending but for -1s, around the -1s and where one read would span more than `span`."""
-    for part in np.split(rows, np.flatnonzero(np.diff(rows < 0)) + 1):
-        start = 0
-        while start < len(part):
-            end = start + span if part[0] < 0 else int(np.searchsorted(part, part[start] + span))
-            yield part[start:end]
-            start = end
-
-
-def _read(entry: Entry, source: int, offset: int, count: int) -> bytes:
-    parts = []
-    while count:
-        part = os.pread(source, count, offset)
-        if not part:
-            raise _short(entry)
-        parts.append(part)
-        offset += len(part)
-        count -= len(part)
-    return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-def _short(entry: Entry) -> BadCheckpoint:
-    return BadCheckpoint(
-        f"{entry.file}: ended inside tensor {entry.name!r}: it was cut short while it was read"
-    )
-
-
-def _check_finite(entry: Entry, chunk: NDArray[np.generic]) -> None:
-    if entry.dtype not in _EXPONENT:
+def _partial(step: Step, target: int) -> Iterator[Pick | Fill]:
+    if step.source is None:
+        one = _ONE[step.slot.dtype] if step.ones else 0
+        yield Fill(one.to_bytes(ITEM_BYTES[step.slot.dtype], "little"), target, step.slot.nbytes)
         return
-    kind, mask = _EXPONENT[entry.dtype]
-    if bool(np.any((chunk.view(kind) & mask) == mask)):
-        raise BadCheckpoint(f"{entry.file}: tensor {entry.name!r} holds NaN or infinity")
+    matrix = Matrix(step.source, step.rows, step.columns)
+    row_bytes = matrix.kept_width * matrix.kind.itemsize
+    for first, last in blocks(matrix):
+        yield Pick(matrix, first, last, target + first * row_bytes)
+
+
+def _write(plan: Plan, folder: Path, files: Sequence[Path], progress: Progress) -> None:
+    steps = {step.slot.name: step for step in plan.steps}
+    with ExitStack() as stack:
+        lanes: SimpleQueue[_Lane] = SimpleQueue()
+        for _ in range(_THREADS):
+            lanes.put(_Lane(files, stack))
+        pool = stack.enter_context(ThreadPoolExecutor(_THREADS))
+        for shard in plan.layout.shards:
+            with (folder / shard.file).open("xb", buffering=0) as file:
+                out = file.fileno()
+                progress(write_at(out, shard.header, 0))
+                parts = _parts(shard, [steps[slot.name] for slot in shard.slots])
+                _in_parallel(pool, (_job(part, lanes, out) for part in parts), progress)
+                if os.fstat(out).st_size != shard.nbytes:
+                    raise RuntimeError(f"{shard.file}: planned {shard.nbytes} bytes, wrote otherwise")
+    progress(write_index(folder, plan.layout))
+
+
+def _parts(shard: Shard, steps: Sequence[Step]) -> Iterator[Span | Pick | Fill]:
+    """The schedule in pieces small enough to share between threads and to stop between."""
+    for item in schedule(shard, steps):
+        if isinstance(item, Pick):
+            yield item
+            continue
+        for at in range(0, item.nbytes, CHUNK):
+            count = min(CHUNK, item.nbytes - at)
+            if isinstance(item, Span):
+                yield Span(item.entry, item.start + at, item.target + at, count)
+            else:
+                yield Fill(item.pattern, item.target + at, count)
+
+
+def _job(part: Span | Pick | Fill, lanes: "SimpleQueue[_Lane]", out: int) -> Callable[[], int]:
+    def run() -> int:
+        lane = lanes.get()
+        try:
+            count = _do(part, lane, out)
+            _start_writing_back(out, part.target, count)
+            return count
+        finally:
+            lanes.put(lane)
+
+    return run
+
+
+def _do(part: Span | Pick | Fill, lane: _Lane, out: int) -> int:
+    match part:
+        case Span():
+            return _copy(part, lane, out)
+        case Fill():
+            return write_at(out, part.pattern * (part.nbytes // len(part.pattern)), part.target)
+        case Pick():
+            source = lane.sources[part.matrix.entry.file]
+            block = gather(part.matrix, part.first, part.last, source, lane.buffers)
+            return write_at(out, block.reshape(-1).view(np.uint8).data, part.target)
+
+
+def _in_parallel(pool: ThreadPoolExecutor, jobs: Iterator[Callable[[], int]], progress: Progress) -> None:
+    """Run the jobs, few at a time; after the first that fails no other is begun."""
+    pending: deque[Future[int]] = deque()
+    try:
+        for job in jobs:
+            pending.append(pool.submit(job))
+            if len(pending) > 2 * _THREADS:
+                progress(pending.popleft().result())
+        while pending:
+            progress(pending.popleft().result())
+    finally:
+        for future in pending:
+            future.cancel()
+
+
+def _copy(span: Span, lane: _Lane, out: int) -> int:
+    """Copy a span without bringing it into this process, where the file system lets us."""
+    source, done = lane.sources[span.entry.file], 0
+    while done < span.nbytes:
+        try:
+            count = os.copy_file_range(source, out, span.nbytes - done, span.start + done, span.target + done)
+        except OSError as error:
+            if error.errno not in _NO_KERNEL_COPY:
+                raise
+            return done + _copy_through(span, done, lane, out)
+        except AttributeError:  # not Linux
+            return _copy_through(span, done, lane, out)
+        if count == 0:
+            raise short(span.entry)
+        done += count
+    return done
+
+
+def _copy_through(span: Span, done: int, lane: _Lane, out: int) -> int:
+    block = lane.buffers.read(CHUNK)[: span.nbytes - done]
+    read_into(span.entry, lane.sources[span.entry.file], span.start + done, block)
+    return write_at(out, block.data, span.target + done)
+
+
+def _start_writing_back(out: int, start: int, count: int) -> None:
+    """Let the disk begin now: the fsync before the rename then has little left to wait for."""
+    if hasattr(os, "posix_fadvise"):
+        os.posix_fadvise(out, start, count, os.POSIX_FADV_DONTNEED)
+
+
+def _check_unchanged(steps: Sequence[Step], files: Sequence[Path]) -> None:
+    """Refuse files that were replaced since they were planned on."""
+    now = {entry.name: entry for file in files for entry in read_header(file)[0]}
+    for step in steps:
+        if step.source is not None and now.get(step.source.name) != step.source:
+            raise BadCheckpoint(f"{step.source.file} changed since its header was read")
 
 
 def _identity(file: Path) -> tuple[int, int, int]:

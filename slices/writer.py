@@ -4,6 +4,7 @@ Knows nothing of models. Who calls it supplies the bytes of each tensor.
 """
 
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import BinaryIO
 
 from slices.headers import ITEM_BYTES
 
+INDEX = "model.safetensors.index.json"
 SHARD_BYTES = 5_000_000_000
 _METADATA = {"format": "pt"}  # transformers refuses files that do not say so
 
@@ -87,15 +89,30 @@ def write(folder: Path, layout: Layout, fill: Callable[[Slot, BinaryIO], None]) 
                 fill(slot, file)
             if file.tell() != shard.nbytes:
                 raise RuntimeError(f"{shard.file}: wrote {file.tell()} bytes, planned {shard.nbytes}")
+    write_index(folder, layout)
+
+
+def write_index(folder: Path, layout: Layout) -> int:
+    """Write the index, where there are several shards; returns its bytes."""
     if layout.index is not None:
-        (folder / "model.safetensors.index.json").write_bytes(layout.index)
+        (folder / INDEX).write_bytes(layout.index)
+    return len(layout.index or b"")
 
 
-def write_all(file: BinaryIO, data: bytes) -> int:
+def write_all(file: BinaryIO, data: bytes | memoryview) -> int:
     """Write all of `data` to an unbuffered file, which may take it in parts; returns its length."""
     rest = memoryview(data)
     while rest:
         rest = rest[file.write(rest) :]
+    return len(data)
+
+
+def write_at(descriptor: int, data: bytes | memoryview, offset: int) -> int:
+    """The same at `offset` of a file descriptor, whose position stays as it is."""
+    rest = memoryview(data)
+    while rest:
+        count = os.pwrite(descriptor, rest, offset)
+        rest, offset = rest[count:], offset + count
     return len(data)
 
 
