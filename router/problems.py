@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from router.errors import BadRequest, ExpertFailed, Overloaded, RouterError, UnknownModel
-from slices.errors import SliceError
+from slices.errors import PromptTooLong, SliceError
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
@@ -25,6 +25,7 @@ _KNOWN: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (UnknownModel, 404, INVALID, "model_not_found"),
     (Overloaded, 503, "overloaded_error", "overloaded"),
     (ExpertFailed, 503, SERVER, "expert_failed"),
+    (PromptTooLong, 400, INVALID, "context_length_exceeded"),
     (RouterError, 500, SERVER, None),
     (SliceError, 500, SERVER, None),
 )

@@ -9,6 +9,7 @@ SliceError
 ├── Exists          an output that is already there
 ├── MissingExtra    an optional package that is not installed
 └── RunFailed       a runtime or a child process that gave up
+    └── PromptTooLong   more tokens than the context holds
 
 A message says what was expected, what was found and what to do. `mom` prints it on one line.
 """
@@ -50,7 +51,16 @@ class MissingExtra(SliceError):
             f"the package {package!r} is not installed; it comes with the extra [{extra}]: "
             f"pip install 'mom-slicer[{extra}]'"
         )
+        self._made_of = (package, extra)
+
+    def __reduce__(self) -> "tuple[type[MissingExtra], tuple[str, str]]":
+        """Errors cross processes; this one is made of two words, not of its message."""
+        return type(self), self._made_of
 
 
 class RunFailed(SliceError):
     """A runtime or a child process gave up."""
+
+
+class PromptTooLong(RunFailed):
+    """The prompt has more tokens than the context holds."""

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.errors import RunFailed
+from slices.errors import PromptTooLong, RunFailed
 from slices.llama_library import last_complaint, load_library
 from slices.runtime import Piece, Sampling
 from slices.sampling import choose
@@ -131,7 +131,7 @@ class LlamaRuntime:
 
     def _read(self, prompt: Sequence[int]) -> NDArray[np.float32]:
         if len(prompt) >= self._length:
-            raise RunFailed(f"the prompt has {len(prompt)} tokens, but the context holds {self._length}")
+            raise PromptTooLong(f"the prompt has {len(prompt)} tokens, but the context holds {self._length}")
         logits = np.empty(0, dtype=np.float32)
         for start in range(0, len(prompt), 512):
             logits = self._decode(prompt[start : start + 512], start, every=False)[0]

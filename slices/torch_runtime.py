@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from slices import gemma4_slice
 from slices.checkpoint import weight_files
-from slices.errors import BadCheckpoint, MissingExtra, NotFound, RunFailed
+from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong, RunFailed
 from slices.headers import parse_json_object
 from slices.runtime import Piece, Sampling
 from slices.sampling import choose
@@ -98,7 +98,7 @@ class TorchRuntime:
     def _sample(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[bytes | None]:
         """Bytes of one drawn token after another; None and an end where the model ends."""
         if len(prompt) >= self._length:
-            raise RunFailed(f"the prompt has {len(prompt)} tokens, but the context holds {self._length}")
+            raise PromptTooLong(f"the prompt has {len(prompt)} tokens, but the context holds {self._length}")
         random = np.random.default_rng(sampling.seed)
         drawn: list[int] = []
         logits, memory = self._step(prompt, None)

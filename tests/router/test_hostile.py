@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from router.settings import Limits
-from slices.errors import RunFailed
+from slices.errors import PromptTooLong, RunFailed
 from slices.runtime import Piece, Sampling, ScriptedRuntime
 
 Serve = Callable[..., TestClient]
@@ -186,3 +186,13 @@ def test_an_expert_that_fails_midway_ends_the_stream_with_an_error(serve: Serve)
     answer = client.post(CHAT, json={"messages": HI, "model": "bio", "stream": True})
     last = [line for line in answer.text.split("\n\n") if line][-1]
     assert json.loads(last.removeprefix("data: "))["error"]["message"] == "out of memory"
+
+
+class _ShortMemory(ScriptedRuntime):
+    def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
+        raise PromptTooLong("the prompt has 9 tokens, but the context holds 8")
+
+
+def test_a_prompt_beyond_the_context_is_the_callers_fault(serve: Serve) -> None:
+    answer = serve(lex=_ShortMemory()).post(CHAT, json={"model": "lex", "messages": HI})
+    assert error_of(answer, 400)["code"] == "context_length_exceeded"

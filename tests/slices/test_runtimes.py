@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slices.errors import BadCheckpoint, MissingExtra, NotFound, RunFailed
+from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong, RunFailed
 from slices.export import export
 from slices.llama_library import load_library
 from slices.llama_runtime import LlamaRuntime, log_softmax_at
@@ -99,7 +99,7 @@ def test_control_tokens_count_in_prompts_only(runtime: Runtime) -> None:
 def test_full_context_ends_the_answer_and_a_long_prompt_is_refused(runtime: Runtime) -> None:
     answer = list(runtime.generate("aé" * 120, Sampling(max_tokens=10_000, temperature=0)))
     assert answer[-1].finish in ("length", "stop")
-    with pytest.raises(RunFailed, match="the context holds 256"):
+    with pytest.raises(PromptTooLong, match="the context holds 256"):
         list(runtime.generate("aé" * 400, Sampling()))
 
 
