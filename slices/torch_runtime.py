@@ -16,7 +16,7 @@ from tokenizers import Tokenizer
 
 from slices import gemma4_slice
 from slices.checkpoint import weight_files
-from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong, RunFailed
+from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong
 from slices.headers import parse_json_object
 from slices.runtime import Piece, Sampling
 from slices.sampling import choose
