@@ -83,14 +83,25 @@ def read_anatomy(config: Mapping[str, Any]) -> Anatomy:
     text = config.get("text_config", config)
     if not isinstance(text, Mapping):
         raise BadCheckpoint("config.json: 'text_config' is not an object")
-    _check_config(text)
+    text_type = _text_type(family, str(text.get("model_type", stated)))
+    text = {**family.defaults[text_type], **text, "model_type": text_type}
+    _check_config(text, config)
     try:
         shape, layers = family.read_shape(text), family.read_layers(text)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadCheckpoint(f"config.json: a value is missing or of the wrong kind: {error}") from None
     _check_shape(shape)
     _check_layers(layers, text)
-    return Anatomy(family, str(text.get("model_type", stated)), text, config, shape, layers)
+    return Anatomy(family, text_type, text, config, shape, layers)
+
+
+def _text_type(family: Family, stated: str) -> str:
+    if stated not in family.model_types:
+        raise Unsupported(
+            f"config.json: the text model is a {stated!r}; {family.name} has "
+            f"{', '.join(sorted(set(family.model_types.values())))}"
+        )
+    return family.model_types[stated]
 
 
 def tensors(anatomy: Anatomy) -> dict[str, Tensor]:
@@ -133,6 +144,8 @@ def match(checkpoint: Checkpoint, anatomy: Anatomy) -> tuple[dict[str, Entry], l
                 f"{entry.file.name}: tensor {entry.name!r} has shape {list(entry.shape)}, "
                 f"but config.json calls for {list(expected[name].shape)}"
             )
+        if name in found:
+            raise BadCheckpoint(f"tensors {found[name].name!r} and {entry.name!r} are both {name!r}")
         found[name] = entry
     missing = [name for name, tensor in expected.items() if not tensor.dead and name not in found]
     if missing:
@@ -166,13 +179,17 @@ def _strip(name: str, family: Family) -> str:
     return name
 
 
-def _check_config(text: Mapping[str, Any]) -> None:
+def _check_config(text: Mapping[str, Any], outer: Mapping[str, Any]) -> None:
     for key in _COUNTS:
         value = text.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX_COUNT:
             raise BadCheckpoint(f"config.json: expected {key!r} to be a positive number, found {value!r}")
     if text["num_hidden_layers"] > 4096:
         raise BadCheckpoint(f"config.json: {text['num_hidden_layers']} layers are more than any model has")
+    if False in (text.get("tie_word_embeddings"), outer.get("tie_word_embeddings")):
+        raise Unsupported(
+            "config.json: tie_word_embeddings is false: an output layer of its own is not supported"
+        )
 
 
 def _check_shape(shape: Shape) -> None:

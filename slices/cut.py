@@ -23,8 +23,9 @@ from slices.errors import NotFound, SliceError
 from slices.extract import extract
 from slices.headers import parse_json_object
 from slices.home import check_name, slices_home
-from slices.plan import Plan, make_plan, plan_json
+from slices.plan import Plan, make_plan
 from slices.selectors import select
+from slices.slice_config import config_json
 from slices.tokenizer import Bpe, Renumbering, read_bpe, renumber_config, token_ids, tokenizer_files
 from slices.vocabulary import choose_rows
 
@@ -151,10 +152,10 @@ def _config_ids(checkpoint: Checkpoint, anatomy: Anatomy, bpe: Bpe) -> set[int]:
 
 def _write_small_files(parent: Path, folder: Path, plan: Plan) -> list[str]:
     """config.json, generation_config.json and the tokenizer's files; returns notes for the user."""
-    (folder / "config.json").write_bytes(plan_json(plan.config))
+    (folder / "config.json").write_bytes(config_json(plan.config))
     generation = _optional_json(parent / "generation_config.json")
     if generation:
-        (folder / "generation_config.json").write_bytes(plan_json(_renumbered(generation, plan.ids)))
+        (folder / "generation_config.json").write_bytes(config_json(_renumbered(generation, plan.ids)))
     files, notes = tokenizer_files(parent, plan.ids)
     for name, data in files.items():
         (folder / name).write_bytes(data)

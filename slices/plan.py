@@ -1,27 +1,29 @@
-"""The plan of a cut: which layers and rows stay, what the config must then say, and the size to the byte.
+"""The plan of a cut: which layers, rows and neurons stay, what the config must then say, and the size to
+the byte. Computed from headers alone; `slices.extract` only carries it out.
 
-Computed from headers alone; `slices.extract` only carries it out. An illegal cut is refused here.
+An illegal cut is refused here, by the rules in `slices.legal`.
 """
 
-import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.anatomy import Anatomy, match, read_anatomy, tensors
+from slices import legal
+from slices.anatomy import Anatomy, Tensor, match, read_anatomy, tensors
 from slices.checkpoint import Checkpoint
-from slices.errors import IllegalCut, Unsupported
-from slices.families.gemma4 import GEMMA4, SLICE_TYPE, overrides
-from slices.families.table import FULL, SLIDING, Layer
+from slices.families.table import FULL
 from slices.headers import Entry
 from slices.manifest import Parameters
-from slices.tokenizer import Renumbering, renumber_config
+from slices.slice_config import slice_config
+from slices.spacer import Place, arrange, ends_sliding
+from slices.tokenizer import Renumbering
 from slices.writer import Layout, Slot, lay_out
 
 _PREFIX = "model."
+Neurons = Mapping[int, NDArray[np.int64]]  # the parent's layer -> its FFN neurons that stay, ascending
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Plan:
     """Everything that will be written, before anything is."""
 
     anatomy: Anatomy
-    layers: tuple[int, ...]
+    layers: tuple[int, ...]  # the parent's
+    places: tuple[Place, ...]  # the slice's, spacers included
     rows: NDArray[np.int64] | None  # kept vocabulary rows, None for all
     vocabulary: int
     config: Mapping[str, Any]
@@ -63,117 +66,107 @@ class Plan:
         """How token ids change, None if they do not."""
         return None if self.rows is None else Renumbering(self.rows, self.anatomy.shape.vocab)
 
+    @property
+    def spacers(self) -> list[int]:
+        """Which layers of the slice are spacers."""
+        return [index for index, place in enumerate(self.places) if place.parent is None]
+
 
 def make_plan(
-    checkpoint: Checkpoint, anatomy: Anatomy, layers: tuple[int, ...], rows: NDArray[np.int64] | None
+    checkpoint: Checkpoint,
+    anatomy: Anatomy,
+    layers: tuple[int, ...],
+    rows: NDArray[np.int64] | None = None,
+    neurons: Neurons | None = None,
+    portable: bool = False,
 ) -> Plan:
-    """Plan the slice of `checkpoint` with these layers and vocabulary rows.
+    """Plan the slice of `checkpoint` with these layers, vocabulary rows and neurons (None: all of them).
+
+    Args:
+        portable: add the spacers without which stock transformers would misread the slice.
 
     Raises:
         IllegalCut: the architecture cannot express it; says which rule and which layers.
         BadCheckpoint: the headers do not match the config.
     """
     entries, dropped = match(checkpoint, anatomy)
-    check_legal(anatomy, layers)
-    config = slice_config(anatomy, layers, rows)
+    legal.check_layers(anatomy, layers)
+    if rows is not None:
+        legal.check_rows(anatomy, rows)
+    places = arrange(anatomy, layers, portable)
+    widths = _widths(anatomy, layers, neurons)
+    config = slice_config(anatomy, places, rows, _base_width(anatomy, layers, widths))
     after = read_anatomy(config)
-    steps = _steps(entries, anatomy, after, layers, rows)
-    layout = lay_out([step.slot for step in steps])
-    vocabulary = anatomy.shape.vocab if rows is None else len(rows)
-    notes = _notes(anatomy, entries, dropped, layers, config)
+    parents = [None if place.parent is None else anatomy.layers[place.parent] for place in places]
+    legal.check_faithful(parents, after, widths)
+    steps = _steps(entries, _Cut(anatomy, places, rows, neurons), after)
     return Plan(
-        anatomy,
-        layers,
-        rows,
-        vocabulary,
-        config,
-        tuple(steps),
-        layout,
-        _parameters(steps, after),
-        tuple(notes),
+        anatomy=anatomy,
+        layers=layers,
+        places=places,
+        rows=rows,
+        vocabulary=anatomy.shape.vocab if rows is None else len(rows),
+        config=config,
+        steps=tuple(steps),
+        layout=lay_out([step.slot for step in steps]),
+        parameters=_parameters(steps, after),
+        notes=tuple(_notes(anatomy, entries, dropped, places, config)),
     )
 
 
-def check_legal(anatomy: Anatomy, layers: tuple[int, ...]) -> None:
-    """Refuse a set of layers whose shared K/V would come from the wrong layer.
-
-    Raises:
-        IllegalCut: a kept layer shares the K/V of a donor that is not kept.
-    """
-    kept = [anatomy.layers[i] for i in layers]
-    for layer in kept:
-        if layer.donor is not None and layer.donor not in layers:
-            sharers = [other.index for other in kept if other.donor == layer.donor]
-            raise IllegalCut(
-                f"layers {_join(sharers)} share the K/V of layer {layer.donor}, which the cut drops: "
-                f"keep layer {layer.donor}, or drop them too"
-            )
-    if anatomy.model_type == "gemma4_unified_text" and kept[-1].type == SLIDING:
-        raise Unsupported(
-            "a gemma4_unified slice whose last layer is sliding is not supported yet: keep a full last layer"
-        )
+def _widths(anatomy: Anatomy, layers: Sequence[int], neurons: Neurons | None) -> dict[int, int]:
+    return {i: anatomy.layers[i].ffn if neurons is None else len(neurons[i]) for i in layers}
 
 
-def slice_config(anatomy: Anatomy, layers: tuple[int, ...], rows: NDArray[np.int64] | None) -> dict[str, Any]:
-    """The text-only config.json of the slice."""
-    kept = [anatomy.layers[i] for i in layers]
-    config = dict(anatomy.config)
-    text_type = _text_type(anatomy, kept)
-    config |= {
-        "model_type": text_type,
-        "architectures": [anatomy.family.architectures[text_type]],
-        "num_hidden_layers": len(kept),
-        "layer_types": [layer.type for layer in kept],
-        "tie_word_embeddings": True,
-    }
-    if "eos_token_id" in anatomy.outer:
-        config["eos_token_id"] = anatomy.outer["eos_token_id"]
-    if anatomy.family is GEMMA4:
-        config |= _gemma4_keys(anatomy, kept)
-    if rows is not None:
-        config = renumber_config(config, Renumbering(rows, anatomy.shape.vocab))
-        config["vocab_size"] = len(rows)
-        if anatomy.shape.ple:
-            config["vocab_size_per_layer_input"] = len(rows)
-    return config
+def _base_width(anatomy: Anatomy, layers: Sequence[int], widths: Mapping[int, int]) -> int:
+    """The `intermediate_size` of the slice; a double-wide layer has twice as much."""
+    base = int(anatomy.config["intermediate_size"])
+    return widths[layers[0]] * base // anatomy.layers[layers[0]].ffn
 
 
-def _text_type(anatomy: Anatomy, kept: list[Layer]) -> str:
-    """The slice's model_type: the parent's, unless transformers would turn its last layer into a full one."""
-    text_type = anatomy.family.model_types[anatomy.model_type]
-    if text_type in ("gemma4_text", SLICE_TYPE):
-        return "gemma4_text" if kept[-1].type == FULL else SLICE_TYPE
-    return text_type
+@dataclass(frozen=True)
+class _Cut:
+    """What stays of the parent."""
+
+    anatomy: Anatomy
+    places: Sequence[Place]
+    rows: NDArray[np.int64] | None
+    neurons: Neurons | None
+
+    def taken(self, axis: str, parent: int | None) -> NDArray[np.int64] | None:
+        """Which indices of a named axis stay, in the layer `parent` or the whole model; None for all."""
+        if axis in ("vocab", "ple_vocab"):
+            return self.rows
+        if axis == "ffn" and self.neurons is not None and parent is not None:
+            return self.neurons[parent]
+        whole = [place.parent for place in self.places] == list(range(len(self.anatomy.layers)))
+        return self._blocks() if axis == "ple_layers" and not whole else None
+
+    def _blocks(self) -> NDArray[np.int64]:
+        """The kept layers' blocks of the packed per-layer embeddings, -1 throughout a spacer's block."""
+        width = self.anatomy.shape.ple
+        parents = np.array([-1 if p.parent is None else p.parent for p in self.places], dtype=np.int64)
+        blocks = parents[:, None] * width + np.arange(width)
+        return np.where(parents[:, None] < 0, -1, blocks).reshape(-1)
 
 
-def _gemma4_keys(anatomy: Anatomy, kept: list[Layer]) -> dict[str, Any]:
-    types = [layer.type for layer in anatomy.layers]
-    special = overrides(anatomy.config, [str(kind) for kind in types])
-    return {
-        "num_kv_shared_layers": sum(layer.shared for layer in kept),
-        "per_layer_config": {
-            str(new): special[layer.index] for new, layer in enumerate(kept) if layer.index in special
-        },
-    }
-
-
-def _steps(
-    entries: Mapping[str, Entry],
-    anatomy: Anatomy,
-    after: Anatomy,
-    layers: tuple[int, ...],
-    rows: NDArray[np.int64] | None,
-) -> list[Step]:
+def _steps(entries: Mapping[str, Entry], cut: _Cut, after: Anatomy) -> list[Step]:
     """One step a tensor of the slice, in the order in which the parent's file holds them."""
-    steps = []
-    for name, tensor in tensors(after).items():
-        if tensor.dead:
-            continue
-        old = name if tensor.layer is None else tensor.rule.name.format(layers[tensor.layer.index])
-        taken = [_taken(axis, anatomy, layers, rows) for axis in (*tensor.rule.axes, "none")[:2]]
-        slot = Slot(_PREFIX + name, entries[old].dtype, tensor.shape)
-        steps.append(Step(slot, entries[old], taken[0], taken[1]))
-    return sorted(steps, key=_position)
+    live = [tensor for tensor in tensors(after).values() if not tensor.dead]
+    return sorted((_step(entries, cut, tensor) for tensor in live), key=_position)
+
+
+def _step(entries: Mapping[str, Entry], cut: _Cut, tensor: Tensor) -> Step:
+    name, parent = tensor.name, None
+    if tensor.layer is not None:
+        parent = cut.places[tensor.layer.index].parent
+        if parent is None:
+            slot = Slot(_PREFIX + name, entries["norm.weight"].dtype, tensor.shape)
+            return Step(slot, None, ones=len(tensor.shape) == 1)  # norms and scales are vectors
+        name = tensor.rule.name.format(parent)
+    rows, columns = (cut.taken(axis, parent) for axis in (*tensor.rule.axes, "none")[:2])
+    slot = Slot(_PREFIX + tensor.name, entries[name].dtype, tensor.shape)
+    return Step(slot, entries[name], rows, columns)
 
 
 def _position(step: Step) -> tuple[bool, str, int]:
@@ -181,18 +174,6 @@ def _position(step: Step) -> tuple[bool, str, int]:
     if step.source is None:
         return True, step.slot.name, 0
     return False, str(step.source.file), step.source.start
-
-
-def _taken(
-    axis: str, anatomy: Anatomy, layers: tuple[int, ...], rows: NDArray[np.int64] | None
-) -> NDArray[np.int64] | None:
-    """Which indices of a named axis stay; None for all."""
-    if axis in ("vocab", "ple_vocab"):
-        return rows
-    if axis == "ple_layers" and len(layers) < len(anatomy.layers):
-        width = anatomy.shape.ple
-        return (np.array(layers, dtype=np.int64)[:, None] * width + np.arange(width)).reshape(-1)
-    return None
 
 
 def _parameters(steps: list[Step], after: Anatomy) -> Parameters:
@@ -209,27 +190,34 @@ def _notes(
     anatomy: Anatomy,
     entries: Mapping[str, Entry],
     dropped: list[str],
-    layers: tuple[int, ...],
+    places: Sequence[Place],
     config: Mapping[str, Any],
 ) -> list[str]:
     notes = []
     if dropped:
-        notes.append(f"{len(dropped)} tensors that are not text (vision, audio, tied copies) are dropped")
+        kinds = sorted({anatomy.family.kind_of(name) for name in dropped})
+        notes.append(f"{len(dropped)} tensors that are not text are dropped: {', '.join(kinds)}")
     dead = [name for name, tensor in tensors(anatomy).items() if tensor.dead and name in entries]
     if dead:
         notes.append(f"{len(dead)} K/V tensors of layers that share K/V are dropped: they are never executed")
-    if config["model_type"] == SLICE_TYPE:
-        notes.append(
-            f"the last layer ({layers[-1]}) is sliding, which stock transformers cannot express: "
-            f"the slice has model_type {SLICE_TYPE!r} and loads after slices.gemma4_slice.register()"
-        )
-    return notes
+    return [*notes, *_loading_notes(anatomy, places, config)]
 
 
-def plan_json(config: Mapping[str, Any]) -> bytes:
-    """config.json as bytes."""
-    return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
-
-
-def _join(numbers: list[int]) -> str:
-    return ", ".join(map(str, numbers))
+def _loading_notes(anatomy: Anatomy, places: Sequence[Place], config: Mapping[str, Any]) -> list[str]:
+    """What else must be known to load the slice."""
+    spacers = [index for index, place in enumerate(places) if place.parent is None]
+    layers = [place.parent for place in places if place.parent is not None]
+    if spacers:
+        return [
+            f"layers {', '.join(map(str, spacers))} of the slice are spacers that hand their input on: "
+            "with them stock transformers loads it"
+        ]
+    if ends_sliding(anatomy, layers):
+        return [
+            f"the last layer ({layers[-1]}) is sliding, which stock transformers cannot express: the slice "
+            f"has model_type {config['model_type']!r} and loads after slices.gemma4_slice.register(); "
+            "--portable adds spacers instead"
+        ]
+    if anatomy.family.ends_full and all(place.type == FULL for place in places):
+        return ["no layer is sliding: torch runs that, stock llama.cpp does not without a sliding spacer"]
+    return []

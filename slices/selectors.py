@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from slices.errors import IllegalCut, Unsupported
 from slices.families.table import FULL, SLIDING
 
-_RANGE = re.compile(r"(\d{1,4})(?:-(\d{1,4}))?")
+_RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
 
 def select(spec: str, types: Sequence[str]) -> tuple[int, ...]:
@@ -42,6 +42,17 @@ def select(spec: str, types: Sequence[str]) -> tuple[int, ...]:
     return tuple(kept)
 
 
+def spell(layers: Sequence[int]) -> str:
+    """Ascending layers as a SPEC that selects them: 0-5,11,17."""
+    runs: list[list[int]] = []
+    for index in layers:
+        if runs and runs[-1][1] == index - 1:
+            runs[-1][1] = index
+        else:
+            runs.append([index, index])
+    return ",".join(f"{first}-{last}" if first < last else str(first) for first, last in runs)
+
+
 def _indices(text: str, spec: str, count: int) -> list[int]:
     found: list[int] = []
     for part in text.split(","):
@@ -51,7 +62,9 @@ def _indices(text: str, spec: str, count: int) -> list[int]:
                 f"--layers {spec}: {part!r} is no layer; expected all, swa, full, 0-23, 0-5,11 or drop:12,13"
             )
         first, last = int(range_[1]), int(range_[2] or range_[1])
-        if max(first, last) >= count or first > last:
+        if first > last:
+            raise IllegalCut(f"--layers {spec}: {part.strip()} runs backwards; expected {last}-{first}")
+        if last >= count:
             raise IllegalCut(f"--layers {spec}: {part.strip()} is outside the parent's layers 0-{count - 1}")
         found += range(first, last + 1)
     if len(set(found)) != len(found):

@@ -22,13 +22,21 @@ RULES = (
     Rule("layers.{}.mlp.up_proj.weight", ("ffn", "hidden")),
     Rule("layers.{}.mlp.down_proj.weight", ("hidden", "ffn")),
 )
+DEFAULTS = {
+    "vocab_size": 262208,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "sliding_window": 4096,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}  # the published 4B, 12B and 27B leave some of these unsaid
 
 
 def _shape(config: Mapping[str, Any]) -> Shape:
     return Shape(
-        hidden=config["hidden_size"],
-        vocab=config.get("vocab_size", 262208),
-        sliding_window=config.get("sliding_window", 4096),
+        hidden=config["hidden_size"], vocab=config["vocab_size"], sliding_window=config["sliding_window"]
     )
 
 
@@ -45,7 +53,7 @@ def _layers(config: Mapping[str, Any]) -> tuple[Layer, ...]:
         Layer(
             index=index,
             type=FULL if kind == FULL else SLIDING,
-            head_dim=config.get("head_dim", 256),
+            head_dim=config["head_dim"],
             heads=config["num_attention_heads"],
             kv_heads=config["num_key_value_heads"],
             ffn=config["intermediate_size"],
@@ -58,6 +66,7 @@ GEMMA3 = Family(
     name="gemma3",
     model_types={"gemma3": "gemma3_text", "gemma3_text": "gemma3_text"},
     architectures={"gemma3_text": "Gemma3ForCausalLM"},
+    defaults={"gemma3_text": DEFAULTS},
     prefixes=("model.language_model.", "language_model.model.", "model."),
     towers=("model.vision_tower.", "vision_tower.", "model.multi_modal_projector.", "multi_modal_projector."),
     tied=frozenset({"lm_head.weight", "language_model.lm_head.weight"}),

@@ -1,4 +1,5 @@
-"""Gemma 4 text models: two head sizes, shared K/V, per-layer embeddings (E2B, E4B), MoE (26B-A4B).
+"""Gemma 4 text models: two head sizes, shared K/V, per-layer embeddings (E2B, E4B), keys that serve as
+values (12B, 31B), MoE (26B-A4B).
 
 A layer from `num_hidden_layers - num_kv_shared_layers` on reads the K/V of its donor: the last earlier
 layer of its own attention type that has K/V. Checkpoints may store K/V for such layers too; they are
@@ -8,10 +9,30 @@ never executed and never carried over.
 from collections.abc import Mapping
 from typing import Any
 
+from slices.errors import Unsupported
 from slices.families.gemma3 import layer_types
 from slices.families.table import FULL, SLIDING, Family, Layer, Rule, Shape
 
-SLICE_TYPE = "gemma4_slice"  # our own model_type, for slices that end on a sliding layer
+SLICE_TYPES = {  # our own model_types, for slices that end on a sliding layer
+    "gemma4_text": "gemma4_slice",
+    "gemma4_unified_text": "gemma4_unified_slice",
+}
+_OVERRIDABLE = {"head_dim", "num_key_value_heads"}  # what the classes of transformers read a layer
+_DEFAULTS: dict[str, Any] = {
+    "vocab_size": 262144,
+    "vocab_size_per_layer_input": 262144,
+    "hidden_size_per_layer_input": 256,
+    "num_attention_heads": 8,
+    "num_key_value_heads": 4,
+    "head_dim": 256,
+    "global_head_dim": 512,
+    "num_kv_shared_layers": 0,
+    "sliding_window": 512,
+    "pad_token_id": 0,
+    "eos_token_id": 1,
+    "bos_token_id": 2,
+}
+_UNIFIED_DEFAULTS = _DEFAULTS | {"hidden_size_per_layer_input": 0, "sliding_window": 1024}
 
 
 def _owns_kv(layer: Layer) -> bool:
@@ -67,7 +88,7 @@ _EXPERTS = (
 
 def _rules(config: Mapping[str, Any]) -> tuple[Rule, ...]:
     rules: tuple[Rule, ...] = _DENSE
-    if config.get("hidden_size_per_layer_input", 256):
+    if config["hidden_size_per_layer_input"]:
         rules += _PER_LAYER_EMBEDDING
     if config.get("enable_moe_block"):
         rules += _EXPERTS
@@ -77,29 +98,39 @@ def _rules(config: Mapping[str, Any]) -> tuple[Rule, ...]:
 def _shape(config: Mapping[str, Any]) -> Shape:
     return Shape(
         hidden=config["hidden_size"],
-        vocab=config.get("vocab_size", 262144),
-        ple_vocab=config.get("vocab_size_per_layer_input", 262144),
-        ple=config.get("hidden_size_per_layer_input", 256),
+        vocab=config["vocab_size"],
+        ple_vocab=config["vocab_size_per_layer_input"],
+        ple=config["hidden_size_per_layer_input"],
         experts=config.get("num_experts") or 0,
         expert_ffn=config.get("moe_intermediate_size") or 0,
-        sliding_window=config.get("sliding_window", 512),
+        sliding_window=config["sliding_window"],
     )
 
 
 def overrides(config: Mapping[str, Any], types: list[str]) -> dict[int, dict[str, int]]:
-    """What single layers override, by layer: as stored, else what transformers derives for full layers."""
+    """What single layers override, by layer: as stored, else what transformers derives for full layers.
+
+    Raises:
+        Unsupported: a layer overrides what the classes of transformers read once for all layers.
+    """
     stored = config.get("per_layer_config")
     if stored is not None:
+        for key, value in stored.items():
+            if not set(value) <= _OVERRIDABLE:
+                raise Unsupported(
+                    f"config.json: per_layer_config of layer {key} sets {sorted(set(value) - _OVERRIDABLE)}; "
+                    f"only {sorted(_OVERRIDABLE)} are known to differ by layer"
+                )
         return {int(key): dict(value) for key, value in stored.items()}
-    derived: dict[str, int] = {"head_dim": config.get("global_head_dim") or 512}
+    derived: dict[str, int] = {"head_dim": config["global_head_dim"] or 512}
     if config.get("attention_k_eq_v") and config.get("num_global_key_value_heads"):
         derived["num_key_value_heads"] = config["num_global_key_value_heads"]
     return {index: dict(derived) for index, kind in enumerate(types) if kind == FULL}
 
 
 def _layers(config: Mapping[str, Any]) -> tuple[Layer, ...]:
-    types = layer_types(config, last_full=config.get("model_type") != SLICE_TYPE)
-    own = len(types) - config.get("num_kv_shared_layers", 0)
+    types = layer_types(config, last_full=config.get("model_type") not in SLICE_TYPES.values())
+    own = len(types) - config["num_kv_shared_layers"]
     special = overrides(config, types)
     layers: list[Layer] = []
     for index, kind in enumerate(types):
@@ -110,7 +141,7 @@ def _layers(config: Mapping[str, Any]) -> tuple[Layer, ...]:
             Layer(
                 index=index,
                 type=FULL if kind == FULL else SLIDING,
-                head_dim=override.get("head_dim", config.get("head_dim", 256)),
+                head_dim=override.get("head_dim", config["head_dim"]),
                 heads=config["num_attention_heads"],
                 kv_heads=override.get("num_key_value_heads", config["num_key_value_heads"]),
                 ffn=config["intermediate_size"] * (2 if shared and config.get("use_double_wide_mlp") else 1),
@@ -128,12 +159,19 @@ GEMMA4 = Family(
         "gemma4_text": "gemma4_text",
         "gemma4_unified": "gemma4_unified_text",
         "gemma4_unified_text": "gemma4_unified_text",
-        SLICE_TYPE: SLICE_TYPE,
+        **{ours: ours for ours in SLICE_TYPES.values()},
     },
     architectures={
         "gemma4_text": "Gemma4ForCausalLM",
         "gemma4_unified_text": "Gemma4UnifiedForCausalLM",
-        SLICE_TYPE: "Gemma4SliceForCausalLM",
+        "gemma4_slice": "Gemma4SliceForCausalLM",
+        "gemma4_unified_slice": "Gemma4UnifiedSliceForCausalLM",
+    },
+    defaults={
+        "gemma4_text": _DEFAULTS,
+        "gemma4_unified_text": _UNIFIED_DEFAULTS,
+        "gemma4_slice": _DEFAULTS,
+        "gemma4_unified_slice": _UNIFIED_DEFAULTS,
     },
     prefixes=("model.language_model.", "model."),
     towers=tuple(
@@ -151,4 +189,5 @@ GEMMA4 = Family(
     read_shape=_shape,
     read_layers=_layers,
     read_rules=_rules,
+    ends_full=SLICE_TYPES,
 )

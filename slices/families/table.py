@@ -5,7 +5,7 @@ A cut follows from the axes alone: `vocab` axes lose rows with the vocabulary, `
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Part = Literal["decoder", "per_layer_embedding", "embedding"]
@@ -68,12 +68,22 @@ class Family:
     name: str
     model_types: Mapping[str, str]  # any model_type of the family -> that of its text-only checkpoints
     architectures: Mapping[str, str]  # model_type of a text-only checkpoint -> its class in transformers
+    defaults: Mapping[
+        str, Mapping[str, Any]
+    ]  # such a model_type -> what unstated keys mean to transformers
     prefixes: tuple[str, ...]  # of text tensors, longest first
     towers: tuple[str, ...]  # prefixes of what is not text, dropped
     tied: frozenset[str]  # names that only repeat the embedding
     read_shape: Callable[[Mapping[str, Any]], Shape]
     read_layers: Callable[[Mapping[str, Any]], tuple[Layer, ...]]
     read_rules: Callable[[Mapping[str, Any]], tuple[Rule, ...]]
+    ends_full: Mapping[str, str] = field(default_factory=dict)
+    """model_types whose last layer transformers forces to full attention -> ours that leaves it as it is"""
+
+    def kind_of(self, name: str) -> str:
+        """What a tensor that is no part of the text model belongs to."""
+        tower = next((prefix for prefix in self.towers if name.startswith(prefix)), name)
+        return tower.removesuffix(".weight").rstrip(".").rpartition(".")[2]
 
 
 def axis_sizes(shape: Shape, layer: Layer | None, layers: int) -> dict[str, int]:
