@@ -58,11 +58,16 @@ def slice_(
     layers: Annotated[str, typer.Option(help="all | swa | full | 0-23 | 0-5,11,17 | drop:12,13")],
     model: ModelOption = DEFAULT_MODEL,
     vocab: Annotated[str, typer.Option(help="all | domain (rows its text uses) | N rows")] = "all",
-    ffn: Annotated[str, typer.Option(help="all")] = "all",
+    ffn: Annotated[str, typer.Option(help="all | N neurons a layer")] = "all",
+    ffn_rank: Annotated[str, typer.Option(help="scores (of the domain's text) | random")] = "scores",
     corpus: Corpus = None,
     output: Output = None,
     name: Annotated[str | None, typer.Option(help="The slice's name; default the domain's.")] = None,
-    seed: Annotated[int, typer.Option(help="For text that the parent writes itself.")] = 0,
+    seed: Annotated[int, typer.Option(help="For text the parent writes itself, and random ranks.")] = 0,
+    repair: Annotated[bool, typer.Option("--repair", help="Take the nearest legal cut.")] = False,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Add spacers, so that stock transformers loads it.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its exact size; write nothing.")
     ] = False,
@@ -72,13 +77,11 @@ def slice_(
     """Cut a domain expert out of a checkpoint."""
     from mom import slicing
     from slices.cut import Request
-    from slices.errors import Unsupported
 
-    if ffn != "all":
-        raise Unsupported(
-            f"--ffn {ffn}: cutting neurons needs their scores, which this version does not have yet"
-        )
-    request = Request(domain, layers, model, vocab, tuple(corpus or ()), output, name, seed, force)
+    request = Request(
+        domain, layers, model, vocab, tuple(corpus or ()), output, name, seed, force, ffn, ffn_rank, repair,
+        portable,
+    )  # fmt: skip
     figures = slicing.dry_run(request) if dry_run else slicing.slice_model(request)
     _print(json, figures, lambda: slicing.show(figures))
 

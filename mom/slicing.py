@@ -1,5 +1,6 @@
 """`mom slice` and `mom list`: ask for a cut, show its plan or its result, and what slices there are."""
 
+from dataclasses import asdict
 from typing import Any
 
 from mom import console
@@ -19,11 +20,13 @@ def slice_model(request: Request) -> dict[str, Any]:
 def dry_run(request: Request) -> dict[str, Any]:
     """The plan, with the exact bytes of the weight files, and nothing written."""
     with console.progress_bar() as report:
-        _, plan, _ = plan_cut(request, report)
+        _, plan, _ = plan_cut(request, report, measure=False)
     return {
         "path": str(request.target),
         "name": request.slice_name,
         "layers": list(plan.layers),
+        "spacers": plan.spacers,
+        "repair": None if plan.repair is None else asdict(plan.repair),
         "vocabulary": plan.vocabulary,
         "parameters": plan.parameters.model_dump(),
         "bytes": plan.nbytes,
@@ -61,7 +64,7 @@ def show_list(figures: dict[str, Any]) -> None:
         quality = [f"{of} {m['value']:.3f}±{m['stderr']:.3f}" for of, m in row["bits_per_byte"].items()]
         cells = [row["name"], row["domain"], str(len(row["layers"])), f"{row['vocabulary']:,}"]
         rows.append([*cells, console.size(row["bytes"]), ", ".join(types) or "-", ", ".join(quality) or "-"])
-    columns = ["slice", "domain", "layers", "vocabulary", "bf16", "quantized", "bits per byte on its domain"]
+    columns = ["slice", "domain", "layers", "rows", "bf16", "quantized", "bits per byte"]
     console.print_table("slices", columns, rows)
 
 

@@ -7,7 +7,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,10 @@ from slices.errors import NotFound, SliceError
 from slices.extract import extract
 from slices.headers import parse_json_object
 from slices.home import check_name, slices_home
+from slices.legal import Repair, ffn_width, nearest, special_ids
+from slices.neurons import choose_neurons
 from slices.plan import Plan, make_plan
+from slices.scores import neuron_scores
 from slices.selectors import select
 from slices.slice_config import config_json
 from slices.tokenizer import Bpe, Renumbering, read_bpe, renumber_config, token_ids, tokenizer_files
@@ -45,6 +48,10 @@ class Request:
     name: str | None = None
     seed: int = 0
     force: bool = False
+    ffn: str = "all"
+    ffn_rank: str = "scores"
+    repair: bool = False
+    portable: bool = False
 
     @property
     def slice_name(self) -> str:
@@ -61,8 +68,13 @@ def _quiet(stage: str, done: int, total: int) -> None:
     """No progress."""
 
 
-def plan_cut(request: Request, progress: Progress = _quiet) -> tuple[Checkpoint, Plan, Corpus | None]:
-    """Everything up to the plan: nothing is written but the cache of the parent's own text.
+def plan_cut(
+    request: Request, progress: Progress = _quiet, measure: bool = True
+) -> tuple[Checkpoint, Plan, Corpus | None]:
+    """Everything up to the plan: nothing is written but the caches of the parent's own text and scores.
+
+    Args:
+        measure: false plans some neurons rather than the best, which needs no run of the parent.
 
     Raises:
         SliceError: the model, domain or corpus is missing or damaged, or the cut is illegal.
@@ -72,13 +84,26 @@ def plan_cut(request: Request, progress: Progress = _quiet) -> tuple[Checkpoint,
     if not checkpoint.entries:
         raise NotFound(f"{checkpoint.folder} holds no weights: expected model.safetensors or its index")
     anatomy = read_anatomy(checkpoint.config)
+    layers, repair = _layers(request, anatomy)
+    width = ffn_width(anatomy, request.ffn)
+    portable = request.portable
+    make_plan(checkpoint, anatomy, layers, portable=portable)  # refuse before any text is written
+    ranked = measure and width is not None and request.ffn_rank == "scores"
+    text = None
+    if request.vocab != "all" or ranked:
+        text = domain_text(checkpoint, domain, request, progress).calibration()
+    rows = None if request.vocab == "all" else _rows(request, checkpoint, anatomy, text)
+    scores = None
+    if ranked and text is not None:
+        scores = neuron_scores(checkpoint, anatomy, text, lambda n, of: progress("score neurons", n, of))
+    neurons = choose_neurons(anatomy, layers, width, request.ffn_rank, request.seed, scores)
+    plan = make_plan(checkpoint, anatomy, layers, rows, neurons, portable, repair)
+    return checkpoint, plan, text
+
+
+def _layers(request: Request, anatomy: Anatomy) -> tuple[tuple[int, ...], Repair | None]:
     layers = select(request.layers, [layer.type for layer in anatomy.layers])
-    make_plan(checkpoint, anatomy, layers, None)  # refuse an illegal cut before any text is written
-    text = (
-        None if request.vocab == "all" else domain_text(checkpoint, domain, request, progress).calibration()
-    )
-    rows = _rows(request, checkpoint, anatomy, text)
-    return checkpoint, make_plan(checkpoint, anatomy, layers, rows), text
+    return nearest(anatomy, layers) if request.repair else (layers, None)
 
 
 def cut(request: Request, progress: Progress = _quiet) -> manifest.Manifest:
@@ -143,11 +168,8 @@ def count_tokens(folder: Path, text: Corpus) -> Counter[int]:
 
 def _config_ids(checkpoint: Checkpoint, anatomy: Anatomy, bpe: Bpe) -> set[int]:
     """Ids that config.json, generation_config.json or the tokenizer's template refer to."""
-    found = token_ids(anatomy.config) | token_ids(
-        _optional_json(checkpoint.folder / "generation_config.json")
-    )
-    eos = anatomy.outer.get("eos_token_id")
-    return found | token_ids({"eos_token_id": eos}) | token_ids(bpe.raw.get("post_processor"))
+    generation = _optional_json(checkpoint.folder / "generation_config.json")
+    return special_ids(anatomy) | token_ids(generation) | token_ids(bpe.raw.get("post_processor"))
 
 
 def _write_small_files(parent: Path, folder: Path, plan: Plan) -> list[str]:
@@ -205,6 +227,11 @@ def _manifest(
         recipe={
             "layers": request.layers,
             "vocab": request.vocab,
+            "ffn": request.ffn,
+            "ffn_rank": request.ffn_rank if request.ffn != "all" else None,
+            "portable": request.portable,
+            "spacers": plan.spacers,
+            "repair": None if plan.repair is None else asdict(plan.repair),
             "corpus": [str(path.absolute()) for path in request.corpus],
             "seconds": round(seconds, 2),
         },
@@ -236,6 +263,8 @@ def summary(request: Request, made: manifest.Manifest) -> dict[str, Any]:
         "path": str(request.target),
         "name": made.name,
         "layers": made.layers,
+        "spacers": made.recipe["spacers"],
+        "repair": made.recipe["repair"],
         "vocabulary": made.vocabulary,
         "parameters": json.loads(made.parameters.model_dump_json()),
         "bytes": made.bytes,

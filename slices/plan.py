@@ -55,6 +55,7 @@ class Plan:
     layout: Layout
     parameters: Parameters
     notes: tuple[str, ...]
+    repair: legal.Repair | None = None
 
     @property
     def nbytes(self) -> int:
@@ -79,11 +80,13 @@ def make_plan(
     rows: NDArray[np.int64] | None = None,
     neurons: Neurons | None = None,
     portable: bool = False,
+    repair: legal.Repair | None = None,
 ) -> Plan:
     """Plan the slice of `checkpoint` with these layers, vocabulary rows and neurons (None: all of them).
 
     Args:
         portable: add the spacers without which stock transformers would misread the slice.
+        repair: how `layers` differ from what was asked for, for the record.
 
     Raises:
         IllegalCut: the architecture cannot express it; says which rule and which layers.
@@ -110,7 +113,8 @@ def make_plan(
         steps=tuple(steps),
         layout=lay_out([step.slot for step in steps]),
         parameters=_parameters(steps, after),
-        notes=tuple(_notes(anatomy, entries, dropped, places, config)),
+        notes=tuple(_notes(anatomy, entries, dropped, places, config, repair)),
+        repair=repair,
     )
 
 
@@ -192,8 +196,11 @@ def _notes(
     dropped: list[str],
     places: Sequence[Place],
     config: Mapping[str, Any],
+    repair: legal.Repair | None,
 ) -> list[str]:
     notes = []
+    if repair is not None:
+        notes.append(f"the cut that was asked for is illegal; the nearest legal one {repair}")
     if dropped:
         kinds = sorted({anatomy.family.kind_of(name) for name in dropped})
         notes.append(f"{len(dropped)} tensors that are not text are dropped: {', '.join(kinds)}")

@@ -68,9 +68,7 @@ class Family:
     name: str
     model_types: Mapping[str, str]  # any model_type of the family -> that of its text-only checkpoints
     architectures: Mapping[str, str]  # model_type of a text-only checkpoint -> its class in transformers
-    defaults: Mapping[
-        str, Mapping[str, Any]
-    ]  # such a model_type -> what unstated keys mean to transformers
+    defaults: Mapping[str, Mapping[str, Any]]  # such a model_type -> what unstated keys mean to transformers
     prefixes: tuple[str, ...]  # of text tensors, longest first
     towers: tuple[str, ...]  # prefixes of what is not text, dropped
     tied: frozenset[str]  # names that only repeat the embedding
