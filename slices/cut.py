@@ -5,7 +5,6 @@ import json
 import platform
 import shutil
 import time
-from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from slices.anatomy import Anatomy, read_anatomy
 from slices.author import self_written
 from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.corpus import Corpus, read_corpus
+from slices.counting import count_tokens
 from slices.errors import NotFound, SliceError
 from slices.extract import extract
 from slices.headers import parse_json_object
@@ -151,19 +151,8 @@ def _rows(
     if text is None:
         return None
     bpe = read_bpe(checkpoint.folder)
-    counts = count_tokens(checkpoint.folder, text)
+    counts = count_tokens(bpe, text)
     return choose_rows(request.vocab, bpe, counts, anatomy.shape.vocab, _config_ids(checkpoint, anatomy, bpe))
-
-
-def count_tokens(folder: Path, text: Corpus) -> Counter[int]:
-    """How often each token id occurs in the text."""
-    from tokenizers import Tokenizer
-
-    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
-    counts: Counter[int] = Counter()
-    for encoding in tokenizer.encode_batch(list(text.documents), add_special_tokens=False):
-        counts.update(encoding.ids)
-    return counts
 
 
 def _config_ids(checkpoint: Checkpoint, anatomy: Anatomy, bpe: Bpe) -> set[int]:

@@ -8,6 +8,7 @@ Which rows stay is chosen in `slices.vocabulary`, not here.
 
 import json
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from slices.bpe_file import read_pieces
 from slices.errors import BadCheckpoint, NotFound, Unsupported
 from slices.headers import parse_json_object
 
@@ -28,7 +30,7 @@ CARRIED = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json
 
 @dataclass(frozen=True)
 class Bpe:
-    """A parsed tokenizer.json. `raw` is the whole file; the rest are views of it."""
+    """A parsed tokenizer.json. `raw` is the whole file, but that its merges may be pairs of ids."""
 
     raw: Mapping[str, Any]
     vocab: Mapping[str, int]
@@ -39,9 +41,35 @@ class Bpe:
         return {index: token for token, index in self.vocab.items()}
 
     @cached_property
+    def merges(self) -> NDArray[np.int32]:
+        """Ids of the two tokens of each merge, in merge order, shape (merges, 2)."""
+        stored = self.raw["model"]["merges"]
+        if isinstance(stored, np.ndarray):
+            return stored
+        ids = [(self.vocab[left], self.vocab[right]) for left, right in _pairs(stored)]
+        return np.array(ids, dtype=np.int32).reshape(-1, 2)
+
+    @cached_property
     def ranks(self) -> dict[tuple[str, str], int]:
         """Merge order by pair; the lowest goes first."""
-        return {pair: rank for rank, pair in enumerate(_pairs(self.raw["model"]["merges"]))}
+        tokens = self.tokens
+        return {(tokens[a], tokens[b]): rank for rank, (a, b) in enumerate(self.merges.tolist())}
+
+    @cached_property
+    def _by_pair(self) -> tuple[memoryview, memoryview]:
+        """Both ids of a merge as one ascending number, and the merge's rank: a dict would weigh 100 MB."""
+        pairs = self.merges.astype(np.int64) @ np.array([2**32, 1])
+        order = np.argsort(pairs, kind="stable")
+        return pairs[order].data, order.data
+
+    def rank(self, left: str, right: str) -> int:
+        """The order of a merge, -1 if there is none."""
+        a, b = self.vocab.get(left), self.vocab.get(right)
+        if a is None or b is None:
+            return -1
+        pairs, ranks = self._by_pair
+        at = bisect_right(pairs, a * 2**32 + b) - 1
+        return int(ranks[at]) if at >= 0 and pairs[at] == a * 2**32 + b else -1
 
     @cached_property
     def added(self) -> dict[int, str]:
@@ -58,7 +86,7 @@ class Bpe:
         symbols = list(token)
         found = {token, *symbols}
         while len(symbols) > 1:
-            pairs = [self.ranks.get(pair, -1) for pair in pairwise(symbols)]
+            pairs = [self.rank(left, right) for left, right in pairwise(symbols)]
             known = [rank for rank in pairs if rank >= 0]
             if not known:
                 break
@@ -73,20 +101,19 @@ def read_bpe(folder: Path) -> Bpe:
 
     Raises:
         NotFound: there is none.
+        BadCheckpoint: it is damaged.
         Unsupported: it is not BPE with byte fallback.
     """
     path = folder / "tokenizer.json"
     if not path.is_file():
         raise NotFound(f"{folder} has no tokenizer.json, which this step needs")
-    raw = parse_json_object(path.read_bytes(), path)
-    model = raw.get("model")
-    if not isinstance(model, dict) or model.get("type") != "BPE" or not model.get("byte_fallback"):
+    raw, vocab, merges = read_pieces(path)
+    model = raw["model"]
+    if model.get("type") != "BPE" or not model.get("byte_fallback"):
         raise Unsupported(
             f"{path}: expected byte-pair encoding with byte fallback (type BPE, byte_fallback true)"
         )
-    if not isinstance(model.get("vocab"), dict) or not isinstance(model.get("merges"), list):
-        raise BadCheckpoint(f"{path}: 'vocab' or 'merges' is missing")
-    return Bpe(raw, model["vocab"])
+    return Bpe(raw | {"model": model | {"vocab": vocab, "merges": merges}}, vocab)
 
 
 @dataclass(frozen=True)
@@ -115,11 +142,11 @@ class Renumbering:
 def cut_tokenizer(bpe: Bpe, ids: Renumbering) -> dict[str, Any]:
     """tokenizer.json with the kept tokens, the merges that stay possible, and every id renumbered."""
     vocab = {token: ids[old] for token, old in bpe.vocab.items() if ids.get(old) is not None}
-    merges = [
-        [left, right]
-        for left, right in _pairs(bpe.raw["model"]["merges"])
-        if left in vocab and right in vocab and left + right in vocab
-    ]
+    stays = np.zeros(max(bpe.vocab.values(), default=0) + 1, bool)
+    stays[[bpe.vocab[token] for token in vocab]] = True
+    left, right = bpe.merges[stays[bpe.merges].all(axis=1)].T.tolist()
+    pairs = ((bpe.tokens[a], bpe.tokens[b]) for a, b in zip(left, right, strict=True))
+    merges = [pair for pair in pairs if pair[0] + pair[1] in vocab]
     added = [token | {"id": ids[token["id"]]} for token in bpe.raw.get("added_tokens", [])]
     cut = dict(bpe.raw) | {
         "added_tokens": added,

@@ -99,14 +99,14 @@ def test_real_tokenizer_survives_a_cut(tmp_path: Path) -> None:
 
     from tokenizers import Tokenizer
 
-    from slices.cut import count_tokens
+    from slices.counting import count_tokens
     from slices.tokenizer import Renumbering, cut_tokenizer, read_bpe
     from slices.vocabulary import choose_rows
 
     folder = embedded.ensure()
     (tmp_path / "text.txt").write_text(PROSE)
     bpe = read_bpe(folder)
-    counts = count_tokens(folder, read_corpus([tmp_path / "text.txt"]))
+    counts = count_tokens(bpe, read_corpus([tmp_path / "text.txt"]))
     rows = choose_rows("16384", bpe, counts, len(bpe.vocab), [0, 1, 2])
     assert rows is not None
     after = Tokenizer.from_str(json.dumps(cut_tokenizer(bpe, Renumbering(rows, len(bpe.vocab)))))
