@@ -30,7 +30,8 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     """A table on stdout; columns after the first are aligned right."""
     table = Table(title=title, title_justify="left", header_style="bold")
     for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        first = index == 0
+        table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first)
     for row in rows:
         table.add_row(*row)
     out.print(table)

@@ -1,6 +1,7 @@
 """A checkpoint on disk: its config and the headers of its weights. No tensor is read here."""
 
 import hashlib
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from slices.headers import Entry, parse_json_object, read_header
 from slices.home import models_home, slices_home
 
 INDEX = "model.safetensors.index.json"
+_SHARD = re.compile(r"\w[\w.-]{0,199}\.safetensors", re.ASCII)
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
 
 
@@ -94,8 +96,8 @@ def weight_files(folder: Path) -> list[Path]:
         raise BadCheckpoint(f"{index}: expected a 'weight_map' from tensor names to file names")
     files = sorted(set(names.values()))
     for name in files:
-        if Path(name).name != name or not name.endswith(".safetensors"):
-            raise BadCheckpoint(f"{index}: the shard name {name!r} is not a bare .safetensors file name")
+        if not _SHARD.fullmatch(name):
+            raise BadCheckpoint(f"{index}: the shard name {name[:80]!r} is not a bare .safetensors file name")
         if not (folder / name).is_file():
             raise BadCheckpoint(f"{index}: the shard {name} is missing from {folder}")
     return [folder / name for name in files]
@@ -111,13 +113,12 @@ def _check_unique(entries: list[Entry]) -> None:
 
 
 def _from_hub(reference: str) -> Path:
-    import httpx
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+    from huggingface_hub.errors import HFValidationError, HTTPError  # of whichever client the hub's library uses
 
     try:
         return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
-    except (HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled, httpx.HTTPError, OSError) as error:
+    except (HFValidationError, HTTPError, OSError) as error:  # offline is an OSError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NotFound(
             f"no model {reference!r}: it is no folder here and the hub did not give it: {reason}"
