@@ -1,6 +1,5 @@
 """`mom slice` and `mom list`: ask for a cut, show its plan or its result, and what slices there are."""
 
-from dataclasses import asdict
 from typing import Any
 
 from mom import console
@@ -26,7 +25,7 @@ def dry_run(request: Request) -> dict[str, Any]:
         "name": request.slice_name,
         "layers": list(plan.layers),
         "spacers": plan.spacers,
-        "repair": None if plan.repair is None else asdict(plan.repair),
+        "repair": None if plan.repair is None else plan.repair.figures(),
         "vocabulary": plan.vocabulary,
         "parameters": plan.parameters.model_dump(),
         "bytes": plan.nbytes,

@@ -6,7 +6,7 @@ import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,7 @@ def _manifest(
             "ffn_rank": request.ffn_rank if request.ffn != "all" else None,
             "portable": request.portable,
             "spacers": plan.spacers,
-            "repair": None if plan.repair is None else asdict(plan.repair),
+            "repair": None if plan.repair is None else plan.repair.figures(),
             "corpus": [str(path.absolute()) for path in request.corpus],
             "seconds": round(seconds, 2),
         },

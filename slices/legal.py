@@ -30,6 +30,10 @@ class Repair:
     added: tuple[int, ...]
     dropped: tuple[int, ...] = ()
 
+    def figures(self) -> dict[str, list[int]]:
+        """The same for JSON."""
+        return {"added": list(self.added), "dropped": list(self.dropped)}
+
     def __str__(self) -> str:
         return " and ".join(
             f"{verb} {spell(layers)}"
@@ -75,10 +79,10 @@ def _orphans(anatomy: Anatomy, layers: Sequence[int], donor: int) -> str:
     fate = (
         f"they would read layer {others[-1]}'s without a word" if others else f"no {kind} K/V would be left"
     )
-    return (
-        f"layers {', '.join(map(str, readers))} share the K/V of layer {donor}, which the cut drops, "
-        f"so {fate}"
+    who = (
+        f"layer {readers[0]} shares" if len(readers) == 1 else f"layers {', '.join(map(str, readers))} share"
     )
+    return f"{who} the K/V of layer {donor}, which the cut drops, so {fate}"
 
 
 def check_rows(anatomy: Anatomy, rows: NDArray[np.int64]) -> None:

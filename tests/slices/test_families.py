@@ -147,7 +147,8 @@ def test_what_the_table_does_not_know_is_refused(changes: dict[str, Any], match_
     ("file", "layers", "donors", "billions"),
     [
         ("gemma-4-E4B-it.config.json", 42, {"sliding_attention": 22, "full_attention": 23}, 7.518),
-        ("gemma-4-E2B.text_config.reconstructed.json", 35, {"sliding_attention": 13, "full_attention": 14}, 4.6),
+        ("gemma-4-E2B.text_config.reconstructed.json", 35,
+         {"sliding_attention": 13, "full_attention": 14}, 4.6),
         ("gemma-4-12B.unified.config.json", 48, {}, 11.9),
         ("gemma-4-26B-A4B.reconstructed.json", 30, {}, 25.2),
         ("gemma-4-31B.reconstructed.json", 60, {}, 30.7),
