@@ -99,8 +99,8 @@ def _shape(config: Mapping[str, Any]) -> Shape:
     return Shape(
         hidden=config["hidden_size"],
         vocab=config["vocab_size"],
-        ple_vocab=config["vocab_size_per_layer_input"],
-        ple=config["hidden_size_per_layer_input"],
+        ple_vocab=config["vocab_size_per_layer_input"] or 0,
+        ple=config["hidden_size_per_layer_input"] or 0,
         experts=config.get("num_experts") or 0,
         expert_ffn=config.get("moe_intermediate_size") or 0,
         sliding_window=config["sliding_window"],
@@ -131,6 +131,8 @@ def overrides(config: Mapping[str, Any], types: list[str]) -> dict[int, dict[str
 def _layers(config: Mapping[str, Any]) -> tuple[Layer, ...]:
     types = layer_types(config, last_full=config.get("model_type") not in SLICE_TYPES.values())
     own = len(types) - config["num_kv_shared_layers"]
+    if not 0 <= own <= len(types):
+        raise ValueError(f"num_kv_shared_layers is {config['num_kv_shared_layers']} of {len(types)} layers")
     special = overrides(config, types)
     layers: list[Layer] = []
     for index, kind in enumerate(types):

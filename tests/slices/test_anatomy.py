@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slices.anatomy import match, read_anatomy, tensors, weigh
+from slices.anatomy import FAMILIES, match, read_anatomy, tensors, weigh
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadCheckpoint, Unsupported
 
@@ -77,6 +77,33 @@ def test_bad_configs(changes: dict[str, Any], error: type[Exception], match_: st
 def test_sharing_without_a_donor() -> None:
     with pytest.raises(BadCheckpoint, match="layer 0 shares K/V"):
         read_anatomy(E4B | {"num_kv_shared_layers": 42})
+
+
+@pytest.mark.parametrize("shared", [-1, 43, "18", None])
+def test_sharing_that_makes_no_sense(shared: object) -> None:
+    with pytest.raises(BadCheckpoint, match="a value is missing or of the wrong kind"):
+        read_anatomy(E4B | {"num_kv_shared_layers": shared})
+
+
+def test_what_a_config_leaves_unsaid_is_what_transformers_takes_it_for() -> None:
+    """Our defaults are those of the classes, so that a slice's config may spell them out."""
+    from transformers import Gemma3TextConfig, Gemma4TextConfig
+    from transformers.models.gemma4_unified.configuration_gemma4_unified import Gemma4UnifiedTextConfig
+
+    stock = {
+        "gemma3_text": Gemma3TextConfig(),
+        "gemma4_text": Gemma4TextConfig(),
+        "gemma4_unified_text": Gemma4UnifiedTextConfig(),
+    }
+    for family in FAMILIES:
+        for model_type, config in stock.items():
+            for key, value in family.defaults.get(model_type, {}).items():
+                if key == "global_head_dim":
+                    assert config.per_layer_config["full_attention"].head_dim == value
+                elif hasattr(config, key):
+                    assert getattr(config, key) == value
+                else:
+                    assert (model_type, "per_layer_input" in key) == ("gemma4_unified_text", True)
 
 
 def _copy(source: Path, target: Path, **config: Any) -> Path:
