@@ -76,7 +76,7 @@ def read_anatomy(config: Mapping[str, Any]) -> Anatomy:
         BadCheckpoint: a key is missing or makes no sense; it is named.
     """
     stated = config.get("model_type")
-    family = next((f for f in FAMILIES if stated in f.model_types), None)
+    family = next((f for f in FAMILIES if str(stated) in f.model_types), None)
     if family is None:
         known = ", ".join(sorted(t for f in FAMILIES for t in f.model_types))
         raise Unsupported(f"config.json: model_type {stated!r} is not supported; expected one of: {known}")
@@ -200,13 +200,30 @@ def _check_shape(shape: Shape) -> None:
 
 def _check_layers(layers: tuple[Layer, ...], text: Mapping[str, Any]) -> None:
     types = text.get("layer_types")
-    if types is not None and (len(types) != text["num_hidden_layers"] or not set(types) <= {SLIDING, FULL}):
+    known = isinstance(types, list) and set(map(str, types)) <= {SLIDING, FULL}
+    if types is not None and (not known or len(types) != text["num_hidden_layers"]):
         raise BadCheckpoint(
             f"config.json: 'layer_types' must name {text['num_hidden_layers']} layers as "
-            f"'{SLIDING}' or '{FULL}', found {len(types)}: {sorted(set(map(str, types)))}"
+            f"'{SLIDING}' or '{FULL}', found {_listed(types)}"
         )
+    for layer in layers:
+        _check_sizes(layer)
     orphan = next((layer for layer in layers if layer.donor == -1), None)
     if orphan is not None:
         raise BadCheckpoint(
             f"config.json: layer {orphan.index} shares K/V, but no earlier {orphan.type} layer has any"
         )
+
+
+def _check_sizes(layer: Layer) -> None:
+    for name in ("head_dim", "heads", "kv_heads", "ffn"):
+        value = getattr(layer, name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX_COUNT:
+            raise BadCheckpoint(
+                f"config.json: expected the {name} of layer {layer.index} to be a number, found {value!r}"
+            )
+
+
+def _listed(types: object) -> str:
+    found = types if isinstance(types, list) else [types]
+    return f"{len(found)}: {', '.join(sorted(set(map(str, found))))[:200]}"

@@ -1,9 +1,11 @@
 """Output that is whole or absent: write to a temporary sibling, fsync, rename.
 
 A killed process leaves at most a `.name.partial-PID` sibling, which the next run on that path removes
-once its process is gone. Nothing here knows what is being written.
+once its process is gone; killed in the moment of replacing a folder, it also leaves the old one as
+`.name.old-PID`, which the next run puts back. Nothing here knows what is being written.
 """
 
+import glob
 import os
 import shutil
 from collections.abc import Iterator
@@ -26,9 +28,9 @@ def staged(target: Path, force: bool = False) -> Iterator[Path]:
     Raises:
         Exists: `target` is there and `force` is false, at entry or by the time of the rename.
     """
-    refuse_existing(target, force)
     target.parent.mkdir(parents=True, exist_ok=True)
     _sweep(target)
+    refuse_existing(target, force)
     partial = target.parent / f".{target.name}.partial-{os.getpid()}"
     _remove(partial)
     try:
@@ -71,9 +73,14 @@ def _sync(path: Path) -> None:
 
 
 def _sweep(target: Path) -> None:
-    """Remove what a killed process left of an earlier try at `target`."""
-    for stale in target.parent.glob(f".{target.name}.partial-*"):
-        if not _alive(stale.name.rpartition("-")[2]):
+    """Remove what a killed process left of an earlier try at `target`; give back what it had set aside."""
+    for stale in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
+        kind, _, pid = stale.name.removeprefix(f".{target.name}.").partition("-")
+        if kind not in ("partial", "old") or _alive(pid):
+            continue
+        if kind == "old" and not target.exists():
+            stale.rename(target)
+        else:
             _remove(stale)
 
 

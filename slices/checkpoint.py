@@ -114,14 +114,12 @@ def _check_unique(entries: list[Entry]) -> None:
 
 def _from_hub(reference: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HFValidationError,
-        HTTPError,  # type: ignore[attr-defined]  # of whichever client the hub's library uses
-    )
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]
 
     try:
         return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
-    except (HFValidationError, ClientError, OSError) as error:  # offline is an OSError
+    except (HFValidationError, NetworkError, OSError) as error:  # offline is an OSError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NotFound(
             f"no model {reference!r}: it is no folder here and the hub did not give it: {reason}"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.corpus import Corpus
+from slices.errors import BadCheckpoint
 from slices.tokenizer import Bpe
 
 if TYPE_CHECKING:
@@ -46,9 +47,14 @@ def _tokenizer(bpe: Bpe, documents: Sequence[str]) -> "Tokenizer":
     model = {**bpe.raw["model"], "merges": []}
     options = {key: model[key] for key in _OPTIONS if model.get(key) is not None}
     named = {token: i for i, token in bpe.tokens.items() if i in bpe.added or token == model.get("unk_token")}
-    tokenizer = Tokenizer.from_str(json.dumps({**bpe.raw, "model": {**model, "vocab": named}}))
     vocab, merges = reduced(bpe, documents)
-    tokenizer.model = BPE(vocab, merges, **options)  # through JSON it would take three times the memory
+    try:
+        tokenizer = Tokenizer.from_str(json.dumps({**bpe.raw, "model": {**model, "vocab": named}}))
+        tokenizer.model = BPE(vocab, merges, **options)  # through JSON it would take three times the memory
+    except Exception as error:
+        if type(error) not in (Exception, TypeError, ValueError):  # the library raises nothing narrower
+            raise
+        raise BadCheckpoint(f"tokenizer.json: the tokenizers library refuses it: {error}") from None
     return tokenizer
 
 

@@ -6,6 +6,8 @@ Reads headers only. The format: 8 bytes of little-endian header length, a JSON h
 import hashlib
 import json
 import math
+import re
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,9 @@ ITEM_BYTES = {
     "I32": 4, "U32": 4, "F32": 4, "F64": 8, "I64": 8, "U64": 8,
 }  # fmt: skip
 _MAX_HEADER = 100_000_000  # the format's own limit
+_MAX_AXES = 8
+_MAX_NAME = 512  # characters
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
 @dataclass(frozen=True)
@@ -61,13 +66,15 @@ def read_header(path: Path) -> tuple[list[Entry], str]:
 
 
 def parse_json_object(raw: bytes, path: Path) -> dict[str, Any]:
-    """Parse a JSON object, refusing duplicate keys, bad UTF-8 and endless nesting.
+    """Parse a JSON object, refusing duplicate keys, bad UTF-8, lone surrogates and endless nesting.
 
     Raises:
         BadCheckpoint: it is not such an object; `path` is named.
     """
     try:
         value = json.loads(raw.decode("utf-8"), object_pairs_hook=_unique)
+        if _SURROGATE.search(raw):
+            json.dumps(value, ensure_ascii=False).encode()  # half a surrogate pair is no text
     except RecursionError:
         raise BadCheckpoint(f"{path}: the JSON is nested too deeply") from None
     except ValueError as error:
@@ -80,9 +87,8 @@ def parse_json_object(raw: bytes, path: Path) -> dict[str, Any]:
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for key in keys if keys.count(key) > 1)
-        raise ValueError(f"the key {twice!r} occurs twice")
+        twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+        raise ValueError(f"the key {_shown(twice)} occurs twice")
     return found
 
 
@@ -90,10 +96,17 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**48
 
 
+def _shown(name: str) -> str:
+    """A name from a file as a message may show it."""
+    return repr(name if len(name) <= _MAX_NAME else f"{name[:40]}...")
+
+
 def _entry(path: Path, name: str, value: object, data: int) -> Entry:
+    if len(name) > _MAX_NAME:
+        raise BadCheckpoint(f"{path}: a tensor's name, {_shown(name)}, has {len(name):,} characters")
     match value:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end]} if (
-            dtype in ITEM_BYTES and all(map(_is_count, shape)) and _is_count(begin) and _is_count(end)
+            dtype in ITEM_BYTES and len(shape) <= _MAX_AXES and all(map(_is_count, [*shape, begin, end]))
         ):
             entry = Entry(name, dtype, tuple(shape), path, data + begin, end - begin)
         case _:

@@ -113,7 +113,20 @@ def read_bpe(folder: Path) -> Bpe:
         raise Unsupported(
             f"{path}: expected byte-pair encoding with byte fallback (type BPE, byte_fallback true)"
         )
+    if not all(map(_is_added, _list(raw.get("added_tokens", [])))):
+        raise BadCheckpoint(f"{path}: 'added_tokens' must list objects with an 'id' and a 'content'")
     return Bpe(raw | {"model": model | {"vocab": vocab, "merges": merges}}, vocab)
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else [value]
+
+
+def _is_added(token: object) -> bool:
+    match token:
+        case {"id": int(index), "content": str()}:
+            return 0 <= index < 2**31
+    return False
 
 
 @dataclass(frozen=True)
