@@ -100,8 +100,8 @@ def test_what_a_config_leaves_unsaid_is_what_transformers_takes_it_for() -> None
             for key, value in family.defaults.get(model_type, {}).items():
                 if key == "global_head_dim":
                     assert config.per_layer_config["full_attention"].head_dim == value
-                elif hasattr(config, key):
-                    assert getattr(config, key) == value
+                elif hasattr(sliding := config.per_layer_config["sliding_attention"], key):
+                    assert getattr(sliding, key) == value
                 else:
                     assert (model_type, "per_layer_input" in key) == ("gemma4_unified_text", True)
 
