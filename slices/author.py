@@ -8,12 +8,8 @@ predict than other people's text: bring a corpus where a figure matters.
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any
 
 from slices import atomic
@@ -24,6 +20,7 @@ from slices.errors import BadConfig, MissingExtra
 from slices.gemma4_slice import register
 from slices.headers import parse_json_object
 from slices.home import home
+from slices.llama_pool import on_every_core
 from slices.llama_runtime import LlamaRuntime
 from slices.runtime import Sampling
 
@@ -54,7 +51,7 @@ def self_written(
     """
     if not domain.topics:
         raise BadConfig(f"domain {domain.name!r} has neither topics nor a corpus: give --corpus PATH")
-    gguf = _gguf(checkpoint.folder)
+    gguf = gguf_of(checkpoint.folder)
     cache = home() / "texts" / f"{domain.name}-{_identity(checkpoint, domain, seed, gguf)}.jsonl"
     if not cache.is_file():
         write = _by_torch(checkpoint.folder, domain.topics, seed)
@@ -69,8 +66,8 @@ def self_written(
     return Corpus("parent", tuple(read_documents(cache)))
 
 
-def _gguf(folder: Path) -> Path | None:
-    """A GGUF of the parent beside it; not for tuned models, whose turns need their tokenizer's template."""
+def gguf_of(folder: Path) -> Path | None:
+    """A GGUF in the folder; not of a tuned model, whose turns need the template of its tokenizer."""
     found = sorted(folder.glob("*.gguf"))
     config = folder / "tokenizer_config.json"
     stated = parse_json_object(config.read_bytes(), config) if config.is_file() else {}
@@ -90,24 +87,12 @@ def _opening(topic: str, index: int) -> str:
 
 
 def _by_llama(gguf: Path, topics: Sequence[str], seed: int) -> Iterator[str]:
-    """One runtime a core, of one thread each: faster than one of many, and no spinning on a busy machine."""
-    workers = min(os.cpu_count() or 1, 8)
-    with ExitStack() as stack:
-        idle: SimpleQueue[LlamaRuntime] = SimpleQueue()
-        for _ in range(workers):
-            idle.put(stack.enter_context(closing(LlamaRuntime(gguf, threads=1, context=512))))
+    def write(runtime: LlamaRuntime, index: int) -> str:
+        opening = _opening(topics[index], index)
+        sampling = Sampling(TOKENS, _TEMPERATURE, top_p=1.0, top_k=_TOP_K, seed=seed * 100_003 + index)
+        return opening + "".join(piece.text for piece in runtime.generate(opening, sampling))
 
-        def write(index: int) -> str:
-            opening = _opening(topics[index], index)
-            sampling = Sampling(TOKENS, _TEMPERATURE, top_p=1.0, top_k=_TOP_K, seed=seed * 100_003 + index)
-            runtime = idle.get()
-            try:
-                return opening + "".join(piece.text for piece in runtime.generate(opening, sampling))
-            finally:
-                idle.put(runtime)
-
-        with ThreadPoolExecutor(workers) as pool:
-            yield from pool.map(write, range(len(topics)))
+    return on_every_core(gguf, write, range(len(topics)))
 
 
 def _by_torch(folder: Path, topics: Sequence[str], seed: int) -> Iterator[str]:

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 
 from slices import atomic, domains, manifest
 from slices.anatomy import Anatomy, read_anatomy
-from slices.author import self_written
+from slices.author import gguf_of, self_written
 from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.corpus import Corpus, read_corpus
 from slices.counting import count_tokens
 from slices.errors import NotFound, SliceError
 from slices.extract import extract
+from slices.foresight import expected_counts
 from slices.headers import parse_json_object
 from slices.home import check_name, slices_home
 from slices.legal import Repair, ffn_width, nearest, special_ids
@@ -92,7 +93,9 @@ def plan_cut(
     text = None
     if request.vocab != "all" or ranked:
         text = domain_text(checkpoint, domain, request, progress).calibration()
-    rows = None if request.vocab == "all" else _rows(request, checkpoint, anatomy, text)
+    rows = None
+    if request.vocab != "all" and text is not None:
+        rows = _rows(request.vocab, checkpoint, anatomy, text, progress)
     scores = None
     if ranked and text is not None:
         scores = neuron_scores(checkpoint, anatomy, text, lambda n, of: progress("score neurons", n, of))
@@ -146,13 +149,17 @@ def domain_text(
 
 
 def _rows(
-    request: Request, checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus | None
+    spec: str, checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus, progress: Progress
 ) -> NDArray[np.int64] | None:
-    if text is None:
-        return None
+    """The rows to keep; where the text is the parent's own, and so short, the parent ranks the rest."""
     bpe = read_bpe(checkpoint.folder)
     counts = count_tokens(bpe, text)
-    return choose_rows(request.vocab, bpe, counts, anatomy.shape.vocab, _config_ids(checkpoint, anatomy, bpe))
+    rank = None
+    if text.source == "parent" and spec != "domain":
+        gguf = gguf_of(checkpoint.folder)
+        rank = expected_counts(checkpoint, gguf, text, lambda n, of: progress("rank rows", n, of))
+    config_ids = _config_ids(checkpoint, anatomy, bpe)
+    return choose_rows(spec, bpe, counts, anatomy.shape.vocab, config_ids, rank)
 
 
 def _config_ids(checkpoint: Checkpoint, anatomy: Anatomy, bpe: Bpe) -> set[int]:

@@ -62,6 +62,16 @@ class LlamaRuntime:
             found[start:stop] = log_softmax_at(logits, targets[start:stop])
         return found
 
+    def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
+        """Sum of the next token's distribution over all positions of `tokens`. Shape (vocabulary,)."""
+        total = np.zeros(self._rows, dtype=np.float64)
+        self._forget()
+        for start in range(0, len(tokens), self._chunk):
+            for logits in self._decode(tokens[start : start + self._chunk], start, every=True):
+                weights = np.exp(logits - logits.max())
+                total += weights / weights.sum(dtype=np.float64)
+        return total
+
     def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
         """Continue `prompt`, whose control tokens count as such. Closing the iterator stops the run."""
         return pieces(self._sample(self._tokenize(prompt, control=True), sampling), sampling)

@@ -45,6 +45,10 @@ class Runtime(Protocol):
         """Natural-log probability of tokens[1:], each given all before it. Shape (len(tokens) - 1,)."""
         ...
 
+    def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
+        """Sum of the next token's distribution over all positions of `tokens`. Shape (vocabulary,)."""
+        ...
+
     def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
         """Continue `prompt` (bos is added; control tokens in it count as such). Closing it stops the run."""
         ...
@@ -69,6 +73,10 @@ class ScriptedRuntime:
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         """Uniform over 256 bytes: exactly 8 bits a byte."""
         return np.full(len(tokens) - 1, -np.log(256.0))
+
+    def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
+        """Every byte equally often; never a bos."""
+        return np.append(np.full(256, len(tokens) / 256), 0.0)
 
     def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
         """The reply whose key occurs in `prompt`, one piece a word."""

@@ -80,6 +80,19 @@ class TorchRuntime:
                 found[start : start + rows] = (picked - logits.logsumexp(dim=1)).double().numpy()
         return found
 
+    def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
+        """Sum of the next token's distribution over all positions of `tokens`. Shape (vocabulary,)."""
+        torch = self._torch
+        head = self._model.get_output_embeddings()
+        total = torch.zeros(head.weight.shape[0], dtype=torch.float64)
+        with torch.inference_mode():
+            ids = torch.tensor([list(tokens)])
+            hidden = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
+            for part in hidden.split(max(1, _CHUNK_LOGITS // len(total))):
+                total += self._cap(head(part).float()).softmax(dim=1).sum(dim=0)
+        counts: NDArray[np.float64] = total.numpy()
+        return counts
+
     def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
         """Continue `prompt`, whose control tokens count as such. Closing the iterator stops the run."""
         return pieces(self._sample(self._tokenize(prompt, control=True), sampling), sampling)

@@ -2,9 +2,9 @@
 
 Always kept: added tokens, byte tokens, every id that a config refers to, printable ASCII characters.
 Then tokens by their frequency in the text, each with its ingredients, while there is room. Rows that the
-text does not fill go to the most general tokens: first those spelled only with characters that the text
-uses, and among them the lowest id, since BPE numbers its tokens in the order of their frequency in the
-tokenizer's own training text.
+text does not fill go by a rank, where one was measured (`slices.foresight`), else to the most general
+tokens: first those spelled only with characters that the text uses, and among them the lowest id, since
+BPE numbers its tokens in the order of their frequency in the tokenizer's own training text.
 """
 
 from collections import Counter
@@ -20,7 +20,12 @@ _ASCII = [chr(code) for code in range(33, 127)]
 
 
 def choose_rows(
-    spec: str, bpe: Bpe, counts: Counter[int], rows: int, config_ids: Iterable[int]
+    spec: str,
+    bpe: Bpe,
+    counts: Counter[int],
+    rows: int,
+    config_ids: Iterable[int],
+    rank: NDArray[np.floating] | None = None,
 ) -> NDArray[np.int64] | None:
     """Ascending parent ids of the rows to keep, shape (kept,); None keeps them all.
 
@@ -29,6 +34,7 @@ def choose_rows(
         counts: how often each id occurs in the domain's text.
         rows: rows of the parent's embedding.
         config_ids: ids that some config refers to.
+        rank: worth of each id to the domain, shape (ids,), for rows that the text does not fill.
 
     Raises:
         IllegalCut: N is no number, above `rows`, or below what must always stay.
@@ -43,7 +49,10 @@ def choose_rows(
         )
     _grow(kept, (i for i, _ in counts.most_common()), bpe, rows, size)
     if size is not None:
-        _grow(kept, by_generality(bpe, counts), bpe, rows, size)
+        order = (
+            by_generality(bpe, counts) if rank is None else iter(np.argsort(-rank, kind="stable").tolist())
+        )
+        _grow(kept, order, bpe, rows, size)
         _top_up(kept, rows, size)
     return np.array(sorted(kept), dtype=np.int64)
 
