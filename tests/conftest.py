@@ -1,5 +1,6 @@
 """Fixtures that every test may use: a home of its own, and pico models of the real classes."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,14 @@ import pytest
 from tests.picos import write_gemma3, write_gemma4
 
 E4B_TYPES = (["sliding_attention"] * 5 + ["full_attention"]) * 7
+
+
+def pytest_unconfigure() -> None:
+    """llama_cpp opens /dev/null on import and never closes it; let pytest's own line be the last one."""
+    utils = sys.modules.get("llama_cpp._utils")
+    for name in ("outnull_file", "errnull_file"):
+        if utils is not None and hasattr(utils, name):
+            getattr(utils, name).close()
 
 
 @pytest.fixture(autouse=True)

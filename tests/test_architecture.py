@@ -72,3 +72,20 @@ def test_front_door_is_light() -> None:
 @pytest.mark.parametrize("path", SOURCES, ids=module_of)
 def test_every_file_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
+
+
+def test_the_readme_names_every_file() -> None:
+    """Its tree has a line for each module, under its package, and none for what is gone."""
+    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1].split("```")[1]
+    listed: set[str] = set()
+    package, folder = "", ""
+    for line in tree.strip().splitlines():
+        indent, name = len(line) - len(line.lstrip()), line.split()[0]
+        if indent == 0:
+            package = name.rstrip("/")
+        elif name.endswith("/"):
+            folder = name.rstrip("/")
+        elif name.endswith(".py"):
+            listed.add(".".join([package, *([folder] if indent > 2 else []), name.removesuffix(".py")]))
+    real = {module_of(path) for path in SOURCES if path.name not in ("__init__.py", "__main__.py")}
+    assert listed == real
