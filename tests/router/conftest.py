@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 from fastapi.testclient import TestClient
-from router_world import PAIRS, TEMPLATE, write_slice
 
 from router import catalogue
 from router.app import Service, build_app
@@ -16,6 +15,7 @@ from router.engine import LocalEngine
 from router.fit import fit
 from router.settings import Limits
 from slices.runtime import Runtime, ScriptedRuntime
+from tests.router.router_world import PAIRS, TEMPLATE, write_slice
 
 
 @pytest.fixture(scope="session")

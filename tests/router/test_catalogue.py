@@ -3,12 +3,12 @@
 from pathlib import Path
 
 import pytest
-from router_world import write_slice
 
 from router import catalogue, settings
 from router.errors import BadExperts, BadSettings
 from slices.errors import NotFound
 from slices.home import shipped_configs
+from tests.router.router_world import write_slice
 
 
 def quantized(*types: str) -> list[dict[str, object]]:

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
-from router_world import TEMPLATE
 
 from router.chat import ChatFormat, Prompt, read_format, render
 from router.errors import BadExperts, BadRequest
+from tests.router.router_world import TEMPLATE
 
 TALK = [
     {"role": "system", "content": "Be brief."},

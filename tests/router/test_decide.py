@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from router_world import PAIRS
 
 from router.decide import Decision, Router, Thresholds, nearest, probabilities, softmax
 from router.embed import HashEmbedder, SentenceEmbedder, open_embedder, routed_text
@@ -16,6 +15,7 @@ from router.evaluate import auroc, calibration_error, evaluate, read_queries
 from router.fit import digest, fit, temperature
 from router.route import route
 from slices.errors import MissingExtra
+from tests.router.router_world import PAIRS
 
 EXPERTS = {"biochem": "bio", "law": "lex", "computing": "code"}
 

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 from openai import APIError, NotFoundError, OpenAI
-from router_world import DOMAINS
 
 from router import serve
 from router.errors import BadSettings, ExpertFailed
 from router.scripted import REPLIES
 from router.settings import Settings
+from tests.router.router_world import DOMAINS
 
 # Ray 2.60 under pydantic 2.14.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from router_world import DOMAINS, PAIRS
 
 from router import build, store
 from router.decide import Router
@@ -14,6 +13,7 @@ from router.embed import HashEmbedder
 from router.errors import BadRouter, BadTraining
 from router.fit import fit
 from router.settings import Cutoffs, Settings
+from tests.router.router_world import DOMAINS, PAIRS
 
 
 def test_round_trip(fitted: Router, embedder: HashEmbedder, tmp_path: Path) -> None:

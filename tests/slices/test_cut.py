@@ -77,7 +77,7 @@ def test_vocabulary_cut_keeps_tokens_and_logits(pico_gemma3: Path, tmp_path: Pat
     request = Request(
         "law", "all", str(pico_gemma3), vocab="domain", corpus=(_text(tmp_path),), output=tmp_path / "out"
     )
-    made = cut(request)
+    made = cut_exactly(request)
     before = Tokenizer.from_file(str(pico_gemma3 / "tokenizer.json"))
     after = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     assert 300 < made.vocabulary == after.get_vocab_size() < before.get_vocab_size()
@@ -141,7 +141,7 @@ def test_outer_token_ids_win(tmp_path: Path) -> None:
 
 
 def test_manifest_is_complete(pico_gemma3: Path, mom_home: Path, tmp_path: Path) -> None:
-    made = cut(Request("law", "0-3", str(pico_gemma3), vocab="440", corpus=(_text(tmp_path),)))
+    made = cut_exactly(Request("law", "0-3", str(pico_gemma3), vocab="440", corpus=(_text(tmp_path),)))
     folder = mom_home / "slices" / "law"
     assert manifest.read(folder) == made
     assert manifest.find("law") == folder
@@ -152,12 +152,12 @@ def test_manifest_is_complete(pico_gemma3: Path, mom_home: Path, tmp_path: Path)
 
 def test_existing_output_is_refused_unless_forced(pico_gemma3: Path, tmp_path: Path) -> None:
     request = Request("law", "0-3", str(pico_gemma3), output=tmp_path / "out")
-    cut(request)
+    cut_exactly(request)
     before = (tmp_path / "out" / "slice.json").read_bytes()
     with pytest.raises(Exists, match="already exists"):
         cut(request)
     assert (tmp_path / "out" / "slice.json").read_bytes() == before
-    cut(Request("law", "0-2", str(pico_gemma3), output=tmp_path / "out", force=True))
+    cut_exactly(Request("law", "0-2", str(pico_gemma3), output=tmp_path / "out", force=True))
     assert manifest.read(tmp_path / "out").layers == [0, 1, 2]
 
 

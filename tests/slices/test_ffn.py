@@ -140,7 +140,7 @@ def test_score_is_mean_activation_times_column_norm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", ["e2b", "12b"])
 def test_a_multimodal_parent_scores_as_its_text_side(shape: str, tmp_path: Path) -> None:
     whole = write_multimodal(tmp_path / "whole", shape)
-    cut(Request("biochem", "all", str(whole), output=tmp_path / "text"))
+    cut_exactly(Request("biochem", "all", str(whole), output=tmp_path / "text"))
     first, second = (neuron_scores(*opened(folder), TEXT) for folder in (whole, tmp_path / "text"))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[i], second[i]) for i in first)
@@ -203,5 +203,5 @@ def test_random_ranks_are_refused_unless_asked_for(tmp_path: Path) -> None:
     with pytest.raises(IllegalCut, match="--ffn-rank guess: expected scores or random"):
         cut(Request("biochem", "all", str(parent), **asked, ffn_rank="guess"))
     assert not (tmp_path / "out").exists()
-    made = cut(Request("biochem", "all", str(parent), **asked, ffn_rank="random"))
+    made = cut_exactly(Request("biochem", "all", str(parent), **asked, ffn_rank="random"))
     assert made.recipe["ffn_rank"] == "random"

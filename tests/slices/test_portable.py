@@ -193,6 +193,9 @@ def test_a_slice_can_be_sliced_again(tmp_path: Path) -> None:
 def test_notes_say_how_to_load(tmp_path: Path) -> None:
     parent = write_shape(tmp_path / "parent", "e4b")
     assert "slices.gemma4_slice.register()" in swa(parent, tmp_path / "a").notes[-1]
-    assert "layers 10, 16 of the slice are spacers" in swa(parent, tmp_path / "b", portable=True).notes[-1]
+    assert (
+        "let stock transformers load the slice: layer 10 and 16"
+        in swa(parent, tmp_path / "b", portable=True).notes[-1]
+    )
     full = swa(parent, tmp_path / "c", "full").notes[-1]
     assert "stock llama.cpp does not without a sliding spacer" in full
