@@ -6,6 +6,7 @@ from mom import console
 from slices.anatomy import Anatomy, match, read_anatomy, weigh
 from slices.checkpoint import open_checkpoint
 from slices.manifest import Parameters
+from slices.selectors import spell
 
 
 def inspect(model: str) -> dict[str, Any]:
@@ -87,11 +88,4 @@ def _head(anatomy: Anatomy, kind: str) -> int | None:
 
 def _list(indices: list[int]) -> list[str]:
     """How many, and which as ranges: 0-4, 6-10."""
-    ranges: list[list[int]] = []
-    for index in indices:
-        if ranges and ranges[-1][1] == index - 1:
-            ranges[-1][1] = index
-        else:
-            ranges.append([index, index])
-    text = ", ".join(str(a) if a == b else f"{a}-{b}" for a, b in ranges)
-    return [str(len(indices)), text or "none"]
+    return [str(len(indices)), spell(indices).replace(",", ", ") or "none"]
