@@ -215,10 +215,8 @@ def _loading_notes(anatomy: Anatomy, places: Sequence[Place], config: Mapping[st
     spacers = [index for index, place in enumerate(places) if place.parent is None]
     layers = [place.parent for place in places if place.parent is not None]
     if spacers:
-        return [
-            f"layers {', '.join(map(str, spacers))} of the slice are spacers that hand their input on: "
-            "with them stock transformers loads it"
-        ]
+        which = " and ".join(map(str, spacers))
+        return [f"spacers, which hand their input on, let stock transformers load the slice: layer {which}"]
     if ends_sliding(anatomy, layers):
         return [
             f"the last layer ({layers[-1]}) is sliding, which stock transformers cannot express: the slice "
