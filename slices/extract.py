@@ -17,12 +17,13 @@ from queue import SimpleQueue
 import numpy as np
 
 from slices.errors import BadCheckpoint, SliceError
-from slices.gather import Buffers, Matrix, blocks, gather, read_into, short
+from slices.gather import Buffers, Matrix, blocks, gather, read_into, short, span_of
 from slices.headers import ITEM_BYTES, Entry, read_header
 from slices.plan import Plan, Step
 from slices.writer import Shard, write_at, write_index
 
-CHUNK = 32 * 2**20  # bytes of one copy inside the kernel
+CHUNK = 8 * 2**20  # bytes of one copy inside the kernel; as much as it reads ahead when asked
+_BEHIND = 64 * 2**20  # bytes written between two looks at what has reached the disk
 _THREADS = 2  # one reads while the other writes
 _NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -60,11 +61,12 @@ class Pick:
 
 
 class _Lane:
-    """What one thread needs: its own file positions, so that the kernel reads ahead for each, and buffers."""
+    """What one thread needs: its own open files, so that the kernel reads ahead for each, and buffers."""
 
     def __init__(self, files: Iterable[Path], stack: ExitStack) -> None:
         self.sources = {file: stack.enter_context(file.open("rb", buffering=0)).fileno() for file in files}
         self.buffers = Buffers()
+        self.step = 0
 
 
 def extract(plan: Plan, folder: Path, progress: Progress = lambda done: None) -> None:
@@ -131,6 +133,7 @@ def _partial(step: Step, target: int) -> Iterator[Pick | Fill]:
 
 def _write(plan: Plan, folder: Path, files: Sequence[Path], progress: Progress) -> None:
     steps = {step.slot.name: step for step in plan.steps}
+    big = plan.nbytes > _memory() / 4
     with ExitStack() as stack:
         lanes: SimpleQueue[_Lane] = SimpleQueue()
         for _ in range(_THREADS):
@@ -141,7 +144,7 @@ def _write(plan: Plan, folder: Path, files: Sequence[Path], progress: Progress) 
                 out = file.fileno()
                 progress(write_at(out, shard.header, 0))
                 parts = _parts(shard, [steps[slot.name] for slot in shard.slots])
-                _in_parallel(pool, (_job(part, lanes, out) for part in parts), progress)
+                _in_parallel(pool, (_job(part, lanes, out, big) for part in parts), progress)
                 if os.fstat(out).st_size != shard.nbytes:
                     raise RuntimeError(f"{shard.file}: planned {shard.nbytes} bytes, wrote otherwise")
     progress(write_index(folder, plan.layout))
@@ -161,12 +164,13 @@ def _parts(shard: Shard, steps: Sequence[Step]) -> Iterator[Span | Pick | Fill]:
                 yield Fill(item.pattern, item.target + at, count)
 
 
-def _job(part: Span | Pick | Fill, lanes: "SimpleQueue[_Lane]", out: int) -> Callable[[], int]:
+def _job(part: Span | Pick | Fill, lanes: "SimpleQueue[_Lane]", out: int, big: bool) -> Callable[[], int]:
     def run() -> int:
         lane = lanes.get()
         try:
             count = _do(part, lane, out)
-            _start_writing_back(out, part.target, count)
+            if big:
+                _forget(part, lane, out)
             return count
         finally:
             lanes.put(lane)
@@ -174,9 +178,33 @@ def _job(part: Span | Pick | Fill, lanes: "SimpleQueue[_Lane]", out: int) -> Cal
     return run
 
 
+def _forget(part: Span | Pick | Fill, lane: _Lane, out: int) -> None:
+    """Let go of what was read and, once it is on disk, of what was written.
+
+    A slice that fills the memory with cached pages makes the kernel search for free ones at every step.
+    """
+    if not hasattr(os, "posix_fadvise"):
+        return
+    match part:
+        case Span():
+            _drop(lane.sources[part.entry.file], part.start, part.nbytes)
+        case Pick():
+            start, count = span_of(part.matrix, part.first, part.last)
+            _drop(lane.sources[part.matrix.entry.file], start, count)
+    step = part.target // _BEHIND
+    if step != lane.step:
+        lane.step = step
+        _drop(out, max(0, part.target - 4 * _BEHIND), 4 * _BEHIND)
+
+
+def _drop(descriptor: int, start: int, count: int) -> None:
+    os.posix_fadvise(descriptor, start, count, os.POSIX_FADV_DONTNEED)
+
+
 def _do(part: Span | Pick | Fill, lane: _Lane, out: int) -> int:
     match part:
         case Span():
+            _read_ahead(lane.sources[part.entry.file], part.start, part.nbytes)
             return _copy(part, lane, out)
         case Fill():
             return write_at(out, part.pattern * (part.nbytes // len(part.pattern)), part.target)
@@ -225,10 +253,15 @@ def _copy_through(span: Span, done: int, lane: _Lane, out: int) -> int:
     return write_at(out, block.data, span.target + done)
 
 
-def _start_writing_back(out: int, start: int, count: int) -> None:
-    """Let the disk begin now: the fsync before the rename then has little left to wait for."""
+def _memory() -> int:
+    """Bytes of the machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _read_ahead(source: int, start: int, count: int) -> None:
+    """Let the disk read what the next copy needs while the last one is being written."""
     if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(out, start, count, os.POSIX_FADV_DONTNEED)
+        os.posix_fadvise(source, start, count, os.POSIX_FADV_WILLNEED)
 
 
 def _check_unchanged(steps: Sequence[Step], files: Sequence[Path]) -> None:

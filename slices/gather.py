@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from slices.errors import BadCheckpoint
 from slices.headers import ITEM_BYTES, Entry
 
-BLOCK = 8 * 2**20  # bytes, of what is read and of what is kept
+BLOCK = 2 * 2**20  # bytes, of what is read and of what is kept: what stays in the processor's cache
 _GAP = 64 * 2**10  # bytes between kept rows that are cheaper to read than to skip
 _MANY_RUNS = 512  # of columns: from here on, one indexed take beats a copy for each run
 _NOT_FINITE = {
@@ -103,6 +103,13 @@ def blocks(matrix: Matrix) -> Iterator[tuple[int, int]]:
     span = max(1, BLOCK // matrix.row_bytes)
     for first in range(0, len(matrix.rows), span):
         yield first, min(first + span, len(matrix.rows))
+
+
+def span_of(matrix: Matrix, first: int, last: int) -> tuple[int, int]:
+    """Where the file holds rows `matrix.rows[first:last]` and what is between: first byte and how many."""
+    rows = matrix.rows[first:last]
+    low, high = max(0, int(rows.min())), int(rows.max()) + 1
+    return matrix.entry.start + low * matrix.row_bytes, (high - low) * matrix.row_bytes
 
 
 def gather(matrix: Matrix, first: int, last: int, source: int, buffers: Buffers) -> Array:

@@ -25,6 +25,7 @@ from slices.headers import parse_json_object
 
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _ID_KEY = re.compile(r".*(_token_id|_token_ids|_token_index)|(begin_)?suppress_tokens|bad_words_ids")
+_NO_MERGE = 2**31
 CARRIED = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json")
 
 
@@ -63,13 +64,13 @@ class Bpe:
         return pairs[order].data, order.data
 
     def rank(self, left: str, right: str) -> int:
-        """The order of a merge, -1 if there is none."""
+        """The order of a merge, `_NO_MERGE` if there is none."""
         a, b = self.vocab.get(left), self.vocab.get(right)
         if a is None or b is None:
-            return -1
+            return _NO_MERGE
         pairs, ranks = self._by_pair
         at = bisect_right(pairs, a * 2**32 + b) - 1
-        return int(ranks[at]) if at >= 0 and pairs[at] == a * 2**32 + b else -1
+        return int(ranks[at]) if at >= 0 and pairs[at] == a * 2**32 + b else _NO_MERGE
 
     @cached_property
     def added(self) -> dict[int, str]:
@@ -85,14 +86,16 @@ class Bpe:
         """All tokens on the way from single characters to `token`, itself included."""
         symbols = list(token)
         found = {token, *symbols}
-        while len(symbols) > 1:
-            pairs = [self.rank(left, right) for left, right in pairwise(symbols)]
-            known = [rank for rank in pairs if rank >= 0]
-            if not known:
-                break
-            at = pairs.index(min(known))
+        ranks = [self.rank(left, right) for left, right in pairwise(symbols)]
+        while (first := min(ranks, default=_NO_MERGE)) < _NO_MERGE:
+            at = ranks.index(first)
             symbols[at : at + 2] = [symbols[at] + symbols[at + 1]]
             found.add(symbols[at])
+            del ranks[at]
+            if at > 0:
+                ranks[at - 1] = self.rank(symbols[at - 1], symbols[at])
+            if at < len(ranks):
+                ranks[at] = self.rank(symbols[at], symbols[at + 1])
         return {symbol for symbol in found if symbol in self.vocab}
 
 

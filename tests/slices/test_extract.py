@@ -16,11 +16,12 @@ from slices import extract as extract_module
 from slices import gather as gather_module
 from slices.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.cut import Request, cut, plan_cut
+from slices.cut import cut, plan_cut
 from slices.errors import BadCheckpoint
 from slices.extract import Fill, Span, extract, schedule
 from slices.headers import Entry, read_header
 from slices.plan import Plan, Step, make_plan
+from slices.request import Request
 from slices.writer import Slot, lay_out, write, write_all
 from tests.slices.reference import assert_right
 
@@ -107,6 +108,8 @@ def test_rows_and_columns(
     """Any rows and columns in blocks of any size, next to copies, in several shards."""
     monkeypatch.setattr(gather_module, "BLOCK", block)
     monkeypatch.setattr(gather_module, "_GAP", block)
+    monkeypatch.setattr(extract_module, "_BEHIND", block)
+    monkeypatch.setattr(extract_module, "_memory", lambda: 0 if block < 1000 else 2**40)
     steps = [whole(numbers["a"]), picked(numbers["b"], rows, columns), whole(numbers["e"])]
     steps += [Step(Slot("zeros", "F32", (3, 5)), None), Step(Slot("ones", "BF16", (9,)), None, ones=True)]
     for number, shard_bytes in enumerate((10**9, 1000, 1)):

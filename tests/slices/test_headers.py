@@ -42,6 +42,19 @@ def test_good_file(tmp_path: Path) -> None:
         ({"a": GOOD["a"] | {"shape": [-2]}}, bytes(8), "no valid dtype"),
         ({"a": GOOD["a"] | {"shape": [3]}}, bytes(8), "takes 12 bytes"),
         ({"a": GOOD["a"] | {"shape": [2**40, 2**40]}}, bytes(8), "takes"),
+        ({"a": GOOD["a"] | {"shape": [2**47] * 100_000}}, bytes(8), "no valid dtype"),
+        ({"a": GOOD["a"] | {"shape": [2.0]}}, bytes(8), "no valid dtype"),
+        ({"a": GOOD["a"] | {"shape": [True, 2]}}, bytes(8), "no valid dtype"),
+        ({"a": GOOD["a"] | {"data_offsets": [0, 10**400]}}, bytes(8), "no valid dtype"),
+        ({"a": GOOD["a"] | {"data_offsets": [8, 0]}}, bytes(8), "but its offsets span"),
+        ({"x" * 10**6: GOOD["a"]}, bytes(8), "'x{40}...', has 1,000,000 characters"),
+        (b'{"\\ud800":1}', bytes(8), "not valid JSON.*surrogates"),
+        (b'{"a":' + b"9" * 5000 + b"}", bytes(8), "not valid JSON"),
+        (
+            json.dumps({str(i): 1 for i in range(50_000)}).encode()[:-1] + b',"7":1}',
+            bytes(8),
+            "'7' occurs twice",
+        ),
         ({"a": GOOD["a"] | {"data_offsets": [8, 16]}}, bytes(16), "leaves a gap"),
         ({"a": GOOD["a"], "b": GOOD["a"]}, bytes(8), "overlaps"),
     ],
@@ -63,7 +76,10 @@ def test_short_file(tmp_path: Path) -> None:
         read_header(tmp_path / "x.safetensors")
 
 
-@pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/passwd", "model.bin"])
+@pytest.mark.parametrize(
+    "shard",
+    ["../model.safetensors", "/etc/passwd", "model.bin", "a\0.safetensors", "x" * 5000 + ".safetensors"],
+)
 def test_index_may_not_leave_its_folder(tmp_path: Path, shard: str) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gemma3_text"}')
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": shard}}))
