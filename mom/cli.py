@@ -76,7 +76,7 @@ def slice_(
 ) -> None:
     """Cut a domain expert out of a checkpoint."""
     from mom import slicing
-    from slices.cut import Request
+    from slices.request import Request
 
     request = Request(
         domain, layers, model, vocab, tuple(corpus or ()), output, name, seed, force, ffn, ffn_rank, repair,

@@ -20,10 +20,11 @@ from urllib.request import Request as HttpRequest
 
 from mom import console
 from slices import embedded, manifest
-from slices.cut import Request, cut
+from slices.cut import cut
 from slices.errors import RunFailed
 from slices.home import home, slices_home
 from slices.quantize import quantize
+from slices.request import Request
 
 TYPE = "Q4_K_M"
 REQUESTS = (

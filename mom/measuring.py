@@ -10,11 +10,12 @@ from mom import console
 from slices import domains, manifest
 from slices.atomic import write_text
 from slices.checkpoint import locate, open_checkpoint
-from slices.cut import Request, domain_text
+from slices.cut import domain_text
 from slices.errors import NotFound
 from slices.evaluate import Report, Subject, evaluate, record, subjects
 from slices.heldout import read_heldout
 from slices.quantize import quantize
+from slices.request import Request
 
 
 def quantize_slice(

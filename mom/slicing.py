@@ -4,9 +4,11 @@ from typing import Any
 
 from mom import console
 from slices import manifest
-from slices.cut import Request, cut, plan_cut, summary
+from slices.cut import cut, plan_cut
 from slices.manifest import Manifest
 from slices.plan import Plan
+from slices.record import summary
+from slices.request import Request
 
 
 def slice_model(request: Request) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slices import atomic
-from slices.checkpoint import Checkpoint
+from slices.checkpoint import Checkpoint, fingerprint
 from slices.corpus import Corpus, read_documents
 from slices.domains import Domain
 from slices.errors import BadConfig, MissingExtra
@@ -77,7 +77,7 @@ def gguf_of(folder: Path) -> Path | None:
 
 def _identity(checkpoint: Checkpoint, domain: Domain, seed: int, gguf: Path | None) -> str:
     recipe = [TOKENS, BATCH, _FORMS, _REQUEST, _TEMPERATURE, _TOP_K, gguf.name if gguf else None]
-    parts = [checkpoint.headers_sha256, domain.topics, seed, recipe]
+    parts = [fingerprint(checkpoint), domain.topics, seed, recipe]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 

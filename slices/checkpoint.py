@@ -15,6 +15,7 @@ from slices.home import models_home, slices_home
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"\w[\w.-]{0,199}\.safetensors", re.ASCII)
 _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
+_SAMPLE = 64  # bytes of each tensor that tell a parent from another of its shape
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,16 @@ def open_checkpoint(reference: str) -> Checkpoint:
         digest.update(header_digest.encode())
     _check_unique(entries)
     return Checkpoint(reference, folder, config, tuple(entries), digest.hexdigest())
+
+
+def fingerprint(checkpoint: Checkpoint) -> str:
+    """Digest of the headers and of a sample of every tensor, since a tuned model has its base's headers."""
+    digest = hashlib.sha256(checkpoint.headers_sha256.encode())
+    for entry in checkpoint.entries:
+        with entry.file.open("rb") as file:
+            file.seek(entry.start + entry.nbytes // 2)
+            digest.update(file.read(min(_SAMPLE, entry.nbytes - entry.nbytes // 2)))
+    return digest.hexdigest()
 
 
 def weight_files(folder: Path) -> list[Path]:

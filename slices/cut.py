@@ -1,12 +1,8 @@
 """The story of a slice: checkpoint, anatomy, layers, text, rows, plan, extract, manifest."""
 
-import importlib.metadata
-import json
-import platform
 import shutil
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +19,11 @@ from slices.errors import NotFound, SliceError
 from slices.extract import extract
 from slices.foresight import expected_counts
 from slices.headers import parse_json_object
-from slices.home import check_name, slices_home
 from slices.legal import Repair, ffn_width, nearest, special_ids
 from slices.neurons import choose_neurons
 from slices.plan import Plan, make_plan
+from slices.record import recorded
+from slices.request import Request
 from slices.scores import neuron_scores
 from slices.selectors import select
 from slices.slice_config import config_json
@@ -34,35 +31,6 @@ from slices.tokenizer import Bpe, Renumbering, read_bpe, renumber_config, token_
 from slices.vocabulary import choose_rows
 
 Progress = Callable[[str, int, int], None]  # stage, done, total
-
-
-@dataclass(frozen=True)
-class Request:
-    """What was asked for. `output` None means `$MOM_HOME/slices/<name>`; `name` None, the domain's."""
-
-    domain: str
-    layers: str
-    model: str
-    vocab: str = "all"
-    corpus: tuple[Path, ...] = ()
-    output: Path | None = None
-    name: str | None = None
-    seed: int = 0
-    force: bool = False
-    ffn: str = "all"
-    ffn_rank: str = "scores"
-    repair: bool = False
-    portable: bool = False
-
-    @property
-    def slice_name(self) -> str:
-        """The name the slice goes by."""
-        return check_name(self.name or (self.output.name if self.output else self.domain))
-
-    @property
-    def target(self) -> Path:
-        """The folder the slice goes to."""
-        return self.output or slices_home() / self.slice_name
 
 
 def _quiet(stage: str, done: int, total: int) -> None:
@@ -131,7 +99,7 @@ def cut(request: Request, progress: Progress = _quiet) -> manifest.Manifest:
         folder.mkdir()
         extract(plan, folder, advance)
         notes = _write_small_files(checkpoint.folder, folder, plan)
-        made = _manifest(request, checkpoint, plan, text, notes, time.monotonic() - started)
+        made = recorded(request, checkpoint, plan, text, notes, time.monotonic() - started)
         manifest.write(folder, made)
     return made
 
@@ -194,77 +162,3 @@ def _check_room(target: Path, plan: Plan) -> None:
     free = shutil.disk_usage(existing).free
     if free < plan.nbytes:
         raise SliceError(f"{target} needs {plan.nbytes:,} bytes, but only {free:,} are free there")
-
-
-def _manifest(
-    request: Request,
-    checkpoint: Checkpoint,
-    plan: Plan,
-    text: Corpus | None,
-    notes: list[str],
-    seconds: float,
-) -> manifest.Manifest:
-    calibration = manifest.Calibration(source="none")
-    if text is not None:
-        calibration = manifest.Calibration(
-            source=text.source, sha256=text.sha256, documents=len(text.documents), bytes=text.nbytes
-        )
-    return manifest.Manifest(
-        schema=1,
-        name=request.slice_name,
-        domain=request.domain,
-        created=manifest.now(),
-        parent=manifest.Parent(
-            model=request.model,
-            model_type=plan.anatomy.model_type,
-            headers_sha256=checkpoint.headers_sha256,
-            bytes=checkpoint.nbytes,
-        ),
-        recipe={
-            "layers": request.layers,
-            "vocab": request.vocab,
-            "ffn": request.ffn,
-            "ffn_rank": request.ffn_rank if request.ffn != "all" else None,
-            "portable": request.portable,
-            "spacers": plan.spacers,
-            "repair": None if plan.repair is None else plan.repair.figures(),
-            "corpus": [str(path.absolute()) for path in request.corpus],
-            "seconds": round(seconds, 2),
-        },
-        layers=list(plan.layers),
-        vocabulary=plan.vocabulary,
-        parameters=plan.parameters,
-        bytes=plan.nbytes,
-        calibration=calibration,
-        seed=request.seed,
-        versions=versions(),
-        notes=notes,
-    )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made the slice."""
-    found = {"python": platform.python_version()}
-    for package in ("mom-slicer", "numpy", "tokenizers"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
-
-
-def summary(request: Request, made: manifest.Manifest) -> dict[str, Any]:
-    """What `mom slice --json` prints."""
-    return {
-        "path": str(request.target),
-        "name": made.name,
-        "layers": made.layers,
-        "spacers": made.recipe["spacers"],
-        "repair": made.recipe["repair"],
-        "vocabulary": made.vocabulary,
-        "parameters": json.loads(made.parameters.model_dump_json()),
-        "bytes": made.bytes,
-        "seconds": made.recipe["seconds"],
-        "calibration": json.loads(made.calibration.model_dump_json()),
-        "notes": made.notes,
-    }

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices import atomic
-from slices.checkpoint import Checkpoint
+from slices.checkpoint import Checkpoint, fingerprint
 from slices.corpus import Corpus
 from slices.home import home
 from slices.llama_pool import CONTEXT, on_every_core
@@ -37,7 +37,7 @@ def expected_counts(
         MissingExtra: the runtime is not installed.
     """
     reader = gguf.name if gguf else "torch"
-    key = hashlib.sha256(f"{checkpoint.headers_sha256} {text.sha256} {reader}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{fingerprint(checkpoint)} {text.sha256} {reader}".encode()).hexdigest()[:16]
     cache = home() / "scores" / f"expected-{key}.npy"
     if not cache.is_file():
         total = np.zeros(0)

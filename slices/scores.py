@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from slices import atomic
 from slices.anatomy import Anatomy
-from slices.checkpoint import Checkpoint
+from slices.checkpoint import Checkpoint, fingerprint
 from slices.corpus import Corpus
 from slices.errors import BadCheckpoint, NotFound
 from slices.gemma4_slice import register
@@ -31,7 +31,6 @@ from slices.torch_runtime import load_libraries
 TOKENS = 32_768  # of the text, at most
 CONTEXT = 512
 _DOWN = re.compile(r"(?:^|\.)(?:language_model|model)\.layers\.(\d+)\.mlp\.down_proj$")
-_SAMPLE = 64  # bytes of each tensor that tell a parent from another of its shape
 _WIDEN_BELOW = 4_000_000_000  # bytes of weights up to which float32 is used on a processor
 Progress = Callable[[int, int], None]
 
@@ -59,13 +58,8 @@ def neuron_scores(
 
 
 def _identity(checkpoint: Checkpoint, text: Corpus) -> str:
-    """Digest of headers, text and a sample of every tensor, since a tuned model has its base's headers."""
-    digest = hashlib.sha256(json.dumps([checkpoint.headers_sha256, text.sha256, TOKENS, CONTEXT]).encode())
-    for entry in checkpoint.entries:
-        with entry.file.open("rb") as file:
-            file.seek(entry.start + entry.nbytes // 2)
-            digest.update(file.read(min(_SAMPLE, entry.nbytes - entry.nbytes // 2)))
-    return digest.hexdigest()[:24]
+    parts = [fingerprint(checkpoint), text.sha256, TOKENS, CONTEXT]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
 def _batches(folder: Path, text: Corpus) -> list[list[int]]:

@@ -12,9 +12,10 @@ from typing import Any
 
 from slices.anatomy import read_anatomy
 from slices.anatomy import tensors as expected_tensors
-from slices.cut import Request, cut, plan_cut
+from slices.cut import cut, plan_cut
 from slices.gemma4_slice import register
 from slices.manifest import Manifest
+from slices.request import Request
 from tests.slices.gguf_fixtures import tokenizer_json, write_gemma3
 
 __all__ = [

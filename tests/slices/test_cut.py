@@ -8,8 +8,9 @@ import torch
 from tokenizers import Tokenizer
 
 from slices import manifest
-from slices.cut import Request, cut, plan_cut
+from slices.cut import cut, plan_cut
 from slices.errors import BadCheckpoint, Exists, IllegalCut, NotFound, SliceError, Unsupported
+from slices.request import Request
 from tests.picos import bypassed, cut_exactly, difference, load, logits, write_shape
 
 SWA = [i for i in range(42) if i % 6 != 5]

@@ -8,9 +8,10 @@ import pytest
 from slices import author, domains
 from slices.checkpoint import open_checkpoint
 from slices.corpus import is_heldout, read_corpus
-from slices.cut import Request, cut
+from slices.cut import cut
 from slices.domains import Domain
 from slices.errors import BadConfig, NotFound, SliceError
+from slices.request import Request
 
 WANTED = {"biochem", "medicine", "law", "computing", "math", "history", "general"}
 

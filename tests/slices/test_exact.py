@@ -10,8 +10,8 @@ import pytest
 
 from slices.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.cut import Request
 from slices.legal import nearest
+from slices.request import Request
 from slices.selectors import spell
 from tests.picos import (
     SHAPES,

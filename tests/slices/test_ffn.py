@@ -14,9 +14,10 @@ from slices import scores
 from slices.anatomy import Anatomy, read_anatomy
 from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.corpus import Corpus
-from slices.cut import Request, cut
+from slices.cut import cut
 from slices.errors import BadCheckpoint, IllegalCut, NotFound
 from slices.neurons import best_neurons, random_neurons
+from slices.request import Request
 from slices.scores import neuron_scores
 from tests.picos import IDS, add_dead_kv, cut_exactly, load, write_multimodal, write_shape
 

@@ -9,10 +9,11 @@ import pytest
 from slices import author
 from slices.checkpoint import open_checkpoint
 from slices.corpus import Corpus
-from slices.cut import Request, cut
+from slices.cut import cut
 from slices.export import export
 from slices.foresight import expected_counts
 from slices.llama_runtime import LlamaRuntime
+from slices.request import Request
 from slices.runtime import ScriptedRuntime
 from slices.tokenizer import Bpe, read_bpe
 from slices.torch_runtime import TorchRuntime

@@ -14,8 +14,9 @@ import pytest
 from mom.inspecting import inspect
 from slices import manifest
 from slices.checkpoint import open_checkpoint
-from slices.cut import Request, cut, plan_cut
+from slices.cut import cut, plan_cut
 from slices.errors import NotFound, SliceError
+from slices.request import Request
 from tests.picos import write_gemma4
 from tests.slices.mutations import mutated
 from tests.slices.reference import assert_right

@@ -15,9 +15,10 @@ from mom import slicing
 from slices import legal, plan
 from slices.anatomy import Anatomy, read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.cut import Request, cut
+from slices.cut import cut
 from slices.errors import IllegalCut, SliceError, Unsupported
 from slices.families.table import FULL, SLIDING
+from slices.request import Request
 from slices.selectors import select, spell
 from tests.picos import bypassed, cut_exactly, difference, load, logits, write_shape
 

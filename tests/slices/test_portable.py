@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, Gemma4TextConfig
 import slices.gemma4_slice
 from slices.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.cut import Request
 from slices.families.table import FULL, SLIDING
+from slices.request import Request
 from slices.spacer import Place, arrange
 from tests.picos import IDS, bypassed, cut_exactly, difference, load, logits, write_shape
 
