@@ -11,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slices.cut import cut
 from slices.errors import BadCheckpoint, Exists, SliceError, Unsupported
 from slices.export import export
 from slices.gguf_header import read_gguf_header
 from slices.gguf_tokenizer import sentencepiece_scores
 from slices.llama_runtime import LlamaRuntime
+from slices.quantize import quantize
+from slices.request import Request
 from slices.tokenizer import read_bpe
 from slices.torch_runtime import TorchRuntime
 from tests.slices.gguf_fixtures import (
@@ -227,3 +230,25 @@ def test_import_is_light() -> None:
     modules = "slices.export, slices.quantize, slices.evaluate, slices.open"
     code = f"import sys, {modules}; assert not {heavy} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize(
+    ("layers", "hazard"),
+    [
+        ("swa", "with sharing, llama.cpp reads another layer's K/V without a word"),
+        ("drop:24-41", "right, but only without rope_freqs where no full layer is left"),
+        ("0-4,6-10", "all sliding without sharing"),
+        ("full", "all full: llama.cpp ends its process"),
+        ("22,24", "fewer than two layers with K/V of their own: llama.cpp ends its process"),
+        ("all", "the one layout that stock llama.cpp reads as it should"),
+    ],
+)
+def test_no_gemma4_file_that_llama_cpp_would_misread(
+    pico_e4b: Path, tmp_path: Path, layers: str, hazard: str
+) -> None:
+    """Until the export knows what stock llama.cpp does with each layout, none leaves the house."""
+    cut(Request("biochem", layers, str(pico_e4b), output=tmp_path / "out"))
+    with pytest.raises(Unsupported, match="to GGUF is not built yet"):
+        quantize(tmp_path / "out", "BF16")
+    assert not list((tmp_path / "out").glob("*.gguf*")), hazard
+    assert not list((tmp_path / "out").glob(".*")), hazard
