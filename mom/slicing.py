@@ -48,6 +48,9 @@ def show(figures: dict[str, Any]) -> None:
         ["weights", f"{figures['bytes']:,} bytes ({console.size(figures['bytes'])})"],
     ]
     console.print_table(f"{figures['name']} -> {figures['path']}", ["", "kept"], rows)
+    if "parts" in figures:
+        tensors = [[part["tensor"], f"{part['bytes']:,}"] for part in figures["parts"]]
+        console.print_table("planned, nothing written", ["tensors", "bytes"], tensors)
     for note in figures["notes"]:
         console.warn(f"note: {note}")
 

@@ -2,6 +2,7 @@
 
 import shutil
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,7 @@ def plan_cut(
     """Everything up to the plan: nothing is written but the caches of the parent's own text and scores.
 
     Args:
-        measure: false plans some neurons rather than the best, which needs no run of the parent.
+        measure: false plans some neurons and rows rather than the best: as many bytes, no run of the parent.
 
     Raises:
         SliceError: the model, domain or corpus is missing or damaged, or the cut is illegal.
@@ -59,17 +60,22 @@ def plan_cut(
     make_plan(checkpoint, anatomy, layers, portable=portable)  # refuse before any text is written
     ranked = measure and width is not None and request.ffn_rank == "scores"
     text = None
-    if request.vocab != "all" or ranked:
+    if ranked or _needs_text(request, domain, measure):
         text = domain_text(checkpoint, domain, request, progress).calibration()
-    rows = None
-    if request.vocab != "all" and text is not None:
-        rows = _rows(request.vocab, checkpoint, anatomy, text, progress)
+    rows = None if request.vocab == "all" else _rows(request.vocab, checkpoint, anatomy, text, progress)
     scores = None
     if ranked and text is not None:
         scores = neuron_scores(checkpoint, anatomy, text, lambda n, of: progress("score neurons", n, of))
     neurons = choose_neurons(anatomy, layers, width, request.ffn_rank, request.seed, scores)
     plan = make_plan(checkpoint, anatomy, layers, rows, neurons, portable, repair)
     return checkpoint, plan, text
+
+
+def _needs_text(request: Request, domain: domains.Domain, measure: bool) -> bool:
+    """Whether the rows depend on text; their number alone does only where the text decides it."""
+    if request.vocab == "all":
+        return False
+    return measure or request.vocab == "domain" or bool(request.corpus or domain.corpus)
 
 
 def _layers(request: Request, anatomy: Anatomy) -> tuple[tuple[int, ...], Repair | None]:
@@ -117,13 +123,13 @@ def domain_text(
 
 
 def _rows(
-    spec: str, checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus, progress: Progress
+    spec: str, checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus | None, progress: Progress
 ) -> NDArray[np.int64] | None:
     """The rows to keep; where the text is the parent's own, and so short, the parent ranks the rest."""
     bpe = read_bpe(checkpoint.folder)
-    counts = count_tokens(bpe, text)
+    counts = count_tokens(bpe, text) if text else Counter[int]()
     rank = None
-    if text.source == "parent" and spec != "domain":
+    if text is not None and text.source == "parent" and spec != "domain":
         gguf = gguf_of(checkpoint.folder)
         rank = expected_counts(checkpoint, gguf, text, lambda n, of: progress("rank rows", n, of))
     config_ids = _config_ids(checkpoint, anatomy, bpe)

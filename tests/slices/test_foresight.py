@@ -9,7 +9,7 @@ import pytest
 from slices import author
 from slices.checkpoint import open_checkpoint
 from slices.corpus import Corpus
-from slices.cut import cut
+from slices.cut import cut, plan_cut
 from slices.export import export
 from slices.foresight import expected_counts
 from slices.llama_runtime import LlamaRuntime
@@ -78,8 +78,22 @@ def test_rank_fills_the_rows_that_the_text_leaves_open(pico_gemma3: Path) -> Non
 def test_a_slice_without_data_is_ranked_by_its_parent(
     pico_gemma3: Path, mom_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(author, "TOKENS", 8)
+    monkeypatch.setattr(author, "TOKENS", 4)
     stages: set[str] = set()
     cut(Request("law", "all", str(pico_gemma3), vocab="450"), lambda stage, done, total: stages.add(stage))
     assert stages == {"write law", "rank rows", "extract"}
     assert len(list((mom_home / "scores").glob("expected-*.npy"))) == 1
+
+
+def test_a_dry_run_of_so_many_rows_runs_no_parent(
+    pico_gemma3: Path, mom_home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(author, "TOKENS", 4)
+    request = Request("law", "all", str(pico_gemma3), vocab="450")
+    _, plan, text = plan_cut(request, measure=False)
+    assert text is None
+    assert plan.vocabulary == 450
+    assert not mom_home.exists()
+    _, real, text = plan_cut(request)
+    assert text is not None
+    assert real.nbytes == plan.nbytes
