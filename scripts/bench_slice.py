@@ -181,7 +181,7 @@ def methods(case: Case, args: argparse.Namespace, work: Path) -> dict[str, Calla
     }
     if args.mergekit and case.ranges:
         config = work / "mergekit.yaml"
-        config.write_text(mergekit_config(case, args.parent))
+        config.write_text(mergekit_config(case, args.text_parent or args.parent))
         found["mergekit"] = lambda: report([args.mergekit, "-c", MERGEKIT, config, out, "--lazy-unpickle"])
     return found
 
@@ -258,6 +258,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--corpus", type=Path, default=CORPUS, help="text for the vocabulary cut")
     parser.add_argument("--mergekit", type=Path, help="the python of a virtual environment with mergekit")
+    parser.add_argument(
+        "--text-parent", type=Path, help="for mergekit, which slices no model of several modules by layers"
+    )
     parser.add_argument("--no-check", action="store_true", help="do not compare the tensors")
     parser.add_argument("-o", "--output", type=Path, default=Path("benchmarks/slice.json"))
     args = parser.parse_args()

@@ -29,6 +29,14 @@ def spread(value: Mapping[str, float] | None, unit: str = "", digits: int = 2) -
     return f"{middle}{unit}" if low == high else f"{middle}{unit} ({low}-{high})"
 
 
+def mergekit(case: Mapping[str, Any]) -> str:
+    """Its seconds and memory, and what our reader says of its result."""
+    if "mergekit" not in case["seconds"]:
+        return case.get("mergekit_result", "-")
+    used = f"{spread(case['seconds']['mergekit'], ' s', 1)}, {case['peak_bytes']['mergekit'] / 1e6:,.0f} MB"
+    return f"{used}; {case['mergekit_result']}"
+
+
 def slice_table(figures: Mapping[str, Any]) -> str:
     """`mom slice` beside `cp` and mergekit."""
     rows = []
@@ -44,9 +52,7 @@ def slice_table(figures: Mapping[str, Any]) -> str:
                 spread(speed.get("neither durable"), "x"),
                 f"{peak['mom'] / 1e6:.0f} MB",
                 case["mom_result"],
-                f"{spread(seconds['mergekit'], ' s', 1)}, {peak['mergekit'] / 1e6:,.0f} MB"
-                if "mergekit" in seconds
-                else "-",
+                mergekit(case),
             ]
         )
     columns = [
