@@ -34,7 +34,8 @@ def mergekit(case: Mapping[str, Any]) -> str:
     if "mergekit" not in case["seconds"]:
         return case.get("mergekit_result", "-")
     used = f"{spread(case['seconds']['mergekit'], ' s', 1)}, {case['peak_bytes']['mergekit'] / 1e6:,.0f} MB"
-    return f"{used}; {case['mergekit_result']}"
+    right = case["mergekit_result"] == "complete"
+    return used if right else f"{used}; tensors do not fit its config.json"
 
 
 def slice_table(figures: Mapping[str, Any]) -> str:
