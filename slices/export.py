@@ -57,6 +57,19 @@ def write_gguf(folder: Path, path: Path, name: str | None = None) -> None:
         writer.close()
 
 
+def gguf_names(anatomy: Anatomy) -> dict[str, str]:
+    """What every tensor that the model may have is called in its GGUF, by its name without prefix.
+
+    Raises:
+        Unsupported: llama.cpp cannot express the model.
+    """
+    names: dict[str, str] = {}
+    for here, there in _dialect(anatomy).names.items():
+        for index in range(len(anatomy.layers) if "{}" in here else 1):
+            names[here.format(index)] = there.format(index)
+    return names
+
+
 def _dialect(anatomy: Anatomy) -> Dialect:
     dialect = DIALECTS.get(anatomy.family.name)
     if dialect is None:
@@ -91,19 +104,13 @@ def _planned(
     entries: Mapping[str, Entry], anatomy: Anatomy, dialect: Dialect
 ) -> Iterator[tuple[str, str, Entry]]:
     """Every tensor to write, as its name there, its name here, and where it lies."""
-    names = dict(_names(dialect, len(anatomy.layers)))
+    names = gguf_names(anatomy)
     unnamed = entries.keys() - names.keys()
     if unnamed:
         raise BadCheckpoint(f"tensor {min(unnamed)!r} has no name in a {dialect.arch} GGUF")
     for here, there in names.items():
         if here in entries:
             yield there, here, entries[here]
-
-
-def _names(dialect: Dialect, layers: int) -> Iterator[tuple[str, str]]:
-    for here, there in dialect.names.items():
-        for index in range(layers if "{}" in here else 1):
-            yield here.format(index), there.format(index)
 
 
 def _write_tensors(
