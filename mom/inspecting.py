@@ -1,4 +1,4 @@
-"""`mom inspect`: what a checkpoint is made of, from its config and headers."""
+"""`mom inspect`: what a checkpoint is made of, from its config and headers, and what is claimed of it."""
 
 from typing import Any
 
@@ -6,7 +6,9 @@ from mom import console
 from slices.anatomy import Anatomy, match, read_anatomy, weigh
 from slices.checkpoint import open_checkpoint
 from slices.manifest import Parameters
+from slices.predictor import HIGH, LOW, PASSES, Advice, advise, sentence
 from slices.selectors import spell
+from slices.track_record import Outcome, summary, track_record
 
 
 def inspect(model: str) -> dict[str, Any]:
@@ -31,6 +33,23 @@ def inspect(model: str) -> dict[str, Any]:
         "hidden_size": anatomy.shape.hidden,
         "vocabulary": anatomy.shape.vocab,
         "weights_read": present is not None,
+        "advice": advice_figures(advise(anatomy), track_record()),
+    }
+
+
+def advice_figures(advice: Advice, record: tuple[Outcome, ...]) -> dict[str, Any]:
+    """The FFN-ratio predictor's advice as JSON, with its thresholds and its track record."""
+    return {
+        "sentence": sentence(advice),
+        "verdict": advice.verdict,
+        "confidence": advice.confidence,
+        "type": advice.type,
+        "fallback": advice.fallback,
+        "groups": [vars(group) | {"share": round(group.share, 4)} for group in advice.groups],
+        "terms": {"depth": advice.depth, "swa_share": round(advice.swa_share, 4)},  # no thresholds known
+        "thresholds": {"danger_from": LOW, "danger_to": HIGH, "passes": PASSES},
+        "record": summary(record),
+        "track_record": [_outcome(each) for each in record],
     }
 
 
@@ -49,6 +68,39 @@ def show(model: str, figures: dict[str, Any]) -> None:
     title = f"{model}: {made_of} ({source})"
     console.print_table(title, ["part", "parameters", "share"], rows)
     console.print_table("layers", ["group", "count", "which"], _groups(figures))
+    show_advice(figures["advice"])
+
+
+def show_advice(figures: dict[str, Any]) -> None:
+    """The FFN-ratio predictor's advice as a table."""
+    bounds, terms = figures["thresholds"], figures["terms"]
+    rows = [
+        [
+            f"FFN ratio {group['ratio']:.3g} on {group['layers']} layers",
+            f"{group['verdict']} ({group['confidence']:.2f})",
+        ]
+        for group in figures["groups"]
+    ]
+    rows += [
+        [f"depth {terms['depth']}, {100 * terms['swa_share']:.0f} % sliding", "no threshold known"],
+        ["advice", f"{figures['verdict']}: {figures['type']}, else {figures['fallback']}"],
+        ["so far", figures["record"]],
+    ]
+    zone = f"danger from {bounds['danger_from']:g} to {bounds['danger_to']:g}"
+    console.print_table(f"the published FFN-ratio predictor ({zone}): measure it", ["term", "verdict"], rows)
+
+
+def _outcome(outcome: Outcome) -> dict[str, Any]:
+    case = outcome.case
+    ratios = {kind: each.model_dump() for kind, each in case.perplexity_ratio.items()}
+    return {
+        "model": case.model,
+        "verdict": outcome.advice.verdict,
+        "right": outcome.right,
+        "type_passed": outcome.type_passed,
+        "perplexity_ratio": ratios,
+        "source": case.source,
+    }
 
 
 def _groups(figures: dict[str, Any]) -> list[list[str]]:
