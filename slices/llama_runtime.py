@@ -18,10 +18,10 @@ from slices.errors import PromptTooLong, RunFailed
 from slices.llama_library import last_complaint, load_library
 from slices.runtime import Piece, Sampling
 from slices.sampling import choose
+from slices.softmax import log_softmax, log_softmax_at
 from slices.streaming import pieces
 
 _CHUNK_LOGITS = 2**24  # float32 logits in memory at once: 64 MB
-_ROWS = 8  # positions normalised at once: stays in the processor's cache
 
 
 class LlamaRuntime:
@@ -61,6 +61,13 @@ class LlamaRuntime:
             logits = self._decode(tokens[start:stop], start, every=True)
             found[start:stop] = log_softmax_at(logits, targets[start:stop])
         return found
+
+    def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """Log probabilities of every next token, in chunks of shape (positions, vocabulary)."""
+        scored = list(tokens[:-1])
+        self._forget()
+        for start in range(0, len(scored), self._chunk):
+            yield log_softmax(self._decode(scored[start : start + self._chunk], start, every=True))
 
     def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         """Sum of the next token's distribution over all positions of `tokens`. Shape (vocabulary,)."""
@@ -181,15 +188,3 @@ class LlamaRuntime:
             buffer = ctypes.create_string_buffer(-count)
             count = self._cpp.llama_token_to_piece(self._vocab, token, buffer, -count, 0, False)
         return buffer.raw[:count]
-
-
-def log_softmax_at(logits: NDArray[np.float32], targets: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Log probability of `targets` (positions,) under `logits` (positions, vocabulary)."""
-    found = np.empty(len(targets), dtype=np.float64)
-    for start in range(0, len(targets), _ROWS):
-        rows, wanted = logits[start : start + _ROWS], targets[start : start + _ROWS]
-        highest = rows.max(axis=1)
-        totals = np.exp(rows - highest[:, None]).sum(axis=1, dtype=np.float64)
-        picked = np.take_along_axis(rows, wanted[:, None], axis=1)[:, 0]
-        found[start : start + _ROWS] = picked.astype(np.float64) - highest - np.log(totals)
-    return found

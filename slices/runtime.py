@@ -45,6 +45,14 @@ class Runtime(Protocol):
         """Natural-log probability of tokens[1:], each given all before it. Shape (len(tokens) - 1,)."""
         ...
 
+    def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """Natural-log probabilities of every token in place of tokens[1:], a few positions at a time.
+
+        The chunks, each of shape (some positions, vocabulary), hold len(tokens) - 1 positions together,
+        in order; a chunk is at most 64 MB and the caller's to keep. Read them all before the next call.
+        """
+        ...
+
     def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         """Sum of the next token's distribution over all positions of `tokens`. Shape (vocabulary,)."""
         ...
@@ -73,6 +81,12 @@ class ScriptedRuntime:
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         """Uniform over 256 bytes: exactly 8 bits a byte."""
         return np.full(len(tokens) - 1, -np.log(256.0))
+
+    def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """Uniform over 256 bytes, no chance for a bos; one position a chunk."""
+        row = np.append(np.full((1, 256), -np.log(256.0)), [[-np.inf]], axis=1).astype(np.float32)
+        for _ in tokens[1:]:
+            yield row.copy()
 
     def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         """Every byte equally often; never a bos."""

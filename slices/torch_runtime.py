@@ -20,6 +20,7 @@ from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong
 from slices.headers import parse_json_object
 from slices.runtime import Piece, Sampling
 from slices.sampling import choose
+from slices.softmax import log_softmax
 from slices.streaming import pieces
 
 Precision = Literal["auto", "bfloat16", "float32"]
@@ -65,31 +66,25 @@ class TorchRuntime:
 
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         """Natural-log probability of tokens[1:], each given all before it. Shape (len(tokens) - 1,)."""
-        torch = self._torch
         found = np.empty(max(0, len(tokens) - 1), dtype=np.float64)
-        if not len(found):
-            return found
-        with torch.inference_mode():
-            ids = torch.tensor([list(tokens)])
-            hidden = self._model.base_model(input_ids=ids[:, :-1], use_cache=False).last_hidden_state[0]
-            head = self._model.get_output_embeddings()
-            rows = max(1, _CHUNK_LOGITS // head.weight.shape[0])
-            for start in range(0, len(found), rows):
-                logits = self._cap(head(hidden[start : start + rows]).float())
-                picked = logits.gather(1, ids[0, start + 1 : start + 1 + len(logits), None])[:, 0]
-                found[start : start + rows] = (picked - logits.logsumexp(dim=1)).double().numpy()
+        targets, start = self._torch.tensor(list(tokens[1:]), dtype=self._torch.int64), 0
+        for logits in self._logits(tokens[:-1]):
+            picked = logits.gather(1, targets[start : start + len(logits), None])[:, 0]
+            found[start : start + len(logits)] = (picked - logits.logsumexp(dim=1)).double().numpy()
+            start += len(logits)
         return found
+
+    def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        """Log probabilities of every next token, in chunks of shape (positions, vocabulary)."""
+        for logits in self._logits(tokens[:-1]):
+            yield log_softmax(logits.numpy())
 
     def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         """Sum of the next token's distribution over all positions of `tokens`. Shape (vocabulary,)."""
-        torch = self._torch
-        head = self._model.get_output_embeddings()
-        total = torch.zeros(head.weight.shape[0], dtype=torch.float64)
-        with torch.inference_mode():
-            ids = torch.tensor([list(tokens)])
-            hidden = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
-            for part in hidden.split(max(1, _CHUNK_LOGITS // len(total))):
-                total += self._cap(head(part).float()).softmax(dim=1).sum(dim=0)
+        rows = self._model.get_output_embeddings().weight.shape[0]
+        total = self._torch.zeros(rows, dtype=self._torch.float64)
+        for logits in self._logits(tokens):
+            total += logits.softmax(dim=1).sum(dim=0)
         counts: NDArray[np.float64] = total.numpy()
         return counts
 
@@ -125,6 +120,23 @@ class TorchRuntime:
             if len(prompt) + len(drawn) >= self._length:
                 return
             logits, memory = self._step([token], memory)
+
+    def _logits(self, tokens: Sequence[int]) -> Iterator[Any]:
+        """Logits after each of `tokens`, float32, in chunks of shape (positions, vocabulary)."""
+        torch = self._torch
+        head = self._model.get_output_embeddings()
+        hidden = self._hidden(tokens) if tokens else ()
+        rows = max(1, _CHUNK_LOGITS // head.weight.shape[0])
+        for start in range(0, len(tokens), rows):
+            with torch.inference_mode():  # not around the yield: it would hold for the caller too
+                logits = self._cap(head(hidden[start : start + rows]).float())
+            yield logits
+
+    def _hidden(self, tokens: Sequence[int]) -> Any:
+        """The last hidden states, shape (positions, hidden)."""
+        with self._torch.inference_mode():
+            ids = self._torch.tensor([list(tokens)])
+            return self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
 
     def _step(self, tokens: Sequence[int], memory: object) -> tuple[NDArray[np.float32], object]:
         """Logits after the last of `tokens`, shape (vocabulary,), and the keys and values so far."""
