@@ -1,36 +1,51 @@
 """A slice's safetensors as a BF16 GGUF that llama.cpp runs: tensors renamed, config translated.
 
-Streams one tensor at a time and needs no torch. What a family's parts are called there is in
-`slices.dialects`. A slice that llama.cpp cannot express is refused, since it would load and answer
-something else. Quantizing is in `slices.quantize`.
+Streams a chunk at a time and needs no torch. What a family's parts are called there, and where stock
+llama.cpp needs spacers, is in `slices.dialects`; what each tensor holds is in `slices.gguf_tensors`. A
+slice that llama.cpp cannot express is refused, since it would load and answer something else.
+Quantizing is in `slices.quantize`.
 """
 
-from collections.abc import Iterator, Mapping
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
+from slices import manifest
 from slices.anatomy import Anatomy, match, read_anatomy
 from slices.atomic import staged
 from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.dialects.gemma3 import GEMMA3
-from slices.dialects.table import Dialect, Floats
-from slices.errors import BadCheckpoint, MissingExtra, Unsupported
+from slices.dialects.gemma4 import GEMMA4
+from slices.dialects.table import Blocks, Dialect
+from slices.errors import MissingExtra, NotFound, Unsupported
+from slices.gguf_tensors import GGUFSource, Precision, list_sources, name_tensors
 from slices.gguf_tokenizer import read_tokenizer, write_tokenizer
-from slices.headers import Entry
 
 if TYPE_CHECKING:
     import gguf
 
-_BF16_FILE = 32  # llama.cpp's LLAMA_FTYPE_MOSTLY_BF16
-_NUMPY = {"BF16": "<u2", "F16": "<f2", "F32": "<f4"}
-DIALECTS: Mapping[str, Dialect] = {"gemma3": GEMMA3}
+_FILE_TYPE: Mapping[Precision, int] = {"BF16": 32, "F32": 0}  # llama.cpp's numbers of such files
+_ALIGNMENT = 32  # bytes: GGUF's default
+DIALECTS: Mapping[str, Dialect] = {"gemma3": GEMMA3, "gemma4": GEMMA4}
 
 
-def export(folder: Path, out: Path, force: bool = False, name: str | None = None) -> Path:
-    """Write the checkpoint in `folder` to the BF16 GGUF `out`; matrices as they are, norms as F32.
+@dataclass(frozen=True)
+class _Model:
+    checkpoint: Checkpoint
+    anatomy: Anatomy
+    dialect: Dialect
+    blocks: Blocks
+
+
+def export(
+    folder: Path, out: Path, force: bool = False, name: str | None = None, precision: Precision = "BF16"
+) -> Path:
+    """Write the checkpoint in `folder` to the GGUF `out`: matrices in `precision`, vectors as float32.
 
     Raises:
         NotFound, BadCheckpoint: the checkpoint is missing or damaged.
@@ -39,22 +54,25 @@ def export(folder: Path, out: Path, force: bool = False, name: str | None = None
         MissingExtra: gguf is not installed.
     """
     with staged(out, force) as partial:
-        write_gguf(folder, partial, name)
+        write_gguf(folder, partial, name, precision)
     return out
 
 
-def write_gguf(folder: Path, path: Path, name: str | None = None) -> None:
-    """`export` straight to `path`, left half-written if it fails: for files that are temporary anyway."""
-    checkpoint = open_checkpoint(str(folder))
-    anatomy = read_anatomy(checkpoint.config)
-    dialect = _dialect(anatomy)
-    entries, _ = match(checkpoint, anatomy)
-    writer = _open_writer(path, dialect.arch)
-    try:
-        _describe(writer, checkpoint, anatomy, dialect, name or folder.resolve().name)
-        _write_tensors(writer, list(_planned(entries, anatomy, dialect)), anatomy, dialect)
-    finally:
-        writer.close()
+def write_gguf(
+    folder: Path, path: Path, name: str | None = None, precision: Precision = "BF16", data: bool = True
+) -> None:
+    """`export` straight to `path`, left half-written if it fails: for files that are temporary anyway.
+
+    Args:
+        data: False leaves a hole where the weights go, so that only the headers take space on the disk.
+    """
+    model = _open(folder)
+    if not model.checkpoint.entries:
+        raise NotFound(f"{folder} has no weights to export")
+    entries, _ = match(model.checkpoint, model.anatomy)
+    sources = list_sources(entries, model.anatomy, model.dialect, model.blocks, precision)
+    _write_header(path, model, name or folder.resolve().name, sources, precision, hashed=data)
+    _write_data(path, sources, precision, data)
 
 
 def gguf_names(anatomy: Anatomy) -> dict[str, str]:
@@ -63,95 +81,108 @@ def gguf_names(anatomy: Anatomy) -> dict[str, str]:
     Raises:
         Unsupported: llama.cpp cannot express the model.
     """
-    names: dict[str, str] = {}
-    for here, there in _dialect(anatomy).names.items():
-        for index in range(len(anatomy.layers) if "{}" in here else 1):
-            names[here.format(index)] = there.format(index)
-    return names
+    dialect = _dialect(anatomy)
+    return name_tensors(anatomy, dialect, dialect.arrange(anatomy))
+
+
+def _open(folder: Path) -> _Model:
+    checkpoint = open_checkpoint(str(folder))
+    anatomy = read_anatomy(checkpoint.config)
+    dialect = _dialect(anatomy)
+    return _Model(checkpoint, anatomy, dialect, dialect.arrange(anatomy))
 
 
 def _dialect(anatomy: Anatomy) -> Dialect:
     dialect = DIALECTS.get(anatomy.family.name)
     if dialect is None:
         raise Unsupported(
-            f"exporting {anatomy.model_type} to GGUF is not built yet (only {', '.join(DIALECTS)}); "
+            f"{anatomy.model_type} cannot be exported to GGUF (only {', '.join(DIALECTS)} can); "
             "serve this slice in torch"
         )
     return dialect
 
 
-def _open_writer(path: Path, arch: str) -> "gguf.GGUFWriter":
+def _write_header(
+    path: Path, model: _Model, name: str, sources: Sequence[GGUFSource], precision: Precision, hashed: bool
+) -> None:
     try:
         import gguf
     except ImportError:
         raise MissingExtra("gguf", "quantize") from None
-    return gguf.GGUFWriter(path, arch)
+    writer = gguf.GGUFWriter(path, model.dialect.arch)
+    try:
+        _describe(writer, model, name, precision)
+        _say_origin(writer, model, hashed)
+        for source in sources:
+            kind = gguf.GGMLQuantizationType[precision if source.matrix else "F32"]
+            writer.add_tensor_info(
+                source.name, source.shape, np.dtype(np.float32), source.nbytes(precision), raw_dtype=kind
+            )
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_ti_data_to_file()
+    finally:
+        writer.close()
 
 
-def _describe(
-    writer: "gguf.GGUFWriter", checkpoint: Checkpoint, anatomy: Anatomy, dialect: Dialect, name: str
-) -> None:
+def _describe(writer: "gguf.GGUFWriter", model: _Model, name: str, precision: Precision) -> None:
     writer.add_type("model")
     writer.add_name(name)
-    writer.add_file_type(_BF16_FILE)
+    writer.add_file_type(_FILE_TYPE[precision])
     writer.add_quantization_version(2)
-    dialect.describe(writer, anatomy)
-    config = {**checkpoint.config, **anatomy.config}
-    write_tokenizer(writer, read_tokenizer(checkpoint.folder, config, anatomy.shape.vocab))
+    model.dialect.describe(writer, model.anatomy, model.blocks)
+    config = {**model.checkpoint.config, **model.anatomy.config}
+    tokenizer = read_tokenizer(
+        model.checkpoint.folder, config, model.anatomy.shape.vocab, model.dialect.writes_merges
+    )
+    write_tokenizer(writer, tokenizer)
 
 
-def _planned(
-    entries: Mapping[str, Entry], anatomy: Anatomy, dialect: Dialect
-) -> Iterator[tuple[str, str, Entry]]:
-    """Every tensor to write, as its name there, its name here, and where it lies."""
-    names = gguf_names(anatomy)
-    unnamed = entries.keys() - names.keys()
-    if unnamed:
-        raise BadCheckpoint(f"tensor {min(unnamed)!r} has no name in a {dialect.arch} GGUF")
-    for here, there in names.items():
-        if here in entries:
-            yield there, here, entries[here]
+def _say_origin(writer: "gguf.GGUFWriter", model: _Model, hashed: bool) -> None:
+    """Where the weights are from: their sha256, the recipe of the slice, and which blocks are spacers.
+
+    Without `hashed` the digest is a stand-in of the same length, so that the header's size is the same.
+    """
+    folder = model.checkpoint.folder
+    writer.add_string("mom.weights_sha256", _digest(model.checkpoint) if hashed else "0" * 64)
+    spacers = [index for index, block in enumerate(model.blocks) if block.source is None]
+    if spacers:
+        writer.add_array("mom.spacers", spacers)
+    if (folder / manifest.FILE).is_file():
+        made = manifest.read(folder)
+        writer.add_string("mom.domain", made.domain)
+        writer.add_string("mom.parent_headers_sha256", made.parent.headers_sha256)
+        writer.add_string("mom.recipe", json.dumps(made.recipe, sort_keys=True, ensure_ascii=False))
 
 
-def _write_tensors(
-    writer: "gguf.GGUFWriter", planned: list[tuple[str, str, Entry]], anatomy: Anatomy, dialect: Dialect
-) -> None:
-    import gguf
-
-    for target, _, entry in planned:
-        matrix = len(entry.shape) > 1
-        kind = gguf.GGMLQuantizationType.BF16 if matrix else gguf.GGMLQuantizationType.F32
-        nbytes = entry.parameters * (2 if matrix else 4)
-        writer.add_tensor_info(target, entry.shape, np.dtype(np.float32), nbytes, raw_dtype=kind)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_ti_data_to_file()
-    for _, name, entry in planned:
-        stored = _stored(entry)
-        if len(entry.shape) > 1:
-            writer.write_tensor_data(_to_bf16(stored, entry))
-        else:
-            writer.write_tensor_data(dialect.adjust(name, _to_float(stored, entry), anatomy))
+def _digest(checkpoint: Checkpoint) -> str:
+    """sha256 of every tensor's name, dtype, shape and bytes, in the order of names: shards do not matter."""
+    digest = hashlib.sha256()
+    for entry in sorted(checkpoint.entries, key=lambda each: each.name):
+        digest.update(f"{entry.name} {entry.dtype} {list(entry.shape)}\n".encode())
+        with entry.file.open("rb") as file:
+            file.seek(entry.start)
+            left = entry.nbytes
+            while left and (block := file.read(min(left, 2**24))):
+                digest.update(block)
+                left -= len(block)
+    return digest.hexdigest()
 
 
-def _stored(entry: Entry) -> NDArray[Any]:
-    if entry.dtype not in _NUMPY:
-        raise Unsupported(
-            f"{entry.file.name}: tensor {entry.name!r} is {entry.dtype}; expected BF16, F16 or F32"
-        )
-    return np.memmap(entry.file, _NUMPY[entry.dtype], "r", entry.start, entry.shape)
+def _write_data(path: Path, sources: Sequence[GGUFSource], precision: Precision, data: bool) -> None:
+    with path.open("r+b") as file:
+        position = file.seek(0, 2)
+        for source in sources:
+            position = -(-position // _ALIGNMENT) * _ALIGNMENT
+            if data:
+                file.seek(position)
+                for chunk in source.chunks():
+                    file.write(np.ascontiguousarray(chunk).data)
+                _check_length(source, file.tell() - position, source.nbytes(precision))
+            position += source.nbytes(precision)
+        file.truncate(-(-position // _ALIGNMENT) * _ALIGNMENT)
 
 
-def _to_float(stored: NDArray[Any], entry: Entry) -> Floats:
-    if entry.dtype == "BF16":
-        return (stored.astype(np.uint32) << 16).view(np.float32)
-    return stored.astype(np.float32)
-
-
-def _to_bf16(stored: NDArray[Any], entry: Entry) -> NDArray[Any]:
-    """Raw bf16 values as uint16; float16 and float32 are rounded to the nearest."""
-    if entry.dtype == "BF16":
-        return stored
-    import gguf
-
-    return gguf.quants.quantize(stored.astype(np.float32), gguf.GGMLQuantizationType.BF16)  # type: ignore[no-any-return]
+def _check_length(source: GGUFSource, written: int, expected: int) -> None:
+    if written != expected:
+        raise AssertionError(f"tensor {source.name!r}: {written} bytes were written, {expected} announced")

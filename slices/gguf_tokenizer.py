@@ -36,8 +36,13 @@ class GGUFTokenizer:
     chat_template: str | None
 
 
-def read_tokenizer(folder: Path, config: Mapping[str, Any], rows: int) -> GGUFTokenizer:
+def read_tokenizer(
+    folder: Path, config: Mapping[str, Any], rows: int, writes_merges: bool = False
+) -> GGUFTokenizer:
     """The tokenizer of the checkpoint in `folder`, padded to the `rows` of its embedding.
+
+    Args:
+        writes_merges: whether to write merges even where scores would do.
 
     Raises:
         NotFound: there is no tokenizer.json.
@@ -50,7 +55,7 @@ def read_tokenizer(folder: Path, config: Mapping[str, Any], rows: int) -> GGUFTo
     added = _added(path, bpe.raw, rows)
     tokens = _place(path, {**bpe.vocab, **{token["content"]: token["id"] for token in added}}, rows)
     types = _types(tokens, added, str(bpe.raw["model"].get("unk_token")))
-    scores = sentencepiece_scores(bpe)
+    scores = None if writes_merges else sentencepiece_scores(bpe)
     merges = () if scores is not None else tuple(f"{left} {right}" for left, right in bpe.ranks)
     lowest = -float(len(bpe.ranks) + 1)
     return GGUFTokenizer(

@@ -23,6 +23,7 @@ __all__ = [
     "SHAPES",
     "add_dead_kv",
     "bypassed",
+    "calm",
     "cut_exactly",
     "difference",
     "load",
@@ -165,6 +166,24 @@ def _save(model: Any, folder: Path) -> Path:
     text = json.dumps(tokenizer_json(), ensure_ascii=False)
     (folder / "tokenizer.json").write_text(text, encoding="utf-8")
     (folder / "tokenizer_config.json").write_text('{"add_bos_token": true}')
+    return folder
+
+
+def calm(folder: Path) -> Path:
+    """Let every layer change little: through 42 layers of noise the smallest rounding would grow to chaos.
+
+    What is left still tells each layer, each donor and each row of the per-layer embeddings apart.
+    """
+    from safetensors.torch import load_file, save_file
+
+    tensors = load_file(folder / "model.safetensors")
+    for name, weight in tensors.items():
+        if "layer_scalar" in name:
+            weight.copy_(1 - (1 - weight) / 10)
+        factor = 8.0 if "router.proj" in name else 0.3 if "q_norm" in name else 0.1
+        if "post_" in name or "router.proj" in name or "q_norm" in name:
+            weight.mul_(factor)
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
     return folder
 
 

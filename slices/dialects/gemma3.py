@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slices.anatomy import Anatomy
-from slices.dialects.table import Dialect, Floats
+from slices.dialects.table import Blocks, Dialect, Floats
 from slices.errors import Unsupported
 from slices.families.table import FULL, SLIDING
 
@@ -19,9 +19,18 @@ if TYPE_CHECKING:
     import gguf
 
 
-def _gemma3_describe(writer: "gguf.GGUFWriter", anatomy: Anatomy) -> None:
+_EXPRESSIBLE: Mapping[str, tuple[Any, ...]] = {
+    "attention_bias": (False, None),
+    "attn_logit_softcapping": (None,),
+    "hidden_activation": ("gelu_pytorch_tanh", None),
+    "use_bidirectional_attention": (False, None),
+    "tie_word_embeddings": (True, None),
+}
+
+
+def _gemma3_describe(writer: "gguf.GGUFWriter", anatomy: Anatomy, blocks: Blocks) -> None:
     config, layer = anatomy.config, anatomy.layers[0]
-    _refuse_gemma3(config)
+    refuse_settings(config, _EXPRESSIBLE, "gemma3")
     writer.add_context_length(config.get("max_position_embeddings", 131072))
     writer.add_embedding_length(anatomy.shape.hidden)
     writer.add_block_count(len(anatomy.layers))
@@ -39,18 +48,16 @@ def _gemma3_describe(writer: "gguf.GGUFWriter", anatomy: Anatomy) -> None:
         writer.add_final_logit_softcapping(config["final_logit_softcapping"])
 
 
-def _refuse_gemma3(config: Mapping[str, Any]) -> None:
-    expected: dict[str, tuple[Any, ...]] = {
-        "attention_bias": (False, None),
-        "attn_logit_softcapping": (None,),
-        "hidden_activation": ("gelu_pytorch_tanh", None),
-        "use_bidirectional_attention": (False, None),
-        "tie_word_embeddings": (True, None),
-    }
+def refuse_settings(config: Mapping[str, Any], expected: Mapping[str, tuple[Any, ...]], arch: str) -> None:
+    """Refuse a config that says of a key other than what it is expected to.
+
+    Raises:
+        Unsupported: llama.cpp's `arch` cannot express it.
+    """
     for key, allowed in expected.items():
         if config.get(key) not in allowed:
             raise Unsupported(
-                f"config.json: {key} is {config[key]!r}, which llama.cpp's gemma3 cannot express "
+                f"config.json: {key} is {config[key]!r}, which llama.cpp's {arch} cannot express "
                 f"(expected {allowed[0]!r}); serve this slice in torch"
             )
 
