@@ -3,29 +3,29 @@
 What llama.cpp's `llama-imatrix` measures, without that program and before there is a GGUF: the bf16 slice
 reads the domain's text and a hook on every matrix adds up the squares of what enters each column. Weighing
 a quantizer's rounding errors so is Ivan Kawrakow's (ggml-org/llama.cpp#4861, #4930). Only calibration text is
-read, never what is held out. The file is in `slices.imatrix_file`, what share of the matrices it covers in
-`slices.coverage`.
+read, never what is held out. Which of it is in `slices.calibration`, the file in `slices.imatrix_file`,
+what share of the matrices it covers in `slices.coverage`.
 """
 
-import hashlib
-from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from slices.anatomy import match, read_anatomy
+from slices.anatomy import Anatomy, match, read_anatomy
+from slices.calibration import CONTEXT, TOKENS, token_batches
 from slices.checkpoint import open_checkpoint
 from slices.corpus import Corpus
-from slices.errors import BadConfig, NotFound
-from slices.export import gguf_names
+from slices.errors import NotFound
+from slices.export import DIALECTS, gguf_names
 from slices.gemma4_slice import register
-from slices.imatrix_file import CONTEXT, Imatrix, means
+from slices.gguf_tensors import list_sources
+from slices.headers import Entry
+from slices.imatrix_file import Imatrix, means
 from slices.torch_runtime import load_libraries
 
-TOKENS = 65_536  # read, at least, where the text has as many
 _WIDEN_BELOW = 4_000_000_000  # bytes of weights up to which float32 is used on a processor
 _UP, _DOWN = "gate_up_proj", "down_proj"  # parameters of a module of experts, not modules of their own
 Progress = Callable[[int, int], None]
@@ -77,10 +77,16 @@ def collect(
 
 
 def collect_on(folder: Path, batches: Batches, progress: Progress = _quiet) -> Imatrix:
-    """As `collect`, on given token ids, each batch on its own from position 0."""
+    """As `collect`, on given token ids, each batch on its own from position 0.
+
+    Blocks that only the GGUF has (spacers, all zeros) get entries that weigh every column alike, since types
+    of few bits want an entry for every matrix.
+    """
     checkpoint = open_checkpoint(str(folder))
     anatomy = read_anatomy(checkpoint.config)
-    match(checkpoint, anatomy)  # a missing tensor would be random
+    entries, _ = match(checkpoint, anatomy)  # refuses a missing tensor, which would be random
+    if not entries:
+        raise NotFound(f"{folder} has no weights to measure an importance matrix with")
     there = gguf_names(anatomy)
     model = _load(folder, checkpoint.nbytes)
     names = {}
@@ -88,56 +94,18 @@ def collect_on(folder: Path, batches: Batches, progress: Progress = _quiet) -> I
         prefix = next((p for p in anatomy.family.prefixes if name.startswith(p)), "")
         if name.removeprefix(prefix) in there:
             names[name] = there[name.removeprefix(prefix)]
-    return hook_model(model, names, batches, progress)
+    found = hook_model(model, names, batches, progress)
+    spacers = _spacers(entries, anatomy)
+    ones = {name: np.ones(columns, np.float32) for name, columns in spacers.items()}
+    unread = {name: np.zeros(1, np.int64) for name in spacers}
+    return replace(found, values={**found.values, **ones}, counts={**found.counts, **unread})
 
 
-def token_batches(
-    folder: Path, documents: Sequence[str], tokens: int = TOKENS, context: int = CONTEXT
-) -> list[list[int]]:
-    """Token ids of stretches of the documents, each after a bos, at most `context` long.
-
-    Documents take turns, a stretch each, in the order of their hashes and each from a place that its hash
-    says, so that few tokens sample a big corpus evenly and always alike.
-
-    Raises:
-        NotFound: there is no tokenizer.json, or the text has no token.
-        BadConfig: the context has no room for a token.
-    """
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise NotFound(f"{folder} has no tokenizer.json, which an importance matrix needs")
-    tokenizer = Tokenizer.from_file(str(path))
-    tokenizer.encode_special_tokens = True  # control tokens in a text are text
-    bos = tokenizer.token_to_id("<bos>")
-    first = [] if bos is None else [bos]
-    if context <= len(first):
-        raise BadConfig(f"expected a context of at least {len(first) + 1} tokens, found {context}")
-    ordered = sorted((hashlib.sha256(text.encode()).digest(), text) for text in documents)
-    waiting = deque(_stretches(tokenizer, text, context - len(first), key[0]) for key, text in ordered)
-    found: list[list[int]] = []
-    missing = tokens
-    while waiting and missing > 0:
-        stretch = next(waiting[0], None)
-        if stretch is None:
-            waiting.popleft()
-            continue
-        waiting.rotate(-1)
-        found.append([*first, *stretch])
-        missing -= len(found[-1])
-    if not found:
-        raise NotFound("the text has no token to measure an importance matrix on; give more text")
-    return found
-
-
-def _stretches(tokenizer: Any, text: str, length: int, start: int) -> Iterator[list[int]]:
-    """All stretches of `length` tokens of a text, beginning with one that `start` picks, then round."""
-    ids: list[int] = tokenizer.encode(text, add_special_tokens=False).ids
-    cuts = range(0, len(ids), length)
-    for turn in range(len(cuts)):
-        at = cuts[(start + turn) % len(cuts)]
-        yield ids[at : at + length]
+def _spacers(entries: Mapping[str, Entry], anatomy: Anatomy) -> dict[str, int]:
+    """Columns of the matrices that the GGUF has and the slice does not, by their name there."""
+    dialect, named = DIALECTS[anatomy.family.name], set(gguf_names(anatomy).values())
+    sources = list_sources(entries, anatomy, dialect, dialect.arrange(anatomy), "BF16")
+    return {each.name: each.shape[-1] for each in sources if each.matrix and each.name not in named}
 
 
 def hook_model(

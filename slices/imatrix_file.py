@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.atomic import staged
+from slices.calibration import CONTEXT
 from slices.errors import BadCheckpoint, MissingExtra
 from slices.gguf_header import GGUFHeader, GGUFTensor, read_gguf_header
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 
 Floats = NDArray[np.float32]
 Counts = NDArray[np.int64]
-CONTEXT = 512  # tokens that the model sees at once, as llama-imatrix has it
 _SUMS, _COUNTS = ".in_sum2", ".counts"
 _DATASETS, _CHUNKS, _CHUNK = "imatrix.datasets", "imatrix.chunk_count", "imatrix.chunk_size"
 _SHA256, _TOKENS = "mom.imatrix.text_sha256", "mom.imatrix.tokens"
