@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong, RunFailed
+from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong
 from slices.export import export
 from slices.llama_library import load_library
 from slices.llama_runtime import LlamaRuntime, log_softmax_at
@@ -139,10 +139,10 @@ def test_damaged_files_are_named(pico: Path, tmp_path: Path) -> None:
         open_runtime(tmp_path)
 
 
-def test_header_that_passes_but_does_not_load_is_told(pico: Path, tmp_path: Path) -> None:
+def test_header_that_passes_but_does_not_fit_is_told(pico: Path, tmp_path: Path) -> None:
     raw = (pico / "pico.gguf").read_bytes()
     (tmp_path / "odd.gguf").write_bytes(raw.replace(b"blk.0.attn_norm.weight", b"blk.0.attn_xxxx.weight"))
-    with pytest.raises(RunFailed, match=r"odd\.gguf: .*blk\.0\.attn_norm\.weight"):
+    with pytest.raises(BadCheckpoint, match=r"odd\.gguf: .*blk\.0\.attn_norm\.weight"):
         open_runtime(tmp_path, Path("odd.gguf"))
 
 
