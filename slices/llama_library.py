@@ -29,8 +29,10 @@ def load_library() -> ModuleType:
 
 
 def last_complaint() -> str:
-    """What llama.cpp last logged as a warning or an error, on one line."""
-    return " ".join(_complaints()) or "it gives no reason"
+    """What llama.cpp last logged as errors, else as warnings, on one line."""
+    lines = [line for level, line in _complaints() if level == _ERROR and line]
+    lines = lines or [line for _, line in _complaints() if line]
+    return " ".join(lines[-4:]) or "it gives no reason"
 
 
 def watch(callback: Callable[[str], None]) -> None:
@@ -44,8 +46,8 @@ def _watchers() -> list[Callable[[str], None]]:
 
 
 @cache
-def _complaints() -> deque[str]:
-    return deque(maxlen=4)
+def _complaints() -> deque[tuple[int, str]]:
+    return deque(maxlen=16)
 
 
 @cache
@@ -55,7 +57,7 @@ def _listener(library: ModuleType) -> object:
     def keep(level: int, text: bytes, _: object) -> None:
         line = " ".join(text.decode(errors="replace").split())
         if level in (_WARNING, _ERROR):
-            _complaints().append(line)
+            _complaints().append((level, line))
         elif level == _INFO:
             for callback in _watchers():
                 callback(line)

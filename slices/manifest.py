@@ -5,6 +5,7 @@ from, what was kept, what it weighs, which quantized files there are and what wa
 """
 
 import json
+import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +17,7 @@ from slices.errors import BadConfig, NotFound
 from slices.home import check_name, slices_home
 
 FILE = "slice.json"
+_FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
 class _Part(BaseModel):
@@ -50,13 +52,21 @@ class Parameters(_Part):
 
 
 class Quantized(_Part):
-    """A GGUF beside the slice. `file` is a bare name in the slice's folder."""
+    """A GGUF beside the slice. `file` is a bare name in the slice's folder.
+
+    `tables` is ggml's type of the vocabulary tables, None where llama.cpp chose; `overrides` are regular
+    expressions on tensor names and their types.
+    """
 
     file: str
     type: str
     bytes: int
     bits_per_weight: float
     sha256: str
+    tables: str | None = None
+    overrides: dict[str, str] = {}
+    pure: bool = False
+    imatrix_sha256: str | None = None
 
 
 class Measurement(_Part):
@@ -120,8 +130,22 @@ def read(folder: Path) -> Manifest:
         raise BadConfig(f"{path}: {where}: {first['msg']}") from None
     check_name(manifest.name)
     for quantized in manifest.quantized:
-        check_name(quantized.file)
+        check_file(quantized.file)
     return manifest
+
+
+def check_file(name: str) -> str:
+    """Return `name` if it can be a file's in a slice's folder: as a slice's name, but longer.
+
+    Raises:
+        BadConfig: it cannot.
+    """
+    if not _FILE_NAME.fullmatch(name):
+        raise BadConfig(
+            f"the file name {name!r} is not usable: expected 1 to 128 letters, digits, '.', '_' or '-', "
+            "starting with a letter or digit"
+        )
+    return name
 
 
 def find(reference: str) -> Path:

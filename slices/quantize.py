@@ -1,4 +1,4 @@
-"""A slice as a quantized GGUF: export, quantize, try it out, record it in slice.json.
+"""A slice as a quantized GGUF: predict, export, quantize, try it out, record it in slice.json.
 
 llama.cpp quantizes, in a process of its own, since it ends its process on what it does not like. A file
 that does not load, or cuts text otherwise than the slice, never gets its name. Whether the result is any
@@ -7,25 +7,27 @@ good is measured in `slices.evaluate`.
 
 import hashlib
 import os
-import signal
-import subprocess
-import sys
-import tempfile
-from collections.abc import Callable, Mapping
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 
 from slices import manifest
 from slices.atomic import refuse_existing, staged
-from slices.errors import NotFound, RunFailed, Unsupported
+from slices.disk import check_room, tell_full_disk
+from slices.errors import BadCheckpoint, NotFound
 from slices.export import write_gguf
 from slices.gguf_header import read_gguf_header
-from slices.home import check_name
+from slices.imatrix_file import Imatrix
+from slices.nameless import give_name, nameless_file
+from slices.quant_imatrix import digest, fit_imatrix, save_values
+from slices.quant_recipe import NOTHING, Recipe, check_imatrix, gguf_metadata, make_recipe
+from slices.quant_size import Prediction, name_of, predict_from
+from slices.quant_types import TYPES
+from slices.quantizer import Progress, make_order, run_quantizer, verify
 
-# the name of a mix -> llama.cpp's number
-TYPES: Mapping[str, int] = {"Q2_K": 10, "Q3_K_M": 12, "Q4_K_M": 15, "Q8_0": 7, "BF16": 32}
-Progress = Callable[[int, int], None]  # tensors done, tensors in all
+__all__ = ["TYPES", "Progress", "Quantized", "quantize"]
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,29 @@ class Quantized:
     bits_per_weight: float
     sha256: str
     seconds: float
+    recipe: Recipe
+    predicted: Prediction
+    imatrix_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    folder: Path
+    recipe: Recipe
+    target: Path
+    threads: int
+    imatrix: Imatrix | None
+    given: Path | None  # a bf16 GGUF to begin with, which stays
+    progress: Progress | None
+
+    @property
+    def weights(self) -> Imatrix | None:
+        """The importance matrix, where the type heeds one."""
+        return None if self.recipe.type == "BF16" else self.imatrix
+
+    def scratch(self, what: str) -> Path:
+        """What a temporary file is called where it needs a name: so that the next run sweeps it away."""
+        return self.target.with_name(f".{self.target.name}.partial-{what}-{os.getpid()}")
 
 
 def quantize(
@@ -47,6 +72,11 @@ def quantize(
     force: bool = False,
     progress: Progress | None = None,
     threads: int | None = None,
+    imatrix: Imatrix | None = None,
+    tables: str | None = None,
+    overrides: Mapping[str, str] = NOTHING,
+    pure: bool = False,
+    exported: Path | None = None,
 ) -> Quantized:
     """Write the checkpoint in `folder` as a GGUF of `type`, by default to `<folder>/<name>-<TYPE>.gguf`.
 
@@ -54,111 +84,146 @@ def quantize(
         out: where to, needed for a folder that is no finished slice.
         force: replace what is there.
         threads: processor threads; by default every core.
+        imatrix: of this slice; BF16 takes no heed of it.
+        tables, overrides, pure: as in `slices.quant_recipe.make_recipe`.
+        exported: a bf16 GGUF of this slice to begin with, rather than export one; it is left as it is.
 
     Raises:
-        Unsupported: the type is unknown here, or llama.cpp cannot express the slice.
+        Unsupported: the recipe cannot be, lacks an importance matrix, or llama.cpp cannot express the slice.
         NotFound: there is no slice, or no `out` for a plain checkpoint.
         Exists: the output is there and `force` is false.
-        RunFailed: llama.cpp gave up, or the result does not run. Nothing is left behind.
+        BadConfig: the output's name does not fit into slice.json.
+        BadCheckpoint: the importance matrix is of another slice.
+        SliceError: the disk has not the room.
+        RunFailed: llama.cpp gave up, the disk is full, or the result does not run. Nothing is left behind.
     """
-    if type not in TYPES:
-        raise Unsupported(f"the type {type!r} is not supported; expected one of {', '.join(TYPES)}")
     started = perf_counter()
+    recipe = make_recipe(type, tables, overrides, pure)
+    check_imatrix(recipe, imatrix is not None)
     target = out or _default_target(folder, type)
-    refuse_existing(target, force)
-    with staged(target, force) as partial:
-        _write(folder, type, target, partial, progress, threads or os.cpu_count() or 1)
-        _run_child(["verify", str(partial), str(folder)])
-        done = _describe(partial, target, type, started)
-    _record(folder, done)
+    replace = force or _is_unrecorded(folder, target)
+    refuse_existing(target, replace)
+    job = _Job(folder, recipe, target, threads or os.cpu_count() or 1, imatrix, exported, progress)
+    with tell_full_disk(target):
+        with staged(target, replace) as partial, nameless_file(job.scratch("result")) as result:
+            predicted = _write(job, result)
+            verify(result, folder)
+            done = _describe(job, result, predicted, started)
+            give_name(result, partial)
+        _record(folder, done)
     return done
 
 
 def _default_target(folder: Path, type: str) -> Path:
     if not (folder / manifest.FILE).is_file():
         raise NotFound(f"{folder} is no finished slice (no {manifest.FILE}); say with -o where the GGUF goes")
-    return folder / check_name(f"{manifest.read(folder).name}-{type}.gguf")
+    return folder / f"{manifest.read(folder).name}-{type}.gguf"
 
 
-def _write(
-    folder: Path, type: str, target: Path, partial: Path, progress: Progress | None, threads: int
-) -> None:
-    if type == "BF16":
-        write_gguf(folder, partial, target.stem)
-        return
-    # Named so that the next run sweeps it away, should this process be killed.
-    exported = partial.with_name(f".{target.name}.partial-bf16-{os.getpid()}")
+def _lies_in(folder: Path, target: Path) -> bool:
+    return (folder / manifest.FILE).is_file() and target.resolve().parent == folder.resolve()
+
+
+def _is_unrecorded(folder: Path, target: Path) -> bool:
+    """Whether `target` is what a run left that was killed between naming the file and recording it.
+
+    It is ours and lies in the slice, but slice.json does not know it, so nothing uses it.
+    """
+    if not _lies_in(folder, target):
+        return False
+    manifest.check_file(target.name)
+    if not target.is_file() or any(each.file == target.name for each in manifest.read(folder).quantized):
+        return False
     try:
-        write_gguf(folder, exported, target.stem)
-        _run_child(["quantize", str(exported), str(partial), str(TYPES[type]), str(threads)], progress)
-    finally:
-        exported.unlink(missing_ok=True)
+        return "mom.weights_sha256" in read_gguf_header(target).metadata
+    except BadCheckpoint:
+        return False
 
 
-def _run_child(arguments: list[str], progress: Progress | None = None) -> None:
-    """Run `slices.quantize_child`; it ends with this process, however that ends."""
-    command = [sys.executable, "-m", "slices.quantize_child", *arguments]
-    with (
-        tempfile.TemporaryFile() as errors,
-        subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            env=_environment(),
-            text=True,
-        ) as child,
-    ):
-        try:
-            for line in child.stdout or ():
-                counts = line.split()
-                if progress and len(counts) == 2:
-                    progress(int(counts[0]), int(counts[1]))
-            status = child.wait()
-        except BaseException:
-            child.kill()
-            raise
-        if status:
-            errors.seek(0)
-            raise RunFailed(_reason(status, errors.read().decode(errors="replace")))
+def _write(job: _Job, result: Path) -> Prediction:
+    """Write the file, after all that can be known before it is."""
+    if job.given is not None:
+        return _write_from(job, job.given, result)
+    with nameless_file(job.scratch("bf16")) as exported:
+        write_gguf(job.folder, exported, name_of(job.folder), data=False)
+        return _write_from(job, exported, result)
 
 
-def _environment() -> dict[str, str]:
-    """Ours, with this package importable, and no debugger attached to an abort."""
-    paths = [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths)), "GGML_NO_BACKTRACE": "1"}
+def _write_from(job: _Job, source: Path, result: Path) -> Prediction:
+    predicted = predict_from(source, job.recipe, job.weights is not None)
+    _check_room(job, predicted)
+    with nameless_file(job.scratch("imatrix")) as values:
+        if job.weights is not None:
+            save_values(fit_imatrix(job.weights, read_gguf_header(source), predicted.types), values)
+        if job.recipe.type != "BF16":
+            _fill(job, source)
+            _quantize(job, source, result, values)
+        elif job.given is None:
+            _fill(job, result)
+        else:
+            shutil.copyfile(job.given, result)
+    return predicted
 
 
-def _reason(status: int, complaint: str) -> str:
-    last = next(
-        (line.strip() for line in reversed(complaint.splitlines()) if line.strip()), "it gave no reason"
+def _check_room(job: _Job, predicted: Prediction) -> None:
+    if job.given is not None or job.recipe.type == "BF16":
+        check_room(job.target, predicted.bytes, "the result")
+        return
+    what = f"{predicted.export_bytes:,} for the bf16 export on the way, {predicted.bytes:,} for the result"
+    check_room(job.target, predicted.export_bytes + predicted.bytes, what)
+
+
+def _fill(job: _Job, source: Path) -> None:
+    if job.given is None:
+        write_gguf(job.folder, source, name_of(job.folder))
+
+
+def _quantize(job: _Job, source: Path, result: Path, values: Path) -> None:
+    said = gguf_metadata(job.recipe, digest(job.weights) if job.weights else None)
+    weights = values if job.weights else None
+    with tell_full_disk(job.target, result):
+        run_quantizer(
+            make_order(source, result, job.recipe, job.threads, weights, metadata=said), job.progress
+        )
+
+
+def _describe(job: _Job, result: Path, predicted: Prediction, started: float) -> Quantized:
+    with result.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Quantized(
+        path=job.target,
+        type=job.recipe.type,
+        bytes=result.stat().st_size,
+        bits_per_weight=read_gguf_header(result).bits_per_weight,
+        sha256=sha256,
+        seconds=perf_counter() - started,
+        recipe=job.recipe,
+        predicted=predicted,
+        imatrix_sha256=digest(job.weights) if job.weights else None,
     )
-    if status < 0:
-        return f"llama.cpp ended its process with {signal.Signals(-status).name}: {last}"
-    return last
-
-
-def _describe(partial: Path, target: Path, type: str, started: float) -> Quantized:
-    with partial.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    bits = read_gguf_header(partial).bits_per_weight
-    return Quantized(target, type, partial.stat().st_size, bits, digest, perf_counter() - started)
 
 
 def _record(folder: Path, done: Quantized) -> None:
     """Name the file in slice.json, if it lies beside it. Measurements of a file it replaced are dropped."""
-    if not (folder / manifest.FILE).is_file() or done.path.resolve().parent != folder.resolve():
+    if not _lies_in(folder, done.path):
         return
     slice_ = manifest.read(folder)
-    file = check_name(done.path.name)
     entry = manifest.Quantized(
-        file=file,
+        file=done.path.name,
         type=done.type,
         bytes=done.bytes,
         bits_per_weight=done.bits_per_weight,
         sha256=done.sha256,
+        tables=done.recipe.tables,
+        overrides=dict(done.recipe.overrides),
+        pure=done.recipe.pure,
+        imatrix_sha256=done.imatrix_sha256,
     )
-    others = [each for each in slice_.quantized if each.file != file]
-    measured = [each for each in slice_.measurements if each.of != file]
+    others = [each for each in slice_.quantized if each.file != entry.file]
+    measured = [each for each in slice_.measurements if each.of != entry.file]
     update = {"quantized": [*others, entry], "measurements": measured}
-    manifest.write(folder, slice_.model_copy(update=update))
+    try:
+        manifest.write(folder, slice_.model_copy(update=update))
+    except OSError:
+        done.path.unlink()
+        raise

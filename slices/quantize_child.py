@@ -1,22 +1,27 @@
 """The process that runs llama.cpp's quantizer and tries out the result, since llama.cpp may abort.
 
-    python -m slices.quantize_child quantize SOURCE TARGET FTYPE THREADS
+    python -m slices.quantize_child plan ORDER         prints `tensor type` for each tensor, writes nothing
+    python -m slices.quantize_child quantize ORDER     prints `done total` for each tensor
     python -m slices.quantize_child verify FILE FOLDER
 
-Prints a line `done total` for each tensor. What went wrong goes to stderr, with exit status 1. Ends when
-its stdin does, so as not to outlive the process that started it, which is `slices.quantize`.
+ORDER is JSON: `slices.quantizer.Order`. What went wrong goes to stderr, with exit status 1. Ends when its
+stdin does, so as not to outlive the process that started it, which is `slices.quantizer`.
 """
 
 import ctypes
-import os
+import json
 import re
 import sys
-import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
+from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
+from slices.child import end_with_parent, leave
 from slices.errors import RunFailed, SliceError
 from slices.llama_library import last_complaint, load_library, watch
 from slices.llama_runtime import LlamaRuntime
@@ -25,18 +30,60 @@ PROBE = (
     "The enzyme's Km is 3.2 µM,  E = mc².\n\n\tdef f(x):\n    return x**2  # naïve\n"
     "L'été, où 東京 🙂 <b>2 === 2</b>\u2028 <end_of_turn>"
 )
-_PROGRESS = re.compile(r"\[ *(\d+)/ *(\d+)\]")
+_BUFFER = 2**28  # bytes of rows in memory at once; llama.cpp's own choice is 8 GiB
+_TENSOR = re.compile(r"\[ *(\d+)/ *(\d+)\] (\S+) - \[.*\], type = +(\S+),")
+_RESULT = re.compile(r"size = .* -> .* \((\S+)\)")
 
 
-def quantize(source: str, target: str, ftype: int, threads: int) -> None:
-    """Quantize the GGUF `source` to `target`; `ftype` is llama.cpp's number of the mix."""
+def quantize(order: Mapping[str, Any], dry_run: bool = False) -> None:
+    """Quantize as the order says, or find out the types that this would give."""
     library = load_library()
-    watch(_print_progress)
     params = library.llama_model_quantize_default_params()
-    params.ftype, params.nthread = ftype, threads
-    status = library.llama_model_quantize(source.encode(), target.encode(), ctypes.byref(params))
+    params.ftype, params.nthread, params.max_buf_size = order["number"], order["threads"], _BUFFER
+    params.pure, params.dry_run = order["pure"], dry_run
+    params.tt_overrides = _tensor_types(library, order["tensor_types"])
+    params.kv_overrides = _metadata(library, order["metadata"])
+    weights = _load(order["imatrix"])  # ctypes keeps no hold on these arrays; this name does
+    if weights is not None or order["weighted"]:
+        params.imatrix = _weights(library, weights or {})
+    watch(_TypePrinter() if dry_run else _print_progress)
+    status = library.llama_model_quantize(
+        order["source"].encode(), order["target"].encode(), ctypes.byref(params)
+    )
     if status:
         raise RunFailed(f"llama.cpp could not quantize (status {status}): {last_complaint()}")
+
+
+def _tensor_types(library: ModuleType, pairs: Sequence[tuple[str, int]]) -> Any:
+    """Patterns and ggml's types as llama.cpp takes them: an array that ends with an empty entry."""
+    array = (library.llama_model_tensor_override * (len(pairs) + 1))()
+    for entry, (pattern, number) in zip(array, pairs, strict=False):
+        entry.pattern, entry.type = pattern.encode(), number
+    return array
+
+
+def _metadata(library: ModuleType, values: Mapping[str, str]) -> Any:
+    """Metadata to add, likewise."""
+    array = (library.llama_model_kv_override * (len(values) + 1))()
+    for entry, (key, text) in zip(array, values.items(), strict=False):
+        entry.tag = library.LLAMA_KV_OVERRIDE_TYPE_STR
+        entry.key, entry.value.val_str = key.encode(), text.encode()
+    return array
+
+
+def _load(path: str | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    return {name: np.ascontiguousarray(values, np.float32) for name, values in load_file(path).items()}
+
+
+def _weights(library: ModuleType, values: Mapping[str, Any]) -> Any:
+    """An importance matrix, likewise; the arrays stay `values`'."""
+    array = (library.llama_model_imatrix_data * (len(values) + 1))()
+    for entry, (name, columns) in zip(array, values.items(), strict=False):
+        entry.name, entry.size = name.encode(), len(columns)
+        entry.data = columns.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    return array
 
 
 def verify(file: Path, folder: Path) -> None:
@@ -53,36 +100,50 @@ def verify(file: Path, folder: Path) -> None:
         expected = tokenizer.encode(PROBE, add_special_tokens=False).ids
         if tokens[1:] != expected:
             raise RunFailed(
-                f"{file.name} cuts text otherwise than {folder / 'tokenizer.json'}: serve it in torch"
+                f"the GGUF cuts text otherwise than {folder / 'tokenizer.json'}: serve it in torch"
             )
         if not np.isfinite(runtime.logprobs(tokens)).all():
-            raise RunFailed(f"{file.name} gives probabilities that are no numbers")
+            raise RunFailed("the GGUF gives probabilities that are no numbers")
     finally:
         runtime.close()
 
 
 def _print_progress(line: str) -> None:
-    found = _PROGRESS.match(line)
+    found = _TENSOR.match(line)
     if found:
         print(found[1], found[2], flush=True)
 
 
-def _end_with_parent() -> None:
-    sys.stdin.buffer.read()
-    os._exit(1)
+class _TypePrinter:
+    """Prints each tensor and its type, which llama.cpp logs in two parts."""
+
+    def __init__(self) -> None:
+        self._tensor: tuple[str, str] | None = None
+
+    def __call__(self, line: str) -> None:
+        found = _TENSOR.match(line)
+        if found:
+            self._tensor = found[3], found[4]
+        elif self._tensor and line.startswith("size = "):
+            name, before = self._tensor
+            result = _RESULT.match(line)
+            print(name, (result[1] if result else before).upper(), flush=True)
+            self._tensor = None
 
 
 def main(arguments: list[str]) -> int:
     """Do what the arguments say; the exit status."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         match arguments:
-            case ["quantize", source, target, ftype, threads]:
-                quantize(source, target, int(ftype), int(threads))
+            case ["plan", order]:
+                quantize(json.loads(order), dry_run=True)
+            case ["quantize", order]:
+                quantize(json.loads(order))
             case ["verify", file, folder]:
                 verify(Path(file), Path(folder))
             case _:
-                raise RunFailed(f"expected 'quantize' or 'verify' and their arguments, found {arguments}")
+                raise RunFailed(f"expected 'plan', 'quantize' or 'verify' and what of, found {arguments}")
     except SliceError as error:
         print(error, file=sys.stderr)
         return 1
@@ -90,7 +151,4 @@ def main(arguments: list[str]) -> int:
 
 
 if __name__ == "__main__":
-    status = main(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # not sys.exit: the thread still holds stdin
+    leave(main(sys.argv[1:]))

@@ -1,20 +1,32 @@
 """Quantizing ends in a file that runs and is recorded, or in a sentence and nothing on disk."""
 
+import hashlib
+import json
 import os
+import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from slices import manifest
-from slices import quantize as module
-from slices.errors import BadConfig, Exists, NotFound, RunFailed, Unsupported
+from slices.errors import BadConfig, Exists, NotFound, RunFailed, SliceError, Unsupported
+from slices.export import export
 from slices.gguf_header import read_gguf_header
-from slices.quantize import TYPES, quantize
+from slices.quant_recipe import make_recipe
+from slices.quant_types import TYPES
+from slices.quantize import quantize
+from slices.quantizer import make_order
 from tests.slices.gguf_fixtures import SLIDING, visible_and_hidden, write_gemma3, write_manifest
+
+RUN = "import sys; from pathlib import Path; from slices.quantize import quantize\n"
+LIGHT = [name for name in TYPES if name != "IQ2_M"]  # llama.cpp prepares that one for 4 s
 
 
 @pytest.fixture
@@ -24,32 +36,48 @@ def pico(tmp_path: Path) -> Path:
     return folder
 
 
-def stub(folder: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
-    """Have a shell script run in place of Python wherever a child is started."""
-    path = folder.parent / "stub"
-    path.write_text(f"#!/bin/sh\n{script}\n")
+def write_stub(path: Path, command: str, script: str) -> Path:
+    """A program that runs a shell script in place of that command of the quantizer, else Python."""
+    path.write_text(
+        f'#!/bin/sh\nif [ "$2 $3" = "slices.quantize_child {command}" ]; then\n{script}\nfi\n'
+        f'exec {sys.executable} "$@"\n'
+    )
     path.chmod(0o755)
-    monkeypatch.setattr(module.sys, "executable", str(path))
+    return path
+
+
+def run_python(code: str, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", code, *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env={**os.environ, **environment})
 
 
 def test_every_type_runs_and_is_recorded(pico: Path) -> None:
     before, done = visible_and_hidden(pico), []
-    for kind in TYPES:
+    for kind in LIGHT:
         steps: list[tuple[int, int]] = []
         done.append(quantize(pico, kind, threads=1, progress=lambda i, n, s=steps: s.append((i, n))))
         count = len(read_gguf_header(done[-1].path).tensors)
         assert steps == ([] if kind == "BF16" else [(i + 1, count) for i in range(count)])
+        assert done[-1].bytes == done[-1].path.stat().st_size == done[-1].predicted.bytes
     assert [each.bits_per_weight for each in done] == sorted(each.bits_per_weight for each in done)
     assert [each.bytes for each in done] == sorted(each.bytes for each in done)
     assert done[-1].bits_per_weight == pytest.approx(16, abs=0.1)
     recorded = manifest.read(pico).quantized
     assert [(q.file, q.type, q.sha256) for q in recorded] == [(d.path.name, d.type, d.sha256) for d in done]
-    assert visible_and_hidden(pico) == before | {f"pico-{kind}.gguf" for kind in TYPES}
+    assert visible_and_hidden(pico) == before | {f"pico-{kind}.gguf" for kind in LIGHT}
 
 
 def test_unknown_type_names_the_known_ones(pico: Path) -> None:
-    with pytest.raises(Unsupported, match="'Q7_Z' is not supported; expected one of Q2_K, Q3_K_M, Q4_K_M"):
+    with pytest.raises(Unsupported, match="'Q7_Z' is not supported; expected one of IQ2_M, Q2_K, Q3_K_S"):
         quantize(pico, "Q7_Z")
+
+
+def test_a_type_that_needs_an_imatrix_is_refused_before_any_work(
+    pico: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere")  # no child could start
+    with pytest.raises(Unsupported, match="IQ2_M needs an importance matrix: pass --imatrix domain"):
+        quantize(pico, "IQ2_M")
 
 
 def test_existing_file_is_refused_or_replaced_with_its_measurements(pico: Path) -> None:
@@ -63,6 +91,28 @@ def test_existing_file_is_refused_or_replaced_with_its_measurements(pico: Path) 
     found = manifest.read(pico)
     assert len(found.quantized) == 1
     assert found.measurements == [kept]
+
+
+def test_a_file_that_was_named_but_not_recorded_is_replaced(pico: Path) -> None:
+    """So a run leaves it that is killed in its last moment; a file that is not ours stays."""
+    first = quantize(pico, "Q8_0")
+    write_manifest(pico, "pico")
+    assert quantize(pico, "Q8_0").sha256 == first.sha256
+    assert [each.file for each in manifest.read(pico).quantized] == ["pico-Q8_0.gguf"]
+    (pico / "pico-BF16.gguf").write_bytes(b"mine")
+    with pytest.raises(Exists):
+        quantize(pico, "BF16")
+    assert (pico / "pico-BF16.gguf").read_bytes() == b"mine"
+
+
+def test_begins_with_an_export_that_is_there(pico: Path, tmp_path: Path) -> None:
+    """So that a ladder of types exports once. The export must be left as it is."""
+    exported = export(pico, tmp_path / "export.gguf", name="pico")
+    whole = exported.read_bytes()
+    for kind in ("Q4_K_M", "BF16"):
+        from_export = quantize(pico, kind, tmp_path / f"{kind}-1.gguf", exported=exported)
+        assert from_export.sha256 == quantize(pico, kind, tmp_path / f"{kind}-2.gguf").sha256
+    assert exported.read_bytes() == whole
 
 
 def test_plain_checkpoint_needs_an_output(pico: Path, tmp_path: Path) -> None:
@@ -79,70 +129,179 @@ def test_output_elsewhere_is_not_recorded(pico: Path, tmp_path: Path) -> None:
     assert manifest.read(pico).quantized == []
 
 
+def test_the_longest_name_of_a_slice_will_do(pico: Path) -> None:
+    """Names of 53 to 64 letters once gave a file name that slice.json refused."""
+    write_manifest(pico, "n" * 64)
+    done = quantize(pico, "Q8_0")
+    assert done.path.name == "n" * 64 + "-Q8_0.gguf"
+    assert [each.file for each in manifest.read(pico).quantized] == [done.path.name]
+
+
 def test_file_name_that_slice_json_cannot_hold_is_refused_first(pico: Path) -> None:
-    write_manifest(pico, "n" * 60)
-    with pytest.raises(BadConfig, match="not usable"):
-        quantize(pico, "Q8_0")
-
-
-def test_refusal_by_llama_cpp_is_told_and_leaves_nothing(pico: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = visible_and_hidden(pico)
-    monkeypatch.setattr(module, "TYPES", {"Q8_0": 999})
-    with pytest.raises(RunFailed, match="invalid output file type 999"):
-        quantize(pico, "Q8_0")
+    for name in ("n" * 125 + ".gguf", "é.gguf", "-x.gguf"):
+        with pytest.raises(BadConfig, match="not usable: expected 1 to 128"):
+            quantize(pico, "Q8_0", pico / name)
     assert visible_and_hidden(pico) == before
 
 
-def test_abort_is_told_and_leaves_nothing(pico: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_by_llama_cpp_is_told_and_leaves_nothing(pico: Path, tmp_path: Path) -> None:
+    small = quantize(pico, "Q8_0", tmp_path / "small.gguf").path
     before = visible_and_hidden(pico)
-    stub(pico, monkeypatch, "echo 'GGML_ASSERT(n > 0) failed' >&2; kill -ABRT $$")
+    with pytest.raises(RunFailed, match="requantizing from type q8_0 is disabled"):
+        quantize(pico, "Q2_K", exported=small)
+    assert visible_and_hidden(pico) == before
+
+
+@pytest.mark.parametrize("command", ["plan", "quantize", "verify"])
+def test_abort_is_told_and_leaves_nothing(
+    pico: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    before = visible_and_hidden(pico)
+    script = "echo 'GGML_ASSERT(n > 0) failed' >&2; kill -ABRT $$"
+    monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path / "stub", command, script)))
     with pytest.raises(RunFailed, match=r"SIGABRT: GGML_ASSERT\(n > 0\) failed"):
         quantize(pico, "Q8_0")
     assert visible_and_hidden(pico) == before
 
 
-def test_other_tokens_are_noticed(pico: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_that_lacks_a_tensor_is_noticed(
+    pico: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Types are read off llama.cpp's log: another wording must not become a wrong size."""
+    script = "echo token_embd.weight Q8_0; exit 0"
+    monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path / "stub", "plan", script)))
+    with pytest.raises(RunFailed, match="did not say the type of every tensor"):
+        quantize(pico, "Q8_0")
+
+
+def test_other_tokens_are_noticed(pico: Path, tmp_path: Path) -> None:
     """A file that cuts text otherwise than the slice would be measured and served as something else."""
-    whole = module.write_gguf
-
-    def spoil(folder: Path, path: Path, name: str | None = None) -> None:
-        whole(folder, path, name)
-        raw = path.read_bytes()
-        assert raw.count(b"add_space_prefix\x07\x00\x00\x00\x00") == 1
-        path.write_bytes(
-            raw.replace(b"add_space_prefix\x07\x00\x00\x00\x00", b"add_space_prefix\x07\x00\x00\x00\x01")
-        )
-
-    monkeypatch.setattr(module, "write_gguf", spoil)
+    exported = export(pico, tmp_path / "export.gguf")
+    raw = exported.read_bytes()
+    assert raw.count(b"add_space_prefix\x07\x00\x00\x00\x00") == 1
+    exported.write_bytes(raw.replace(b"add_space_prefix\x07\0\0\0\0", b"add_space_prefix\x07\0\0\0\1"))
     with pytest.raises(RunFailed, match="cuts text otherwise"):
-        quantize(pico, "BF16")
+        quantize(pico, "BF16", exported=exported)
     assert not list(pico.glob("*.gguf"))
 
 
-def test_killed_run_is_swept_by_the_next(pico: Path, tmp_path: Path) -> None:
+def test_a_disk_that_is_too_small_is_refused_with_figures(
+    pico: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = visible_and_hidden(pico)
-    stub_path = tmp_path / "sleeper"
-    stub_path.write_text("#!/bin/sh\nexec sleep 20\n")
-    stub_path.chmod(0o755)
-    code = (
-        "import sys; from pathlib import Path; from slices.quantize import quantize\n"
-        f"sys.executable = {str(stub_path)!r}; quantize(Path({str(pico)!r}), 'Q8_0')"
+    free = shutil._ntuple_diskusage(10**7, 10**7 - 2_000_000, 2_000_000)  # type: ignore[attr-defined]
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
+    expected = (
+        r"needs 2,\d{3},\d{3} bytes \(1,\d{3},\d{3} for the bf16 export on the way, "
+        r"\d{3},\d{3} for the result\), but only 2,000,000 are free"
     )
-    with subprocess.Popen([sys.executable, "-c", code]) as child:
-        deadline = time.monotonic() + 20
-        while not list(pico.glob(".*.partial-bf16-*")) and time.monotonic() < deadline:
-            time.sleep(0.05)
-        child.kill()
-    assert visible_and_hidden(pico) > before
+    with pytest.raises(SliceError, match=expected):
+        quantize(pico, "Q8_0")
+    assert visible_and_hidden(pico) == before
+    quantize(pico, "BF16")  # needs no export on the way
+
+
+LIMITED = """
+import resource, sys
+from pathlib import Path
+from slices.errors import SliceError
+from slices.quantize import quantize
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+try:
+    quantize(Path(sys.argv[1]), "Q8_0", exported=Path(sys.argv[2]) if sys.argv[2] else None)
+except SliceError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["export", "quantizer"])
+def test_a_disk_that_fills_amid_the_work_is_told_and_nothing_is_left(
+    pico: Path, tmp_path: Path, begun: bool
+) -> None:
+    """A limit on files' sizes stands for the full disk: first our own writing fails, then llama.cpp's."""
+    before = visible_and_hidden(pico)
+    exported = str(export(pico, tmp_path / "export.gguf")) if begun else ""
+    done = run_python(LIMITED, str(pico), exported, "500000")
+    assert re.fullmatch(r".*/pico-Q8_0.gguf could not be written: File too large; .*\n", done.stdout), done
+    assert visible_and_hidden(pico) == before
+
+
+def test_no_room_on_a_real_disk(pico: Path, tmp_path: Path) -> None:
+    """A file system of 3 MB, of which another program takes the free room away amid the export."""
+    code = (
+        "import shutil; real = shutil.disk_usage\n"
+        "shutil.disk_usage = lambda path: real('/')\n"  # as if there were room when it was asked for
+        f"{RUN}from slices.errors import SliceError\n"
+        f"try: quantize(Path({str(pico)!r}), 'Q8_0', Path('small/out/x.gguf'))\n"
+        "except SliceError as error: print(error)\n"
+        "print(list(Path('small/out').iterdir()))"
+    )
+    (tmp_path / "small").mkdir()
+    script = 'mount -t tmpfs -o size=1000k none small && exec "$0" -c "$1"'
+    command = ["unshare", "-rm", "sh", "-c", script, sys.executable, code]
+    root = str(Path(__file__).parents[2])
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-rm", "true"], check=False).returncode:
+        pytest.skip("this system lets no one mount a small file system")
+    done = subprocess.run(
+        command, capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": root}
+    )
+    assert done.stdout.startswith("small/out/x.gguf could not be written: No space left on device"), done
+    assert done.stdout.endswith("\n[]\n")
+
+
+def start(pico: Path, kind: str, **more: str) -> "subprocess.Popen[bytes]":
+    code = f"{RUN}quantize(Path({str(pico)!r}), {kind!r}, threads=1)"
+    if more:
+        code = code.replace("quantize(Path", f"sys.executable = {more['executable']!r}; quantize(Path")
+    return subprocess.Popen([sys.executable, "-c", code])
+
+
+@pytest.mark.parametrize("command", ["plan", "quantize", "verify"])
+def test_killed_run_leaves_nothing(pico: Path, tmp_path: Path, command: str) -> None:
+    """Killed outright while the quantizer's process works: neither export nor result may stay."""
+    before = visible_and_hidden(pico)
+    stub = write_stub(tmp_path / "sleeper", command, f"touch {tmp_path / 'here'}; exec sleep 20")
+    with start(pico, "Q8_0", executable=str(stub)) as run:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "here").exists() and time.monotonic() < deadline:
+            time.sleep(0.02)
+        run.kill()
+    assert (tmp_path / "here").exists()
+    assert visible_and_hidden(pico) == before
     quantize(pico, "Q8_0")
     assert visible_and_hidden(pico) == before | {"pico-Q8_0.gguf"}
+
+
+@pytest.mark.slow
+def test_ten_kills_leave_no_file_that_passes_for_one(tmp_path: Path) -> None:
+    """At random moments of a run of some 10 s. A kill after the last moment finds the finished file."""
+    folder = write_gemma3(tmp_path / "pico", [SLIDING] * 8, hidden_size=1024, intermediate_size=4096)
+    write_manifest(folder, "pico")
+    before, moments = visible_and_hidden(folder), random.Random(5)
+    began = time.monotonic()
+    assert start(folder, "Q4_K_M").wait() == 0
+    whole, duration = quantize(folder, "Q4_K_M", force=True), time.monotonic() - began
+    for _ in range(10):
+        whole.path.unlink(missing_ok=True)
+        write_manifest(folder, "pico")
+        with start(folder, "Q4_K_M") as run:
+            time.sleep(moments.uniform(0, duration / 2))
+            run.kill()
+        left = visible_and_hidden(folder) - before
+        assert left <= {whole.path.name}
+        assert quantize(folder, "Q4_K_M", tmp_path / "next.gguf", force=True).sha256 == whole.sha256
+        assert not left or hashlib.sha256(whole.path.read_bytes()).hexdigest() == whole.sha256
+    assert quantize(folder, "Q4_K_M", force=True).sha256 == whole.sha256
+    assert visible_and_hidden(folder) == before | {whole.path.name}
 
 
 def test_child_ends_with_its_parent(tmp_path: Path) -> None:
     """A killed run must not leave a quantizer at work. Reading a pipe, this one would wait for ever."""
     os.mkfifo(tmp_path / "endless")
-    command = [sys.executable, "-m", "slices.quantize_child", "quantize", str(tmp_path / "endless")]
-    with subprocess.Popen([*command, str(tmp_path / "out"), "7", "1"], stdin=subprocess.PIPE) as child:
+    order = make_order(tmp_path / "endless", tmp_path / "out", make_recipe("Q8_0"))
+    command = [sys.executable, "-m", "slices.quantize_child", "quantize", json.dumps(asdict(order))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(1.5)
         assert child.stdin
