@@ -8,11 +8,15 @@ import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
+SHOWN = (
+    "Q2_K", "Q2_K, imatrix", "IQ2_M, imatrix", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q8_0", "blocks Q2_K",
+    "blocks Q2_K, imatrix", "blocks Q3_K", "blocks Q4_K", "BF16 against parent",
+)  # fmt: skip
 
 
 def table(columns: list[str], rows: list[list[str]]) -> str:
@@ -63,7 +67,72 @@ def slice_table(figures: Mapping[str, Any]) -> str:
     return table(columns, rows)
 
 
-TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {"slice": slice_table}
+def eight_gb_table(figures: Mapping[str, Any]) -> str:
+    """File and memory of the types that the recipe is about, by cut."""
+    words = {"whole": "yes", "needed": "yes, if pages may be dropped", "no": "no"}
+    rows = []
+    for name, case in figures["cases"].items():
+        for file in case["files"]:
+            if file["type"] not in ("IQ4_XS", "Q4_K_M"):
+                continue
+            short, long = (file["memory"][context] for context in ("4096", "32768"))
+            rows.append(
+                [
+                    name,
+                    f"{file['type']}, {file['tables']}",
+                    f"{file['bytes'] / 1e9:.2f} GB",
+                    f"{short['total'] / 1e9:.2f} / {short['needed'] / 1e9:.2f} GB",
+                    f"{long['total'] / 1e9:.2f} / {long['needed'] / 1e9:.2f} GB",
+                    words[long["fits"]],
+                ]
+            )
+    columns = ["cut of E4B", "type, tables", "file", "all / needed at 4 k", "at 32 k", "fits 8 GB at 32 k"]
+    return table(columns, rows)
+
+
+def experiment_rows(
+    figures: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and lines of measured recipes; an error to each figure."""
+    columns = [
+        "model", "FFN ratio", "recipe", "bytes", "bits a weight", "blocks below 4 bits", "KL, nats a token",
+        "perplexity ratio", "same top token", "predictor", "right",
+    ]  # fmt: skip
+    words = {True: "right", False: "wrong", None: "-"}
+    return columns, [
+        [
+            row["model"],
+            " and ".join(f"{each:.3g}" for each in sorted({*figures["models"][row["model"]]["ffn_ratios"]})),
+            row["recipe"]["name"],
+            f"{row['bytes']:,}",
+            f"{row['bits_per_weight']:.2f}",
+            f"{row['below_4_bits']:.0%}",
+            f"{row['kl']['value']:.4f} ± {row['kl']['stderr']:.4f}",
+            f"{row['perplexity_ratio']['value']:.3f} ± {row['perplexity_ratio']['stderr']:.3f}",
+            f"{row['same_top1']['value']:.1%} ± {row['same_top1']['stderr']:.1%}",
+            row["verdict"] or "-",
+            words[row["right"]] if row["verdict"] else "-",
+        ]
+        for row in rows
+    ]
+
+
+def experiments_table(figures: Mapping[str, Any]) -> str:
+    """The rows that tell most; `scripts/experiments.py --show` prints all of them."""
+    shown = [row for row in figures["rows"] if row["recipe"]["name"] in SHOWN]
+    return table(*experiment_rows(figures, sorted(shown, key=lambda row: order(figures, row))))
+
+
+def order(figures: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[int, int]:
+    """By model, then as in `SHOWN`."""
+    return list(figures["models"]).index(row["model"]), SHOWN.index(row["recipe"]["name"])
+
+
+TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
+    "experiments": experiments_table,
+    "slice": slice_table,
+    "eight_gb": eight_gb_table,
+}
 
 
 def filled(text: str, name: str, content: str) -> str:
