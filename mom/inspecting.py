@@ -1,14 +1,17 @@
 """`mom inspect`: what a checkpoint is made of, from its config and headers, and what is claimed of it."""
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from mom import console
+from slices import manifest
 from slices.anatomy import Anatomy, match, read_anatomy, weigh
 from slices.checkpoint import open_checkpoint
 from slices.manifest import Parameters
-from slices.predictor import HIGH, LOW, PASSES, Advice, advise, sentence
+from slices.predictor import HIGH, LOW, PASSES, Advice, Ratio, advise, agreed, sentence, verdict_against
 from slices.selectors import spell
-from slices.track_record import Outcome, summary, track_record
+from slices.track_record import Outcome, read_rungs, summary, track_record
 
 
 def inspect(model: str) -> dict[str, Any]:
@@ -33,12 +36,18 @@ def inspect(model: str) -> dict[str, Any]:
         "hidden_size": anatomy.shape.hidden,
         "vocabulary": anatomy.shape.vocab,
         "weights_read": present is not None,
-        "advice": advice_figures(advise(anatomy), track_record()),
+        "advice": advice_figures(advise(anatomy), track_record(), _ladders(checkpoint.folder)),
     }
 
 
-def advice_figures(advice: Advice, record: tuple[Outcome, ...]) -> dict[str, Any]:
-    """The FFN-ratio predictor's advice as JSON, with its thresholds and its track record."""
+def advice_figures(
+    advice: Advice, record: tuple[Outcome, ...], ladders: Mapping[str, Mapping[str, Ratio]]
+) -> dict[str, Any]:
+    """The FFN-ratio predictor's advice as JSON, with its thresholds and its track record.
+
+    Args:
+        ladders: perplexity relative to bf16 by type, as measured on this model, by what it was measured for.
+    """
     return {
         "sentence": sentence(advice),
         "verdict": advice.verdict,
@@ -48,6 +57,10 @@ def advice_figures(advice: Advice, record: tuple[Outcome, ...]) -> dict[str, Any
         "groups": [vars(group) | {"share": round(group.share, 4)} for group in advice.groups],
         "terms": {"depth": advice.depth, "swa_share": round(advice.swa_share, 4)},  # no thresholds known
         "thresholds": {"danger_from": LOW, "danger_to": HIGH, "passes": PASSES},
+        "measured": {
+            name: {"agreed": agreed(advice, ladder), "sentence": verdict_against(advice, ladder)}
+            for name, ladder in ladders.items()
+        },
         "record": summary(record),
         "track_record": [_outcome(each) for each in record],
     }
@@ -84,10 +97,22 @@ def show_advice(figures: dict[str, Any]) -> None:
     rows += [
         [f"depth {terms['depth']}, {100 * terms['swa_share']:.0f} % sliding", "no threshold known"],
         ["advice", f"{figures['verdict']}: {figures['type']}, else {figures['fallback']}"],
-        ["so far", figures["record"]],
+        *([name, measured["sentence"]] for name, measured in figures["measured"].items()),
+        ["elsewhere", figures["record"]],
     ]
     zone = f"danger from {bounds['danger_from']:g} to {bounds['danger_to']:g}"
     console.print_table(f"the published FFN-ratio predictor ({zone}): measure it", ["term", "verdict"], rows)
+
+
+def _ladders(folder: Path) -> dict[str, dict[str, Ratio]]:
+    """The ladders that slice.json tells of, by the file that each chose; none for a plain checkpoint."""
+    if not (folder / manifest.FILE).is_file():
+        return {}
+    return {
+        file.file: read_rungs(rungs, str(folder / manifest.FILE))
+        for file in manifest.read(folder).quantized
+        if isinstance(rungs := (file.model_extra or {}).get("ladder"), list) and rungs
+    }
 
 
 def _outcome(outcome: Outcome) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
+from slices.errors import BadCheckpoint
 from slices.gguf_header import GGUFHeader
 from slices.quant_types import row_bytes, type_name, type_number
 
@@ -66,8 +67,17 @@ def estimate(
         swa_full: sliding layers keep every cell, as the C API does unless told otherwise; llama.cpp's
             own programs let them keep no more than the window and a batch.
         repacks: the ggml types that are copied on the processor in mind.
+
+    Raises:
+        BadCheckpoint: the header lacks what decides on memory.
     """
-    shape = _Shape.read(header)
+    try:
+        shape = _Shape.read(header)
+    except (KeyError, StopIteration, TypeError, ValueError, IndexError) as error:
+        raise BadCheckpoint(
+            f"the GGUF header does not say what memory depends on ({type(error).__name__}: {error}); "
+            "expected a language model with its settings"
+        ) from None
     tokens = min(batch, context)
     return Memory(
         weights=sum(tensor.nbytes for tensor in header.tensors),

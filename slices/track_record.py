@@ -4,6 +4,7 @@ Our own cases are read from `benchmarks/experiments.json`, never written down he
 `slices.predictor`.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,14 @@ class Case(BaseModel):
     perplexity_ratio: dict[str, Measured] = {}
     passed: bool | None = None
     source: str = "measured here"
+
+
+class _Rung(BaseModel):
+    """What of a ladder's rung in slice.json is of use here."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+    type: str
+    perplexity_ratio: Measured
 
 
 class _Experiments(BaseModel):
@@ -97,6 +106,22 @@ def outcome(case: Case) -> Outcome:
     return Outcome(case, advice, agreed(advice, measured), passes(measured, advice.type))
 
 
+def read_rungs(rungs: Iterable[object], where: str) -> dict[str, Ratio]:
+    """Perplexity relative to bf16, by type, of a ladder as `slices.ladder` records it.
+
+    Args:
+        where: the file that holds it, for the message.
+
+    Raises:
+        BadConfig: a rung does not hold what it should; the field is named.
+    """
+    try:
+        read = [_Rung.model_validate(rung) for rung in rungs]
+    except ValidationError as error:
+        raise BadConfig(f"{where}: a rung of the ladder: {_first(error)}") from None
+    return {rung.type: Ratio(rung.perplexity_ratio.value, rung.perplexity_ratio.stderr) for rung in read}
+
+
 def summary(outcomes: tuple[Outcome, ...]) -> str:
     """The record on one line."""
     verdicts = [each.right for each in outcomes if each.right is not None]
@@ -111,9 +136,13 @@ def _read(path: Path) -> list[Case]:
     try:
         return _Experiments.model_validate_json(path.read_bytes()).cases
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadConfig(f"{path}: {where}: {first['msg']}") from None
+        raise BadConfig(f"{path}: {_first(error)}") from None
+
+
+def _first(error: ValidationError) -> str:
+    first = error.errors()[0]
+    where = ".".join(str(part) for part in first["loc"]) or "the file"
+    return f"{where}: {first['msg']}"
 
 
 def _own_file() -> Path:

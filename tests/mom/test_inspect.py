@@ -2,11 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mom import inspecting
+from slices import manifest
 from slices.cut import cut
+from slices.errors import BadConfig
 from slices.request import Request
 from tests.mom.test_cli import E4B, mom, parsed
 
@@ -37,3 +40,38 @@ def test_a_slice_by_its_name(pico_gemma3: Path, mom_home: Path, capsys: pytest.C
     shown = capsys.readouterr().out
     assert "FFN ratio 2 on 3 layers" in shown
     assert "Q2_K, else Q3_K" in shown
+
+
+def rung(kind: str, ratio: float) -> dict[str, Any]:
+    """As `slices.rungs` records one."""
+    return {"type": kind, "bytes": 1, "perplexity_ratio": {"value": ratio, "stderr": 0.01}}
+
+
+def test_a_recorded_ladder_is_held_against_the_advice(
+    pico_gemma3: Path, mom_home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Advice and measurement stand side by side, also where the measurement disagrees."""
+    cut(Request("law", "all", str(pico_gemma3), name="sixths"))
+    folder = manifest.find("sixths")
+    file = {"file": "sixths-Q3_K_M.gguf", "type": "Q3_K_M", "bytes": 1, "bits_per_weight": 3.0, "sha256": ""}
+    ladder = [rung("Q2_K", 7.0), rung("Q3_K_M", 1.2)]
+    made = manifest.read(folder)
+    with_ladder = manifest.Quantized.model_validate(file | {"ladder": ladder})
+    manifest.write(folder, made.model_copy(update={"quantized": [with_ladder]}))
+    figures = inspecting.inspect("sixths")
+    measured = figures["advice"]["measured"]["sixths-Q3_K_M.gguf"]
+    assert figures["advice"]["verdict"] == "safe"
+    assert measured["agreed"] is False
+    assert "Q2_K fails (7 ± 0.01x the perplexity), Q3_K_M passes" in measured["sentence"]
+    inspecting.show("sixths", figures)
+    assert "the measurement disagreed" in capsys.readouterr().out
+
+
+def test_a_damaged_ladder_is_named(pico_gemma3: Path, mom_home: Path) -> None:
+    cut(Request("law", "all", str(pico_gemma3), name="sixths"))
+    folder = manifest.find("sixths")
+    file = {"file": "a.gguf", "type": "Q2_K", "bytes": 1, "bits_per_weight": 3.0, "sha256": ""}
+    broken = manifest.Quantized.model_validate(file | {"ladder": [{"type": "Q2_K"}]})
+    manifest.write(folder, manifest.read(folder).model_copy(update={"quantized": [broken]}))
+    with pytest.raises(BadConfig, match=r"slice\.json: a rung of the ladder: perplexity_ratio: "):
+        inspecting.inspect("sixths")

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from slices import embedded
 from slices.anatomy import read_anatomy, tensors
 from slices.cut import cut
 from slices.dry_load import dry_load
-from slices.errors import RunFailed
+from slices.errors import BadCheckpoint, RunFailed
 from slices.export import write_gguf
 from slices.gguf_header import read_gguf_header
 from slices.llama_library import load_library, watch
@@ -135,6 +136,16 @@ def test_other_types_weigh_what_they_weigh(exported: Callable[[str], Path], tmp_
     foretold = as_types(read_gguf_header(tmp_path / "bf16.gguf"), types)
     assert {t.name: t.nbytes for t in foretold.tensors} == {t.name: t.nbytes for t in small.tensors}
     assert estimate(foretold, 512) == estimate(small, 512)
+
+
+@pytest.mark.parametrize("key", ["block_count", "feed_forward_length", "attention.head_count"])
+def test_a_header_without_its_settings(exported: Callable[[str], Path], key: str) -> None:
+    header = read_gguf_header(exported("gemma3"))
+    rest = {name: value for name, value in header.metadata.items() if name != f"gemma3.{key}"}
+    with pytest.raises(BadCheckpoint, match=f"does not say what memory depends on .*{key}"):
+        estimate(replace(header, metadata=rest))
+    with pytest.raises(BadCheckpoint, match="expected a language model"):
+        estimate(replace(header, tensors=()))
 
 
 def test_a_file_that_llama_cpp_refuses(exported: Callable[[str], Path], tmp_path: Path) -> None:
