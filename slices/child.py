@@ -31,7 +31,8 @@ def run_child(
         seconds: how long it may take; None for as long as it likes.
 
     Raises:
-        RunFailed: it ended badly, was ended by a signal, or took too long; with its last line on stderr.
+        RunFailed: it could not start, ended badly, was ended by a signal (then with its last line on
+            stderr), or took too long.
     """
     with tempfile.TemporaryFile() as errors, _start(module, arguments, errors.fileno()) as child:
         late = threading.Event()
@@ -69,15 +70,18 @@ def leave(status: int) -> None:
 
 
 def _start(module: str, arguments: Sequence[str], errors: int) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", module, *arguments],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors,
-        env=_environment(),
-        text=True,
-        errors="replace",
-    )
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            env=_environment(),
+            text=True,
+            errors="replace",
+        )
+    except OSError as error:
+        raise RunFailed(f"could not start a process: {error}; is there memory left?") from None
 
 
 def _environment() -> dict[str, str]:
@@ -98,7 +102,7 @@ def _await_the_end() -> None:
 
 def _reason(status: int, complaint: str) -> str:
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it gave no reason"
+    last = lines[-1] if lines else "it gave no reason; is there memory left?"
     if status < 0:
         return f"llama.cpp ended its process with {signal.Signals(-status).name}: {last}"
     return last

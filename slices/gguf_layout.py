@@ -17,10 +17,11 @@ SPACERS = "mom.spacers"  # numbers of layers that hand their input on: nobody re
 
 @dataclass(frozen=True)
 class GGUFLayer:
-    """One layer. `own`: it has K/V of its own; `head`: numbers in a head."""
+    """One layer. `own`: it has K/V of its own; `spacer`: it hands its input on; `head`: numbers in a head."""
 
     sliding: bool
     own: bool
+    spacer: bool
     heads: int
     kv_heads: int
     head: int
@@ -46,9 +47,10 @@ def read_layers(header: GGUFHeader) -> list[GGUFLayer]:
     full = setting(header, "attention.key_length")
     sizes = {False: full, True: setting(header, "attention.key_length_swa") or full}
     own = count - setting(header, _SHARED)
+    spacers = header.metadata.get(SPACERS, [])
     heads, kv_heads, ffn = (per_layer(header, key) for key in (_HEADS, _KV_HEADS, "feed_forward_length"))
     return [
-        GGUFLayer(slides[at], at < own, heads[at], kv_heads[at], sizes[slides[at]], ffn[at])
+        GGUFLayer(slides[at], at < own, at in spacers, heads[at], kv_heads[at], sizes[slides[at]], ffn[at])
         for at in range(count)
     ]
 
@@ -56,10 +58,10 @@ def read_layers(header: GGUFHeader) -> list[GGUFLayer]:
 def layer_complaints(header: GGUFHeader, arch: str) -> Iterator[str]:
     """What is wrong with a Gemma's layers, in sentences, once every setting lies in its range."""
     yield from _pattern(header, arch)
-    for tail in ("", "_swa"):
-        yield from _head(header, arch, tail)
+    yield from _head(header, arch, "")
     if arch == "gemma4":
-        yield from _sharing(read_layers(header), header)
+        yield from _head(header, arch, "_swa")
+        yield from _sharing(read_layers(header))
         return
     for key in (_HEADS, _KV_HEADS, "feed_forward_length"):
         if len(set(per_layer(header, key))) > 1:
@@ -72,34 +74,35 @@ def _pattern(header: GGUFHeader, arch: str) -> Iterator[str]:
     if kind in ("[bool]", "[u32]", "[i32]"):
         if header.length(name) != count:
             yield f"{name} has {header.length(name)} values for {count} layers"
-        if any(setting(header, _PATTERN)) and not setting(header, "attention.sliding_window"):
-            yield f"{arch}.attention.sliding_window is missing, but {name} names sliding layers"
-    elif kind is not None or arch == "gemma4":
-        yield f"{name} is {kind}; expected an array of bool, one for each layer"
+        window, slides = setting(header, "attention.sliding_window"), any(setting(header, _PATTERN))
+        if slides != bool(window):  # ends the process, or reads every layer as a full one
+            names = "some" if slides else "no"
+            yield f"{arch}.attention.sliding_window is {window}, but {name} has {names} sliding layers"
+    elif arch == "gemma4" or not (kind is None or (kind == "u32" and setting(header, _PATTERN) > 1)):
+        yield f"{name} is of the type {kind}; expected an array of bool, one for each layer"
 
 
 def _head(header: GGUFHeader, arch: str, tail: str) -> Iterator[str]:
     """As many numbers in a value as in a key, and an even part of them turned by position."""
     key, value = (setting(header, f"attention.{kind}_length{tail}") for kind in ("key", "value"))
-    turned = setting(header, f"rope.dimension_count{tail}")
+    # unless told otherwise, llama.cpp turns as many numbers of a sliding layer's head as of a full one's
+    turned = setting(header, f"rope.dimension_count{tail}") or setting(header, "rope.dimension_count")
+    turned = turned or setting(header, "attention.key_length")
     if key != value or key % 2:
         yield f"{arch}.attention.key_length{tail} is {key} and value_length{tail} {value}; expected one even"
     if turned > key or turned % 2:
         yield f"{arch}.rope.dimension_count{tail} is {turned}; expected an even number up to {key}"
 
 
-def _sharing(layers: Sequence[GGUFLayer], header: GGUFHeader) -> Iterator[str]:
+def _sharing(layers: Sequence[GGUFLayer]) -> Iterator[str]:
     own = sum(layer.own for layer in layers)
-    if not any(layer.sliding for layer in layers):
-        yield "no layer is sliding; llama.cpp ends its process on a gemma4 without one"
     if own == len(layers):
         return
     if own < 2:
         yield f"{own} of {len(layers)} layers have K/V of their own; llama.cpp wants 2 where others share it"
-    spacers = header.metadata.get(SPACERS, [])
     for slides, donor, kind in ((True, own - 2, "sliding"), (False, own - 1, "full")):
         readers = [layer for layer in layers[own:] if layer.sliding == slides]
-        meant = [at for at in range(own) if layers[at].sliding == slides and at not in spacers]
+        meant = [at for at in range(own) if layers[at].sliding == slides and not layers[at].spacer]
         if readers and meant[-1:] != [donor]:
             yield (
                 f"llama.cpp would have its shared {kind} layers read the K/V of layer {donor}, "

@@ -26,8 +26,9 @@ class Number:
 class Tensor:
     """A tensor's axes by name, contiguous first, and where it must be.
 
-    `when`: "always"; "maybe"; "own", in layers with K/V of their own, and maybe in the others; "ple", with
-    per-layer embeddings; "full", where there is a full layer; "moe", in layers with a router, "moe?" maybe.
+    `when`: "always"; "maybe"; "own", in layers with K/V of their own, and maybe in the others; "value", the
+    same for sliding layers, where full ones may take the keys for the values; "ple", with per-layer
+    embeddings; "full", where there is a full layer; "moe", in layers with a router, "moe?" maybe.
     """
 
     axes: tuple[str, ...]
@@ -102,7 +103,7 @@ _DENSE: Mapping[str, Tensor] = {
 }
 _GEMMA4_TENSORS: Mapping[str, Tensor] = {
     **_DENSE,
-    "blk.{}.attn_v.weight": Tensor(("hidden", "keys"), "maybe"),  # without it, the keys are the values
+    "blk.{}.attn_v.weight": Tensor(("hidden", "keys"), "value"),
     "blk.{}.layer_output_scale.weight": Tensor(("one",), "maybe"),
     "rope_freqs.weight": Tensor(("pairs",), "full"),
     "per_layer_token_embd.weight": Tensor(("all_ple", "vocabulary"), "ple"),

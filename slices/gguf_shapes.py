@@ -52,6 +52,8 @@ def _required(when: str, layer: GGUFLayer, routes: bool, header: GGUFHeader) -> 
     match when:
         case "own":
             return layer.own
+        case "value":
+            return layer.own and layer.sliding and not layer.spacer
         case "ple":
             return bool(setting(header, "embedding_length_per_layer_input")) or None
         case "full":

@@ -11,9 +11,11 @@ FORMS = {
     0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d",
 }  # fmt: skip
 BLOCKS = {  # ggml type -> (weights, bytes) of a block
-    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 10: (256, 84),
-    11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 20: (32, 18), 23: (256, 136),
-    24: (1, 1), 26: (1, 4), 28: (1, 8), 30: (1, 2),
+    0: (1, 4), 1: (1, 2), 2: (32, 18), 3: (32, 20), 6: (32, 22), 7: (32, 24), 8: (32, 34), 9: (32, 40),
+    10: (256, 84), 11: (256, 110), 12: (256, 144), 13: (256, 176), 14: (256, 210), 15: (256, 292),
+    16: (256, 66), 17: (256, 74), 18: (256, 98), 19: (256, 50), 20: (32, 18), 21: (256, 110),
+    22: (256, 82), 23: (256, 136), 24: (1, 1), 26: (1, 4), 28: (1, 8), 29: (256, 56), 30: (1, 2),
+    34: (256, 54), 35: (256, 66), 39: (32, 17), 40: (64, 36), 41: (128, 18),
 }  # fmt: skip
 
 
@@ -24,7 +26,7 @@ class Value:
     kind: int
     value: Any
     inner: int = U32
-    name: str = ""
+    name: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ class Blob:
     shape: tuple[int, ...]
     type: int
     data: bytes
-    name: str = ""
+    name: str | None = None
     offset: int | None = None
 
 
@@ -82,7 +84,10 @@ def render(document: Document) -> bytes:
     """Put a document together, laid out as llama.cpp wants it unless a tensor says otherwise."""
     out = [b"GGUF", struct.pack("<IQQ", 3, len(document.tensors), len(document.keys))]
     for key, value in document.keys.items():
-        out += [_packed(STR, (value.name or key).encode()), struct.pack("<I", value.kind)]
+        out += [
+            _packed(STR, (key if value.name is None else value.name).encode()),
+            struct.pack("<I", value.kind),
+        ]
         if value.kind == ARRAY:
             out.append(struct.pack("<IQ", value.inner, len(value.value)))
             out += [_packed(value.inner, each) for each in value.value]
@@ -90,7 +95,10 @@ def render(document: Document) -> bytes:
             out.append(_packed(value.kind, value.value))
     offset, data = 0, []
     for name, blob in document.tensors.items():
-        out += [_packed(STR, (blob.name or name).encode()), struct.pack("<I", len(blob.shape))]
+        out += [
+            _packed(STR, (name if blob.name is None else blob.name).encode()),
+            struct.pack("<I", len(blob.shape)),
+        ]
         where = offset if blob.offset is None else blob.offset
         out.append(struct.pack(f"<{len(blob.shape)}QIQ", *blob.shape, blob.type, where % 2**64))
         data.append(blob.data + bytes(-len(blob.data) % 32))

@@ -133,7 +133,7 @@ def change_tensor(document: Document, random: Random) -> str:
         case 2:
             document.tensors["again"] = replace(blob, name=random.choice([name, "output.weight"]))
         case 3:
-            new_type = random.choice([*BLOCKS, 5, 9, 15, 40, 99])
+            new_type = random.choice([*BLOCKS, 5, 42, 99])
             fits = new_type in BLOCKS and blob.shape[0] % BLOCKS[new_type][0] == 0
             data = bytes(size(blob.shape, new_type)) if fits else blob.data
             document.tensors[name] = replace(blob, type=new_type, data=data)
@@ -176,7 +176,7 @@ def change_data(document: Document, random: Random) -> str:
 
 def shrink(document: Document, random: Random) -> str:
     """Something that fits together again: fewer layers, tokens or neurons, other heads."""
-    arch, kind = document.arch, random.randrange(4)
+    arch, kind = document.arch, random.randrange(5)
     layers = document.keys[f"{arch}.block_count"].value
     if kind == 0:
         return _fewer_layers(document, random.randrange(layers + 1))
@@ -184,6 +184,8 @@ def shrink(document: Document, random: Random) -> str:
         return _fewer_tokens(document, random.choice([0, 1, 3, 6, 200, 270, 300, 400]))
     if kind == 2:
         return _other_heads(document, random.choice([1, 2, 16, 32, 64, 128]))
+    if kind == 3 and arch == "gemma4":
+        return _odd_layer(document, random.randrange(layers), random.choice([1, 2, 3, 4, 8]), random)
     pattern = document.keys.get(f"{arch}.attention.sliding_window_pattern")
     if pattern is not None:
         pattern.value = [random.random() < random.choice([0.1, 0.5, 0.9]) for _ in pattern.value]
@@ -227,6 +229,24 @@ def _other_heads(document: Document, head: int) -> str:
     for name in [name for name in document.tensors if name.endswith(("_q_norm.weight", "_k_norm.weight"))]:
         document.tensors[name] = Blob((head,), 0, bytes(4 * head))
     return f"heads of {head}"
+
+
+def _odd_layer(document: Document, layer: int, kv_heads: int, random: Random) -> str:
+    """A layer of Gemma 4 with other numbers of heads than its neighbours."""
+    heads, count = kv_heads * random.choice([1, 2]), document.keys["gemma4.block_count"].value
+    for key, number in (("head_count", heads), ("head_count_kv", kv_heads)):
+        value = document.keys[f"gemma4.attention.{key}"]
+        if value.kind == U32:
+            value.kind, value.value = ARRAY, [value.value] * count
+        value.value[layer] = number
+    head = document.tensors[f"blk.{layer}.attn_q_norm.weight"].shape[0]
+    hidden = document.keys["gemma4.embedding_length"].value
+    shapes = {"attn_q": (hidden, heads * head), "attn_output": (heads * head, hidden)}
+    shapes |= dict.fromkeys(("attn_k", "attn_v"), (hidden, kv_heads * head))
+    for name, shape in shapes.items():
+        if f"blk.{layer}.{name}.weight" in document.tensors:
+            document.tensors[f"blk.{layer}.{name}.weight"] = Blob(shape, 0, bytes(size(shape, 0)))
+    return f"layer {layer} with {heads} heads and {kv_heads} of K/V"
 
 
 CHANGES: list[Callable[[Document, Random], str]] = [
