@@ -134,10 +134,10 @@ def _groups(figures: dict[str, Any]) -> list[list[str]]:
     ratios = sorted(set(figures["ffn_ratio"]))
     rows = [
         [
-            f"sliding window of {figures['sliding_window']}, head {head['sliding_attention']}",
+            f"sliding window of {figures['sliding_window']}, head {head['sliding_attention'] or '-'}",
             *_list(figures["sliding_layers"]),
         ],
-        [f"full attention, head {head['full_attention']}", *_list(figures["full_layers"])],
+        [f"full attention, head {head['full_attention'] or '-'}", *_list(figures["full_layers"])],
         ["K/V shared", *_list(figures["kv_shared_layers"])],
         ["K/V donors", str(len(figures["kv_donors"])), donors or "none"],
     ]
