@@ -91,17 +91,40 @@ def quantize(
     slice_: Annotated[
         str, typer.Argument(metavar="SLICE", help="A slice's folder or name, or a checkpoint.")
     ],
-    type_: Annotated[str, typer.Option("--type", help="Q2_K | Q3_K_M | Q4_K_M | Q8_0 | BF16")] = "Q4_K_M",
+    type_: Annotated[
+        str,
+        typer.Option(
+            "--type",
+            help="IQ2_M | Q2_K | Q3_K_S | Q3_K_M | IQ4_XS | Q4_K_M | Q5_K_M | Q6_K | Q8_0 | BF16 | auto",
+        ),
+    ] = "Q4_K_M",
+    imatrix: Annotated[
+        str | None,
+        typer.Option(help="domain (measured on its text) | none; default none, unless the type needs one"),
+    ] = None,
+    tables: Annotated[
+        str | None,
+        typer.Option(help="Type of the vocabulary tables: Q2_K ... Q8_0, BF16 | llama.cpp (its own choice)"),
+    ] = None,
+    max_kl: Annotated[
+        float | None,
+        typer.Option(min=0, help="With auto: the smallest type of at most this mean KL, in nats."),
+    ] = None,
+    budget: Annotated[
+        str | None, typer.Option(help="With auto: the best measured type of at most this size, as in 100MB.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the slice.")] = None,
-    threads: Annotated[int | None, typer.Option(help="Processor threads; default all cores.")] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; default all cores.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the exact size; write nothing.")] = False,
     json: Json = False,
     force: Force = False,
 ) -> None:
     """Write a slice as a quantized GGUF for llama.cpp."""
-    from mom import measuring
+    from mom import quantizing
 
-    figures = measuring.quantize_slice(slice_, type_, output, force, threads)
-    _print(json, figures, lambda: measuring.show_quantized(figures))
+    wish = quantizing.Wish(slice_, type_, output, imatrix, tables, max_kl, budget, threads, force)
+    figures = quantizing.predict_slice(wish) if dry_run else quantizing.quantize_slice(wish)
+    _print(json, figures, lambda: quantizing.show_quantized(figures))
 
 
 @app.command("eval")

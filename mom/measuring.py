@@ -1,40 +1,20 @@
-"""`mom quantize` and `mom eval`: make the small file, and measure what it is worth."""
+"""`mom eval`: what a slice and its quantized files are worth, on held-out text."""
 
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from mom import console
 from slices import domains, manifest
 from slices.atomic import write_text
 from slices.checkpoint import locate, open_checkpoint
+from slices.corpus import Corpus
 from slices.cut import domain_text
 from slices.errors import NotFound
 from slices.evaluate import Report, Subject, evaluate, record, subjects
 from slices.heldout import read_heldout
-from slices.quantize import quantize
 from slices.request import Request
-
-
-def quantize_slice(
-    reference: str, type: str, out: Path | None, force: bool, threads: int | None = None
-) -> dict[str, Any]:
-    """Quantize and report, as `mom quantize --json` prints it."""
-    with console.progress_bar() as report:
-        label = f"quantize {Path(reference).name} to {type}"
-        done = quantize(folder_of(reference), type, out, force, lambda n, of: report(label, n, of), threads)
-    return {
-        "path": str(done.path),
-        "type": done.type,
-        "bytes": done.bytes,
-        "bits_per_weight": round(done.bits_per_weight, 3),
-        "seconds": round(done.seconds, 2),
-        "sha256": done.sha256,
-        "imatrix": None,
-        "ladder": [],
-    }
 
 
 def folder_of(reference: str) -> Path:
@@ -45,15 +25,6 @@ def folder_of(reference: str) -> Path:
         if (Path(reference) / "config.json").is_file():
             return Path(reference)
         raise
-
-
-def show_quantized(figures: dict[str, Any]) -> None:
-    """A finished GGUF in one line."""
-    console.out.print(
-        f"{figures['path']}: {figures['type']}, {figures['bytes']:,} bytes "
-        f"({console.size(figures['bytes'])}), {figures['bits_per_weight']} bits per weight",
-        soft_wrap=True,
-    )
 
 
 def measure(
@@ -81,6 +52,13 @@ def measure(
     for subject in measured:
         record(subject, result)
     return result
+
+
+def own_text(name: str, made: manifest.Manifest, report: console.Report) -> Corpus:
+    """The text of the domain `name`: what the slice `made` was cut by, if that is its domain."""
+    corpus = tuple(Path(path) for path in made.recipe.get("corpus", [])) if made.domain == name else ()
+    request = Request(name, "all", made.parent.model, corpus=corpus, seed=made.seed)
+    return domain_text(open_checkpoint(made.parent.model), domains.load(name), request, report)
 
 
 def save(result: Report, path: Path) -> None:
@@ -112,10 +90,7 @@ def _own_text(
         made = next((found for found in recipes if found.domain == name), recipes[0] if recipes else None)
         if made is None:
             raise NotFound(f"no held-out text for {name!r}: give --data DIR")
-        corpus = tuple(Path(path) for path in made.recipe.get("corpus", [])) if made.domain == name else ()
-        request = Request(name, "all", made.parent.model, corpus=corpus, seed=made.seed)
-        checkpoint = open_checkpoint(made.parent.model)
-        texts[name] = list(domain_text(checkpoint, domains.load(name), request, report).heldout().documents)
+        texts[name] = list(own_text(name, made, report).heldout().documents)
         if len(texts[name]) < 2:
             raise NotFound(f"the text of {name!r} is too short to hold any of it out: give --data DIR")
     return texts

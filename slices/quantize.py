@@ -27,7 +27,7 @@ from slices.quant_size import Prediction, name_of, predict_from
 from slices.quant_types import TYPES
 from slices.quantizer import Progress, make_order, run_quantizer, verify
 
-__all__ = ["TYPES", "Progress", "Quantized", "quantize"]
+__all__ = ["TYPES", "Progress", "Quantized", "default_target", "place", "quantize"]
 
 
 @dataclass(frozen=True)
@@ -100,9 +100,7 @@ def quantize(
     started = perf_counter()
     recipe = make_recipe(type, tables, overrides, pure)
     check_imatrix(recipe, imatrix is not None)
-    target = out or _default_target(folder, type)
-    replace = force or _is_unrecorded(folder, target)
-    refuse_existing(target, replace)
+    target, replace = place(folder, type, out, force)
     job = _Job(folder, recipe, target, threads or os.cpu_count() or 1, imatrix, exported, progress)
     with tell_full_disk(target):
         with staged(target, replace) as partial, nameless_file(job.scratch("result")) as result:
@@ -114,24 +112,40 @@ def quantize(
     return done
 
 
-def _default_target(folder: Path, type: str) -> Path:
+def default_target(folder: Path, type: str) -> Path:
+    """Where the GGUF of a slice goes unless it is said.
+
+    Raises:
+        NotFound: `folder` is no finished slice.
+    """
     if not (folder / manifest.FILE).is_file():
         raise NotFound(f"{folder} is no finished slice (no {manifest.FILE}); say with -o where the GGUF goes")
     return folder / f"{manifest.read(folder).name}-{type}.gguf"
+
+
+def place(folder: Path, type: str, out: Path | None, force: bool) -> tuple[Path, bool]:
+    """Where the GGUF goes, and whether it may replace what is there.
+
+    What is there may always be replaced if a killed run left it: ours and in the slice, but not known to
+    slice.json, so nothing uses it.
+
+    Raises:
+        NotFound, Exists, BadConfig: as `quantize`.
+    """
+    target = out or default_target(folder, type)
+    if _lies_in(folder, target):
+        manifest.check_file(target.name)
+        force = force or _is_left_over(folder, target)
+    refuse_existing(target, force)
+    return target, force
 
 
 def _lies_in(folder: Path, target: Path) -> bool:
     return (folder / manifest.FILE).is_file() and target.resolve().parent == folder.resolve()
 
 
-def _is_unrecorded(folder: Path, target: Path) -> bool:
-    """Whether `target` is what a run left that was killed between naming the file and recording it.
-
-    It is ours and lies in the slice, but slice.json does not know it, so nothing uses it.
-    """
-    if not _lies_in(folder, target):
-        return False
-    manifest.check_file(target.name)
+def _is_left_over(folder: Path, target: Path) -> bool:
+    """Whether `target` is of a run that was killed between naming the file and recording it."""
     if not target.is_file() or any(each.file == target.name for each in manifest.read(folder).quantized):
         return False
     try:

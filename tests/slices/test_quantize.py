@@ -274,9 +274,10 @@ def test_killed_run_leaves_nothing(pico: Path, tmp_path: Path, command: str) -> 
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1500)
 def test_ten_kills_leave_no_file_that_passes_for_one(tmp_path: Path) -> None:
     """At random moments of a run of some 10 s. A kill after the last moment finds the finished file."""
-    folder = write_gemma3(tmp_path / "pico", [SLIDING] * 8, hidden_size=1024, intermediate_size=4096)
+    folder = write_gemma3(tmp_path / "pico", [SLIDING] * 4, hidden_size=1024, intermediate_size=4096)
     write_manifest(folder, "pico")
     before, moments = visible_and_hidden(folder), random.Random(5)
     began = time.monotonic()

@@ -1,0 +1,166 @@
+"""`mom quantize`: of which type, with which importance matrix, and what came of it.
+
+Which type is chosen by measurement is in `slices.ladder`, which is not called from here yet.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mom import console
+from mom.measuring import folder_of, own_text
+from slices import manifest
+from slices.anatomy import read_anatomy
+from slices.checkpoint import open_checkpoint
+from slices.corpus import Corpus
+from slices.coverage import measure_coverage
+from slices.errors import BadConfig, Unsupported
+from slices.imatrix import collect
+from slices.imatrix_file import Imatrix
+from slices.quant_imatrix import digest
+from slices.quant_recipe import make_recipe
+from slices.quant_size import Prediction, predict
+from slices.quant_types import TABLES, find_type
+from slices.quantize import default_target, place, quantize
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What the command line asks for; what is None there is chosen here or in `slices`."""
+
+    slice: str
+    type: str
+    output: Path | None = None
+    imatrix: str | None = None
+    tables: str | None = None
+    max_kl: float | None = None
+    budget: str | None = None
+    threads: int | None = None
+    force: bool = False
+
+
+def quantize_slice(wish: Wish) -> dict[str, Any]:
+    """Quantize and report, as `mom quantize --json` prints it."""
+    _refuse_auto(wish)
+    folder = folder_of(wish.slice)
+    with console.progress_bar() as report:
+        imatrix = _imatrix(wish, folder, report)
+        label = f"quantize {folder.name} to {wish.type}"
+        done = quantize(
+            folder,
+            wish.type,
+            wish.output,
+            wish.force,
+            lambda n, of: report(label, n, of),
+            wish.threads,
+            imatrix,
+            wish.tables,
+        )
+    return {
+        "path": str(done.path),
+        "type": done.type,
+        "bytes": done.bytes,
+        "bits_per_weight": round(done.bits_per_weight, 3),
+        "predicted_bytes": done.predicted.bytes,
+        "seconds": round(done.seconds, 2),
+        "sha256": done.sha256,
+        "tables": _tables(done.predicted),
+        "imatrix": None if imatrix is None else _covered(folder, imatrix),
+        "ladder": [],
+        "notes": [*_imatrix_notes(wish), *done.predicted.notes],
+    }
+
+
+def predict_slice(wish: Wish) -> dict[str, Any]:
+    """What `quantize_slice` would write, in the same words; an importance matrix is not measured for it."""
+    _refuse_auto(wish)
+    folder = folder_of(wish.slice)
+    found = predict(folder, wish.type, wish.tables, with_imatrix=_wants_imatrix(wish))
+    return {
+        "path": str(wish.output or default_target(folder, wish.type)),
+        "type": wish.type,
+        "bytes": found.bytes,
+        "bits_per_weight": round(found.bits_per_weight, 3),
+        "export_bytes": found.export_bytes,
+        "tables": _tables(found),
+        "types": dict(found.types),
+        "imatrix": None,
+        "ladder": [],
+        "notes": [*_imatrix_notes(wish), *found.notes],
+    }
+
+
+def _refuse_auto(wish: Wish) -> None:
+    if wish.type == AUTO or wish.max_kl is not None or wish.budget is not None:
+        raise Unsupported(
+            "a type chosen by measurement (--type auto, --max-kl, --budget) is not built yet: give --type"
+        )
+
+
+def _wants_imatrix(wish: Wish) -> bool:
+    """Whether to measure an importance matrix: if asked for and heeded, or needed and not refused."""
+    if wish.imatrix not in (None, "domain", "none"):
+        raise BadConfig(f"--imatrix {wish.imatrix}: expected domain or none")
+    need = find_type(wish.type).imatrix
+    return need == "needed" if wish.imatrix is None else wish.imatrix == "domain" and need != "ignored"
+
+
+def _imatrix_notes(wish: Wish) -> list[str]:
+    if wish.imatrix == "domain" and not _wants_imatrix(wish):
+        return [f"{wish.type} takes no heed of an importance matrix: none was measured"]
+    return []
+
+
+def _imatrix(wish: Wish, folder: Path, report: console.Report) -> Imatrix | None:
+    if not _wants_imatrix(wish):
+        return None
+    make_recipe(wish.type, wish.tables)  # refuse before minutes of work, not after
+    place(folder, wish.type, wish.output, wish.force)
+    return collect(folder, _text(folder, report), progress=lambda n, of: report("importance matrix", n, of))
+
+
+def _text(folder: Path, report: console.Report) -> Corpus:
+    """The text of the slice's own domain, of which the calibration part is to be read."""
+    if not (folder / manifest.FILE).is_file():
+        raise Unsupported(f"{folder} is no finished slice, so it has no domain to measure an imatrix on")
+    made = manifest.read(folder)
+    return own_text(made.domain, made, report)
+
+
+def _covered(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
+    found = measure_coverage(read_anatomy(open_checkpoint(str(folder)).config), imatrix.values)
+    return {
+        "covered": found.covered,
+        "quantizable": found.executed,
+        "tokens": imatrix.tokens,
+        "text_sha256": imatrix.sha256,
+        "sha256": digest(imatrix),
+    }
+
+
+def _tables(found: Prediction) -> dict[str, str]:
+    return {name: found.types[name] for name in TABLES if name in found.types}
+
+
+def show_quantized(figures: dict[str, Any]) -> None:
+    """A finished GGUF, or the prediction of one, in a line, and what else there is to say."""
+    console.out.print(
+        f"{figures['path']}: {figures['type']}, {figures['bytes']:,} bytes "
+        f"({console.size(figures['bytes'])}), {figures['bits_per_weight']} bits per weight",
+        soft_wrap=True,
+        markup=False,
+    )
+    if "export_bytes" in figures:
+        export = console.size(figures["export_bytes"])
+        console.out.print(f"nothing was written; the bf16 export on the way would take {export}")
+    if figures["imatrix"]:
+        found = figures["imatrix"]
+        console.out.print(
+            f"importance matrix: {found['covered']} of {found['quantizable']} matrices, "
+            f"{found['tokens']:,} tokens of the domain's text",
+            soft_wrap=True,
+        )
+    for note in figures["notes"]:
+        console.out.print(note, soft_wrap=True, markup=False)
