@@ -112,6 +112,7 @@ class LlamaRuntime:
         params.n_ubatch = 512
         params.n_outputs_max = self._chunk
         params.n_outputs_max_per_seq = self._chunk
+        params.swa_full = False  # sliding layers keep their window, not the whole context
         params.n_threads = self._threads
         params.n_threads_batch = self._threads
         return params  # type: ignore[no-any-return]
