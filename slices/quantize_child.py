@@ -23,6 +23,7 @@ from tokenizers import Tokenizer
 
 from slices.child import end_with_parent, leave
 from slices.errors import RunFailed, SliceError
+from slices.gguf_check import check_gguf
 from slices.llama_library import last_complaint, load_library, watch
 from slices.llama_runtime import LlamaRuntime
 
@@ -87,11 +88,13 @@ def _weights(library: ModuleType, values: Mapping[str, Any]) -> Any:
 
 
 def verify(file: Path, folder: Path) -> None:
-    """Load `file`, run a text through it, and hold its tokens against those of `folder`'s tokenizer.
+    """Check and load `file`, run a text through it, and hold its tokens against `folder`'s tokenizer.
 
     Raises:
+        BadCheckpoint: it is not what `slices.gguf_check` lets pass.
         RunFailed: it does not load, its tokens differ, or a probability is not finite.
     """
+    check_gguf(file)
     runtime = LlamaRuntime(file, threads=1, context=512)
     try:
         tokens = runtime.encode(PROBE)
