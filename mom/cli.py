@@ -92,12 +92,13 @@ def quantize(
         str, typer.Argument(metavar="SLICE", help="A slice's folder or name, or a checkpoint.")
     ],
     type_: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--type",
-            help="IQ2_M | Q2_K | Q3_K_S | Q3_K_M | IQ4_XS | Q4_K_M | Q5_K_M | Q6_K | Q8_0 | BF16 | auto",
+            help="IQ2_M | Q2_K | Q3_K_S | Q3_K_M | IQ4_XS | Q4_K_M | Q5_K_M | Q6_K | Q8_0 | BF16 | auto; "
+            "default Q4_K_M, with a goal auto.",
         ),
-    ] = "Q4_K_M",
+    ] = None,
     imatrix: Annotated[
         str | None,
         typer.Option(help="domain (measured on its text) | none; default none, unless the type needs one"),
@@ -108,11 +109,16 @@ def quantize(
     ] = None,
     max_kl: Annotated[
         float | None,
-        typer.Option(min=0, help="With auto: the smallest type of at most this mean KL, in nats."),
+        typer.Option(help="Goal: the smallest type of at most this mean KL to the bf16 slice, in nats."),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="With auto: the best measured type of at most this size, as in 100MB.")
+        str | None, typer.Option(help="Goal: at most this size, as in 100MB; alone, the lowest KL in it.")
     ] = None,
+    domain: Annotated[
+        str | None, typer.Option(help="To measure on; default the slice's own, by its held-out text.")
+    ] = None,
+    data: Annotated[Path | None, typer.Option(help="A folder with corpora/<domain>/heldout.jsonl.")] = None,
+    limit: Annotated[int, typer.Option(min=1, help="Bytes of text to measure on.")] = 12_000,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the slice.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; default all cores.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the exact size; write nothing.")] = False,
@@ -120,9 +126,16 @@ def quantize(
     force: Force = False,
 ) -> None:
     """Write a slice as a quantized GGUF for llama.cpp."""
-    from mom import quantizing
+    from mom import laddering, quantizing
 
-    wish = quantizing.Wish(slice_, type_, output, imatrix, tables, max_kl, budget, threads, force)
+    kind = type_ or ("Q4_K_M" if max_kl is None and budget is None else "auto")
+    wish = quantizing.Wish(
+        slice_, kind, output, imatrix, tables, max_kl, budget, threads, force, domain, data, limit
+    )
+    if wish.measures:
+        figures = laddering.foretell_slice(wish) if dry_run else laddering.climb_slice(wish)
+        _print(json, figures, lambda: laddering.show_ladder(figures))
+        return
     figures = quantizing.predict_slice(wish) if dry_run else quantizing.quantize_slice(wish)
     _print(json, figures, lambda: quantizing.show_quantized(figures))
 

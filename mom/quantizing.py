@@ -1,6 +1,6 @@
 """`mom quantize`: of which type, with which importance matrix, and what came of it.
 
-Which type is chosen by measurement is in `slices.ladder`, which is not called from here yet.
+A type chosen by measurement is `mom.laddering`'s.
 """
 
 from dataclasses import dataclass
@@ -39,11 +39,18 @@ class Wish:
     budget: str | None = None
     threads: int | None = None
     force: bool = False
+    domain: str | None = None
+    data: Path | None = None
+    limit: int | None = None
+
+    @property
+    def measures(self) -> bool:
+        """Whether what a type is worth decides."""
+        return self.type == AUTO or self.max_kl is not None or self.budget is not None
 
 
 def quantize_slice(wish: Wish) -> dict[str, Any]:
     """Quantize and report, as `mom quantize --json` prints it."""
-    _refuse_auto(wish)
     folder = folder_of(wish.slice)
     with console.progress_bar() as report:
         imatrix = _imatrix(wish, folder, report)
@@ -67,7 +74,7 @@ def quantize_slice(wish: Wish) -> dict[str, Any]:
         "seconds": round(done.seconds, 2),
         "sha256": done.sha256,
         "tables": _tables(done.predicted),
-        "imatrix": None if imatrix is None else _covered(folder, imatrix),
+        "imatrix": None if imatrix is None else covered(folder, imatrix),
         "ladder": [],
         "notes": [*_imatrix_notes(wish), *done.predicted.notes],
     }
@@ -75,7 +82,6 @@ def quantize_slice(wish: Wish) -> dict[str, Any]:
 
 def predict_slice(wish: Wish) -> dict[str, Any]:
     """What `quantize_slice` would write, in the same words; an importance matrix is not measured for it."""
-    _refuse_auto(wish)
     folder = folder_of(wish.slice)
     found = predict(folder, wish.type, wish.tables, with_imatrix=_wants_imatrix(wish))
     return {
@@ -90,13 +96,6 @@ def predict_slice(wish: Wish) -> dict[str, Any]:
         "ladder": [],
         "notes": [*_imatrix_notes(wish), *found.notes],
     }
-
-
-def _refuse_auto(wish: Wish) -> None:
-    if wish.type == AUTO or wish.max_kl is not None or wish.budget is not None:
-        raise Unsupported(
-            "a type chosen by measurement (--type auto, --max-kl, --budget) is not built yet: give --type"
-        )
 
 
 def _wants_imatrix(wish: Wish) -> bool:
@@ -118,18 +117,23 @@ def _imatrix(wish: Wish, folder: Path, report: console.Report) -> Imatrix | None
         return None
     make_recipe(wish.type, wish.tables)  # refuse before minutes of work, not after
     place(folder, wish.type, wish.output, wish.force)
+    return domain_imatrix(folder, report)
+
+
+def domain_imatrix(folder: Path, report: console.Report) -> Imatrix:
+    """The importance matrix of a slice on the calibration part of its own domain's text."""
     return collect(folder, _text(folder, report), progress=lambda n, of: report("importance matrix", n, of))
 
 
 def _text(folder: Path, report: console.Report) -> Corpus:
-    """The text of the slice's own domain, of which the calibration part is to be read."""
     if not (folder / manifest.FILE).is_file():
         raise Unsupported(f"{folder} is no finished slice, so it has no domain to measure an imatrix on")
     made = manifest.read(folder)
     return own_text(made.domain, made, report)
 
 
-def _covered(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
+def covered(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
+    """What an importance matrix covers of a slice, and what it was measured on."""
     found = measure_coverage(read_anatomy(open_checkpoint(str(folder)).config), imatrix.values)
     return {
         "covered": found.covered,

@@ -106,7 +106,7 @@ def climb(
         refuse_existing(out, force)
     with scratch_folder(out.parent if out else folder) as scratch:
         on = _Climb(folder, goal, making or Making(), scratch, progress)
-        sizes = _sizes(on, types)
+        sizes = foretell(folder, on.exported, types, on.making)
         fitting = [type for type in sizes if goal.fits(sizes[type])]
         if not fitting:
             raise refuse((), goal, sizes)
@@ -121,15 +121,16 @@ def climb(
     return ladder
 
 
-def _sizes(on: _Climb, types: Sequence[str]) -> dict[str, int]:
-    """Predicted bytes of every type that can be made, the smallest first."""
-    write_gguf(on.folder, on.exported, name_of(on.folder), data=False)
-    weighted = on.making.imatrix is not None
+def foretell(folder: Path, exported: Path, types: Sequence[str], making: Making) -> dict[str, int]:
+    """Predicted bytes of every type that can be made, the smallest first.
+
+    Writes the headers of the slice's bf16 GGUF to `exported`.
+    """
+    write_gguf(folder, exported, name_of(folder), data=False)
+    weighted = making.imatrix is not None
     there = [type for type in types if weighted or find_type(type).imatrix != "needed"]
     sizes = {
-        type: predict(
-            on.folder, type, on.making.tables_of(type), with_imatrix=weighted, exported=on.exported
-        ).bytes
+        type: predict(folder, type, making.tables_of(type), with_imatrix=weighted, exported=exported).bytes
         for type in there
     }
     return dict(sorted(sizes.items(), key=lambda item: item[1]))
