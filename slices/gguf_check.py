@@ -107,6 +107,6 @@ def _heads(header: GGUFHeader) -> Iterator[str]:
 def _experts(header: GGUFHeader) -> Iterator[str]:
     """As many experts asked as there are, or fewer; none asked of none."""
     count, used = setting(header, "expert_count"), per_layer(header, "expert_used_count")
-    most = max(used) if all(isinstance(each, int) for each in used) else -1
+    most = max(used, default=0) if all(isinstance(each, int) for each in used) else -1
     if not min(count, 1) <= most <= count:
         yield f"{most} of {count} experts are used"

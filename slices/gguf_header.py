@@ -37,7 +37,8 @@ _BLOCKS = {
 }  # fmt: skip
 _LONG = 1024  # arrays above it are counted, not kept: they are vocabularies
 _MOST = 2**16  # keys, or tensors
-_LARGEST = 2**28  # bytes of a header: Gemma 4's, with all its merges, has 2e7
+_LARGEST = 2**27  # bytes of a header: Gemma 4's, with all its merges, has 2e7
+_MOST_ITEMS = 2**22  # of an array: Gemma 4 has 5e5 merges
 _LONGEST_NAME = 63  # bytes of a tensor's name: ggml's field is of 64
 _ALIGNMENTS = tuple(2**power for power in range(5, 17))  # ggml reads its data in steps of 32 bytes
 
@@ -134,7 +135,7 @@ class _Reader:
         kinds: dict[str, str] = {}
         places: dict[str, int] = {}
         for _ in range(keys):
-            key = self._string()
+            key = self._word()
             if not key or key in metadata:
                 raise self._bad(f"the key {key!r} is empty or occurs twice")
             (kind,) = self._take("<I")
@@ -149,7 +150,7 @@ class _Reader:
 
     def _scalar(self, key: str, kind: int) -> Any:
         if kind == _STRING:
-            return self._string()
+            return self._word()
         if kind not in SCALARS:
             raise self._bad(f"{key} has the unknown type {kind}")
         (value,) = self._take(SCALARS[kind])
@@ -158,6 +159,8 @@ class _Reader:
         return value
 
     def _array(self, key: str, inner: int, count: int) -> Any:
+        if count > _MOST_ITEMS:
+            raise self._bad(f"{key} is an array of {count} items; expected at most {_MOST_ITEMS}")
         if inner == _STRING:
             return self._skip_strings(count) if count > _LONG else [self._string() for _ in range(count)]
         if inner not in SCALARS:
@@ -180,7 +183,7 @@ class _Reader:
         return list(found.values())
 
     def _tensor(self) -> GGUFTensor:
-        name = self._string()
+        name = self._word()
         if not 1 <= len(name.encode()) <= _LONGEST_NAME:
             raise self._bad(f"tensor {name[:80]!r}: expected a name of 1 to {_LONGEST_NAME} bytes")
         (axes,) = self._take("<I")
@@ -218,6 +221,13 @@ class _Reader:
         if self._at > min(len(self._data), _LARGEST):
             raise IndexError(f"a text of {length} bytes at byte {start} runs past the end")
         return self._data[start : self._at].decode()
+
+    def _word(self) -> str:
+        """A text that llama.cpp reads to its end: with a NUL in it, it would see another than we do."""
+        text = self._string()
+        if "\0" in text:
+            raise self._bad(f"the text {text[:80]!r} holds a NUL")
+        return text
 
     def _skip_strings(self, count: int) -> int:
         position, unpack = self._at, struct.Struct("<Q").unpack_from

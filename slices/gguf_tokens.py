@@ -5,6 +5,7 @@ serving, on the first text that needs it. Only the kinds of tokenizer that `slic
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -64,16 +65,16 @@ def _settings(header: GGUFHeader, model: object) -> Iterator[str]:
 
 
 def _texts(texts: Sequence[bytes]) -> Iterator[str]:
+    joined = b"\n".join(texts)
     try:
-        b"\n".join(texts).decode()
+        joined.decode()
     except UnicodeDecodeError as error:
         yield f"{_TOKENS} holds a text that is no UTF-8: {error}"
-    # llama.cpp gives an empty token a name by its number
-    named = texts if all(texts) else [text or b"[EMPTY_%d]" % index for index, text in enumerate(texts)]
+    read = [text.split(b"\0", 1)[0] for text in texts] if b"\0" in joined else texts  # as far as C does
+    named = read if all(read) else [text or b"[EMPTY_%d]" % index for index, text in enumerate(read)]
     if len(set(named)) != len(named):
-        seen: set[bytes] = set()
-        twice = next(text for text in named if text in seen or seen.add(text))  # type: ignore[func-returns-value]
-        yield f"{_TOKENS} holds {twice!r} twice"
+        twice, times = Counter(named).most_common(1)[0]
+        yield f"{_TOKENS} holds {twice!r} {times} times as llama.cpp reads it"
 
 
 def _bytes(path: Path, header: GGUFHeader, texts: Sequence[bytes]) -> Iterator[str]:

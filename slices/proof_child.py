@@ -66,8 +66,8 @@ def hold_back() -> None:
         return
     free = _free_memory()
     for limit, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, free)):
-        hard = resource.getrlimit(limit)[1]
-        resource.setrlimit(limit, (most if hard < 0 else min(most, hard), hard))
+        soft, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (min([most, *(each for each in (soft, hard) if each >= 0)]), hard))
     first = Path("/proc/self/oom_score_adj")
     if first.exists():
         first.write_text("1000")

@@ -55,6 +55,11 @@ def another_tensor(document: Document) -> None:
     document.tensors["blk.0.attn_q.bias"] = replace(document.tensors["blk.0.attn_norm.weight"])
 
 
+def no_text(document: Document) -> None:
+    """llama.cpp gives an empty token a name, which another one has."""
+    document.keys[TOKENS].value[300:302] = [b"", b"[EMPTY_300]"]
+
+
 TOKENS, TYPES = "tokenizer.ggml.tokens", "tokenizer.ggml.token_type"
 PATTERN, SHARED = "attention.sliding_window_pattern", "attention.shared_kv_layers"
 HAZARDS: dict[str, tuple[str, Callable[[Document], None], str]] = {
@@ -93,7 +98,9 @@ HAZARDS: dict[str, tuple[str, Callable[[Document], None], str]] = {
     "more to predict": ("gemma3", number("nextn_predict_layers", 3), "nextn_predict_layers is there"),
     "in parts": ("gemma3", lambda d: d.set("split.count", Value(2, 2)), "one part of several"),
     "unknown tokenizer": ("gemma3", lambda d: d.set("tokenizer.ggml.model", Value(STR, "t5")), "'t5'"),
-    "two tokens alike": ("gemma3", item(TOKENS, 300, b"<bos>"), "holds b'<bos>' twice"),
+    "two tokens alike": ("gemma3", item(TOKENS, 300, b"<bos>"), "holds b'<bos>' 2 times"),
+    "alike up to a NUL": ("gemma3", item(TOKENS, 300, b"<bos>\0x"), "holds b'<bos>' 2 times"),
+    "alike without a text": ("gemma3", no_text, "holds b'[EMPTY_300]' 2 times"),
     "no text": ("gemma3", item(TOKENS, 300, b"\xff"), "'utf-8' codec"),
     "no byte": ("gemma3", item(TOKENS, 12 + 0xE6, b"<0xzz>"), "256 byte tokens"),
     "byte as text": ("gemma3", item(TYPES, 12 + 0xE6, 1), "256 byte tokens"),

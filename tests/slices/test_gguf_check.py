@@ -71,7 +71,7 @@ def test_every_kind_of_slice_passes(layers: str, portable: bool, pico_e4b: Path,
     check_gguf(export(tmp_path / "slice", tmp_path / "slice.gguf"))
 
 
-@pytest.mark.parametrize("type", ["Q2_K", "Q3_K_M", "Q4_K_M", "Q8_0"])
+@pytest.mark.parametrize("type", ["Q2_K", "Q4_K_M"])
 def test_quantized_files_pass(type: str, tmp_path: Path) -> None:
     folder = write_gemma3(tmp_path / "slice", [SLIDING, FULL])
     check_gguf(quantize(folder, type, tmp_path / "file.gguf", threads=1).path)
@@ -133,6 +133,14 @@ def test_long_arrays_are_read_on_demand(tmp_path: Path) -> None:
 LIES: dict[str, tuple[Callable[[Document], None], str]] = {
     "key twice": (lambda d: d.set("again", Value(U32, 1, name="general.file_type")), "occurs twice"),
     "empty key": (lambda d: d.set("", Value(U32, 1)), "the key '' is empty"),
+    "another key to llama.cpp": (
+        lambda d: d.set("x", Value(U32, 600, name="gemma3.block_count\0")),
+        "holds a NUL",
+    ),
+    "another text to llama.cpp": (
+        lambda d: d.set("general.architecture", Value(STR, b"gemma3\0")),
+        "holds a NUL",
+    ),
     "tensor twice": (
         lambda d: d.tensors.update(again=replace(d.tensors["output_norm.weight"], name="output_norm.weight")),
         "occurs twice",
@@ -163,12 +171,14 @@ def test_headers_that_contradict_themselves(lie: str, files: dict[str, Document]
     assert str(tmp_path / "bad.gguf") in str(caught.value)
 
 
-def test_a_header_without_an_end_is_given_up(tmp_path: Path) -> None:
+@pytest.mark.parametrize("count", [2**22, 2**36])
+def test_a_header_without_an_end_is_given_up(count: int, tmp_path: Path) -> None:
     """A sparse file of a terabyte of empty texts: read to its end, it would take an hour."""
+    keys = {f"key{number}": Value(9, [], STR) for number in range(64)}
+    head = render(Document(keys, {}))
     file = tmp_path / "endless.gguf"
-    head = render(Document({"tokenizer.ggml.tokens": Value(9, [], STR)}, {}))
-    at = head.index(b"tokenizer.ggml.tokens") + len("tokenizer.ggml.tokens") + 8
-    file.write_bytes(head[:at] + (2**36).to_bytes(8, "little"))
+    at = head.index(b"key0") + len("key0") + 8
+    file.write_bytes(head[:at] + count.to_bytes(8, "little"))
     with file.open("r+b") as opened:
         opened.truncate(2**40)
     with pytest.raises(BadCheckpoint, match=r"endless\.gguf"):
