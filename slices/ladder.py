@@ -24,7 +24,7 @@ from slices.ladder_record import record_rungs
 from slices.open import open_runtime
 from slices.quant_size import name_of, predict
 from slices.quant_types import TYPES, find_type
-from slices.quantize import Quantized, _record, quantize
+from slices.quantize import Quantized, quantize, record_gguf
 from slices.reference import Reference, kept
 from slices.rungs import Goal, Rung, choose, refuse
 from slices.scratch import scratch_folder
@@ -211,7 +211,7 @@ def _keep(folder: Path, made: Quantized, out: Path | None, force: bool) -> Quant
         return done
     with staged(target, force or same) as partial:
         made.path.rename(partial)
-    _record(folder, done)
+    record_gguf(folder, done)
     return done
 
 

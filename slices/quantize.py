@@ -27,7 +27,7 @@ from slices.quant_size import Prediction, name_of, predict_from
 from slices.quant_types import TYPES
 from slices.quantizer import Progress, make_order, run_quantizer, verify
 
-__all__ = ["TYPES", "Progress", "Quantized", "default_target", "place", "quantize"]
+__all__ = ["TYPES", "Progress", "Quantized", "default_target", "place", "quantize", "record_gguf"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def quantize(
             verify(result, folder)
             done = _describe(job, result, predicted, started)
             give_name(result, partial)
-        _record(folder, done)
+        record_gguf(folder, done)
     return done
 
 
@@ -217,7 +217,7 @@ def _describe(job: _Job, result: Path, predicted: Prediction, started: float) ->
     )
 
 
-def _record(folder: Path, done: Quantized) -> None:
+def record_gguf(folder: Path, done: Quantized) -> None:
     """Name the file in slice.json, if it lies beside it. Measurements of a file it replaced are dropped."""
     if not _lies_in(folder, done.path):
         return
