@@ -75,8 +75,8 @@ def _sync(path: Path) -> None:
 def _sweep(target: Path) -> None:
     """Remove what a killed process left of an earlier try at `target`; give back what it had set aside."""
     for stale in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
-        kind, _, pid = stale.name.removeprefix(f".{target.name}.").partition("-")
-        if kind not in ("partial", "old") or _alive(pid):
+        kind, _, rest = stale.name.removeprefix(f".{target.name}.").partition("-")
+        if kind not in ("partial", "old") or _alive(rest.rpartition("-")[2]):
             continue
         if kind == "old" and not target.exists():
             stale.rename(target)
