@@ -12,7 +12,7 @@ from typing import Any
 
 from slices.errors import BadConfig, NotFound
 
-TOKENS = 65_536  # read, at least, where the text has as many
+TOKENS = 32_768  # read, at least, where the text has as many
 CONTEXT = 512  # tokens that the model sees at once, as llama-imatrix has it
 
 

@@ -36,7 +36,8 @@ class WatchedRuntime(LlamaRuntime):
         """Run each batch on its own."""
         for tokens in batches:
             self._forget()
-            self._decode(tokens, 0, every=True)
+            for start in range(0, len(tokens), self._chunk):
+                self._decode(tokens[start : start + self._chunk], start, every=True)
 
     def _settings(self, context: int) -> ctypes.Structure:
         params: Any = super()._settings(context)
