@@ -17,11 +17,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from experiment_findings import cases, paired, verdict
 from experiment_models import Model, importance
 from experiment_padded import padded_copy
 from experiment_text import calibration, held_text
 from experiment_toy import RECORD
-from experiment_trials import EXPERIMENTS, Trial, judged, paired
+from experiment_trials import EXPERIMENTS, Trial
 
 from slices.atomic import write_text
 from slices.divergence import Divergence, measure
@@ -29,7 +30,7 @@ from slices.gguf_header import read_gguf_header
 from slices.heldout import Heldout
 from slices.imatrix_file import Imatrix, read_imatrix, write_imatrix
 from slices.llama_runtime import LlamaRuntime
-from slices.predictor import Ratio, advise_layers
+from slices.predictor import advise_layers
 from slices.quant_imatrix import digest, fit_imatrix, save_values
 from slices.quant_size import predict_from
 from slices.quant_types import TABLES
@@ -234,7 +235,7 @@ def keep(
         "seconds": round(time.monotonic() - started, 1),
         "documents": {name: [round(float(each), 6) for each in getattr(found.sums, name)] for name in SUMS},
     }  # fmt: skip
-    bench.add(row | verdict_on(model, trial, row["perplexity_ratio"]))
+    bench.add(row | verdict(bench.about(model), row))
     kl = f"KL {found.kl.value:.4f} ± {found.kl.stderr:.4f}"
     log(f"{model.name}: {trial.name}: {kl}, {file['bytes']:,} bytes")
 
@@ -245,27 +246,5 @@ def repeat(
     """Add a row with the figures of its twin, which has the same tensors."""
     row = {**twin, **file, "experiment": trial.experiment, "recipe": asdict(trial), "seconds": 0.0}
     row |= {"same_as": twin["same_as"] or twin["recipe"]["name"]}
-    bench.add(row | verdict_on(model, trial, twin["perplexity_ratio"]))
+    bench.add(row | verdict(bench.about(model), row))
     log(f"{model.name}: {trial.name} is {row['same_as']}")
-
-
-def verdict_on(model: Model, trial: Trial, ratio: Mapping[str, float]) -> dict[str, Any]:
-    """The predictor's word on a row. It speaks of quantized models, not of cuts or single parts."""
-    if trial.type == "BF16" or trial.padded == "tables":
-        return {"verdict": "", "right": None}
-    advice = advise_layers(model.ffn_ratios, model.swa_share)
-    verdict, right = judged(advice, trial.type, Ratio(ratio["value"], ratio["stderr"]))
-    return {"verdict": verdict, "right": right}
-
-
-def cases(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For `slices.track_record`: whole models, quantized to the mixes as llama.cpp has them."""
-    found = []
-    for name, model in figures["models"].items():
-        rows = [row for row in figures["rows"] if row["model"] == name and row["experiment"] == "ladder"]
-        rows = [row for row in rows if row["data"] == model["text"]["sha256"]]
-        if rows and not model.get("cut"):
-            measured = {row["recipe"]["type"]: row["perplexity_ratio"] for row in rows}
-            ratios = {"ffn_ratios": model["ffn_ratios"], "swa_share": model["swa_share"]}
-            found.append({"model": name, **ratios, "perplexity_ratio": measured, "origin": model["origin"]})
-    return found

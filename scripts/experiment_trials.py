@@ -1,17 +1,13 @@
-"""What the experiments try: the recipes by experiment, and the pairs whose difference is the question.
+"""What the experiments try: the recipes, by experiment.
 
-Pure: nothing is read, quantized or measured here. Every recipe says what becomes of the vocabulary tables,
-so that a change of our own default changes no figure.
+Nothing is read, quantized or measured here, and what came out is in `experiment_findings`. Every recipe says
+what becomes of the vocabulary tables, so that a change of our own default changes no figure.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
-import numpy as np
-
-from slices.evaluate import ratio
-from slices.predictor import SMALLEST, Advice, Ratio, agreed, passes
 from slices.quant_recipe import LLAMA_CPP, Recipe, make_recipe
 
 LADDER = ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q6_K", "Q8_0")
@@ -102,45 +98,3 @@ EXPERIMENTS: Mapping[str, Callable[[], list[Trial]]] = {
     "tables": tables, "ladder": ladder, "imatrix": imatrix, "variations": variations,
     "per-layer": per_layer, "padded": padded, "swa": swa,
 }  # fmt: skip
-# (experiment, its row, the row it is held against): the difference is first less second.
-PAIRS = (
-    *(("imatrix", f"{kind}, imatrix", kind) for kind in ("Q2_K", "Q3_K_M", "IQ4_XS", "only blocks Q2_K")),
-    *(("Q2_K against Q3_K", "Q2_K", kind) for kind in ("Q3_K_S", "Q3_K_M")),
-    ("Q2_K against Q3_K", "only blocks Q2_K", "only blocks Q3_K"),
-    *(("tables", f"{kind}, tables {table}", kind) for kind in TABLED for table in TABLE_TYPES),
-    *(("variations", f"Q2_K, {part} {kind}", "Q2_K") for part, kind in HIGH.items()),
-    ("variations", "Q2_K, pure", "Q2_K"),
-)
-
-
-def paired(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Differences of KL in nats a token, document by document, where both rows read the same text."""
-    by_name = {(row["model"], row["recipe"]["name"]): row for row in rows}
-    found = []
-    for model in dict.fromkeys(row["model"] for row in rows):
-        for experiment, first, second in PAIRS:
-            one, other = by_name.get((model, first)), by_name.get((model, second))
-            if one and other and one["data"] == other["data"]:
-                names = {"model": model, "experiment": experiment, "row": first, "against": second}
-                sizes = {"bytes": one["bytes"] - other["bytes"]}
-                found.append(names | sizes | {"difference": _difference(one, other)})
-    return found
-
-
-def _difference(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, float]:
-    first, second = (np.array(row["documents"]["kl"]) for row in (one, other))
-    estimate = ratio(first - second, np.array(one["documents"]["tokens"], dtype=np.float64))
-    return {"value": estimate.value, "stderr": estimate.stderr}
-
-
-def judged(advice: Advice, kind: str, measured: Ratio) -> tuple[str, bool | None]:
-    """What the predictor says that bears on a type, and whether it was right; None: too close to tell.
-
-    Its verdict is about Q2_K. The types that it advises instead are to pass; of others it says nothing, "".
-    """
-    if kind == SMALLEST:
-        return advice.verdict, agreed(advice, {SMALLEST: measured})
-    named = "Q3_K" if kind.startswith("Q3_K") else kind
-    if named in (advice.type, advice.fallback):
-        return "passes", passes({named: measured}, named)
-    return "", None

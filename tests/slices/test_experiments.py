@@ -24,12 +24,14 @@ from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
 import experiment_bench
+import experiment_findings
 from experiment_bench import Bench, run_model
+from experiment_findings import judged, paired
 from experiment_models import expand, from_checkpoint
 from experiment_padded import padded_copy, through
 from experiment_text import calibration, held_text
 from experiment_toy import Toy, ensure_toy
-from experiment_trials import EXPERIMENTS, Trial, judged, paired
+from experiment_trials import EXPERIMENTS, Trial
 from tables import experiments_table
 
 TINY = Toy(rows=420, hidden=256, layers=12, text_bytes=4000, context=24, batch=1, steps=2, warmup=1)
@@ -183,6 +185,7 @@ def test_rows_are_kept_and_not_measured_twice(
     wanted = [Trial("ladder", "Q2_K", "Q2_K"), Trial("ladder", "Q8_0", "Q8_0")]
     weighted = Trial("imatrix", "Q2_K, imatrix", "Q2_K", weighted=True)
     monkeypatch.setattr(experiment_bench, "EXPERIMENTS", {"one": lambda: wanted})
+    monkeypatch.setattr(experiment_findings, "LADDER", ("Q2_K", "Q8_0"))
     output, figures = tmp_path / "experiments.json", {"models": {}, "rows": []}
     model = from_checkpoint("pico", pico, tmp_path, "noise", ["law", "computing"])
     bench = Bench(output, data, tmp_path, 1200, 200, 1, figures)
