@@ -3,20 +3,20 @@
 A type chosen by measurement is `mom.laddering`'s.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mom import console
 from mom.measuring import folder_of, own_text
 from slices import manifest
-from slices.anatomy import read_anatomy
+from slices.anatomy import match, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.corpus import Corpus
-from slices.coverage import measure_coverage
+from slices.coverage import explain_coverage, measure_coverage
 from slices.errors import BadConfig, Unsupported
 from slices.imatrix import collect
-from slices.imatrix_file import Imatrix
+from slices.imatrix_file import Imatrix, write_imatrix
 from slices.quant_imatrix import digest
 from slices.quant_recipe import make_recipe
 from slices.quant_size import Prediction, predict
@@ -24,6 +24,7 @@ from slices.quant_types import TABLES, find_type
 from slices.quantize import default_target, place, quantize
 
 AUTO = "auto"
+IMATRIX = "imatrix.gguf"
 
 
 @dataclass(frozen=True)
@@ -121,8 +122,15 @@ def _imatrix(wish: Wish, folder: Path, report: console.Report) -> Imatrix | None
 
 
 def domain_imatrix(folder: Path, report: console.Report) -> Imatrix:
-    """The importance matrix of a slice on the calibration part of its own domain's text."""
-    return collect(folder, _text(folder, report), progress=lambda n, of: report("importance matrix", n, of))
+    """The importance matrix of a slice on the calibration part of its own domain's text.
+
+    It is left beside the slice in llama.cpp's form too, for any tool that reads that.
+    """
+    text = _text(folder, report)
+    found = collect(folder, text, progress=lambda n, of: report("importance matrix", n, of))
+    named = replace(found, datasets=(manifest.read(folder).domain,))
+    write_imatrix(named, folder / IMATRIX, force=True)
+    return named
 
 
 def _text(folder: Path, report: console.Report) -> Corpus:
@@ -134,13 +142,17 @@ def _text(folder: Path, report: console.Report) -> Corpus:
 
 def covered(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
     """What an importance matrix covers of a slice, and what it was measured on."""
-    found = measure_coverage(read_anatomy(open_checkpoint(str(folder)).config), imatrix.values)
+    checkpoint = open_checkpoint(str(folder))
+    anatomy = read_anatomy(checkpoint.config)
+    found = measure_coverage(anatomy, imatrix.values, match(checkpoint, anatomy)[0])
     return {
         "covered": found.covered,
         "quantizable": found.executed,
         "tokens": imatrix.tokens,
         "text_sha256": imatrix.sha256,
         "sha256": digest(imatrix),
+        "file": str(folder / IMATRIX),
+        "explained": explain_coverage(found),
     }
 
 
@@ -163,8 +175,10 @@ def show_quantized(figures: dict[str, Any]) -> None:
         found = figures["imatrix"]
         console.out.print(
             f"importance matrix: {found['covered']} of {found['quantizable']} matrices, "
-            f"{found['tokens']:,} tokens of the domain's text",
+            f"{found['tokens']:,} tokens of the domain's text; {found['file']}",
             soft_wrap=True,
+            markup=False,
         )
+        console.out.print(found["explained"], soft_wrap=True, markup=False)
     for note in figures["notes"]:
         console.out.print(note, soft_wrap=True, markup=False)

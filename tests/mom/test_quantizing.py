@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from slices import manifest
+from slices.imatrix_file import read_imatrix
 from tests.mom.test_cli import mom, parsed
 
 
@@ -38,6 +39,9 @@ def test_a_type_that_needs_an_imatrix_measures_it_on_the_domains_text(law: Path)
     assert made["imatrix"]["covered"] == made["imatrix"]["quantizable"] == 6 * 7
     assert made["imatrix"]["tokens"] > 0
     assert manifest.read(law).quantized[0].imatrix_sha256 == made["imatrix"]["sha256"]
+    kept = read_imatrix(Path(made["imatrix"]["file"]))
+    assert (kept.datasets, kept.sha256) == (("law",), made["imatrix"]["text_sha256"])
+    assert "42 of 42" in made["imatrix"]["explained"] or "all 42" in made["imatrix"]["explained"]
 
 
 @pytest.mark.parametrize(
