@@ -102,7 +102,9 @@ def _await_the_end() -> None:
 
 def _reason(status: int, complaint: str) -> str:
     lines = [line.strip() for line in complaint.splitlines() if line.strip()]
-    last = lines[-1] if lines else "it gave no reason; is there memory left?"
+    last = lines[-1] if lines else "it gave no reason"
+    if status == -signal.SIGKILL:
+        last += "; the system does so where memory runs out"
     if status < 0:
         return f"llama.cpp ended its process with {signal.Signals(-status).name}: {last}"
     return last

@@ -12,7 +12,7 @@ from pathlib import Path
 from slices.errors import BadCheckpoint
 from slices.gguf_header import GGUFHeader, read_gguf_header
 from slices.gguf_layout import SPACERS, layer_complaints, per_layer, setting
-from slices.gguf_rules import ANY, MOST_LAYERS, RULES, Number
+from slices.gguf_rules import ANY, FLOATS, MATRICES, MOST_LAYERS, NO_MATRIX, RULES, Number
 from slices.gguf_shapes import tensor_complaints
 from slices.gguf_tokens import token_complaints
 
@@ -46,6 +46,7 @@ def complaints(path: Path, header: GGUFHeader) -> Iterator[str]:
     yield from _heads(header)
     yield from _experts(header)
     yield from token_complaints(path, header)
+    yield from _types(header)
     if rules is None:
         return
     for key in (key for key in rules.barred if f"{arch}.{key}" in header.kinds):
@@ -97,7 +98,10 @@ def _context(header: GGUFHeader, arch: str) -> Iterator[str]:
 
 
 def _heads(header: GGUFHeader) -> Iterator[str]:
-    """Every layer's heads are shared out evenly over its K/V heads."""
+    """Every layer's heads are shared out evenly over its K/V heads; what is turned, is turned in pairs."""
+    for key in ("attention.key_length", "rope.dimension_count"):
+        if setting(header, key) % 2:
+            yield f"{key} is {setting(header, key)}; expected an even number"
     both = (per_layer(header, f"attention.head_count{tail}") for tail in ("", "_kv"))
     for layer, (heads, kv_heads) in enumerate(zip(*both, strict=True)):
         if kv_heads and heads % kv_heads:
@@ -110,3 +114,13 @@ def _experts(header: GGUFHeader) -> Iterator[str]:
     most = max(used, default=0) if all(isinstance(each, int) for each in used) else -1
     if not min(count, 1) <= most <= count:
         yield f"{most} of {count} experts are used"
+    groups, asked = (setting(header, f"expert_group_{key}") for key in ("count", "used_count"))
+    if groups and (groups >= count or (groups > 1 and (count % groups or not 0 < asked < groups))):
+        yield f"{asked} of {groups} groups of {count} experts are used; expected fewer groups, all of a size"
+
+
+def _types(header: GGUFHeader) -> Iterator[str]:
+    """Types that no architecture has: llama.cpp multiplies no whole numbers, and adds nothing in blocks."""
+    for tensor in header.tensors:
+        if tensor.type in (NO_MATRIX if len(tensor.shape) > 1 else MATRICES - FLOATS):
+            yield f"tensor {tensor.name!r} has the ggml type {tensor.type}, which it cannot have"

@@ -144,3 +144,6 @@ RULES: Mapping[str, Rules] = {
 # ggml types that a vector may have, and those that a matrix may: floats and whatever llama.cpp quantizes to
 VECTORS = frozenset({0})
 MATRICES = frozenset({0, 1, 2, 3, 6, 7, 8, *range(10, 15), *range(16, 24), 29, 30, 34, 35, 39, 41})
+FLOATS = frozenset({0, 1, 30})
+# those that a matrix has in no architecture: whole numbers, doubles, and forms for a moment's use
+NO_MATRIX = frozenset({9, 15, *range(24, 29)})

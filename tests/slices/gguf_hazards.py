@@ -7,6 +7,17 @@ from typing import Any
 from tests.slices.gguf_document import F32, I32, STR, U32, Document, Value
 
 
+def as_llama(gemma3: Document) -> Document:
+    """The same matrices as an architecture that the check has no table for."""
+    llama = gemma3.copy()
+    for key in [key for key in llama.keys if key.startswith("gemma3.")]:
+        llama.set(key.replace("gemma3.", "llama."), llama.keys.pop(key))
+    llama.keys["general.architecture"].value = b"llama"
+    for name in [name for name in llama.tensors if "post_" in name or "q_norm" in name or "k_norm" in name]:
+        del llama.tensors[name]
+    return llama
+
+
 def number(key: str, value: Any, kind: int = U32) -> Callable[[Document], None]:
     """Set a setting of the architecture."""
 

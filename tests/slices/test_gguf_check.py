@@ -1,6 +1,7 @@
 """What llama.cpp aborts on or misreads is refused before it sees the file; nothing else is."""
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from tests.conftest import E4B_TYPES
 from tests.picos import SHAPES, write_gemma4, write_shape
 from tests.slices.gguf_document import F32, STR, U32, Document, Value, parse, render
 from tests.slices.gguf_fixtures import FULL, SLIDING, tokenizer_json, write_gemma3
-from tests.slices.gguf_hazards import HAZARDS, tensor
+from tests.slices.gguf_hazards import HAZARDS, as_llama, number, tensor
 
 KINDS = ["all", "0-23", "0,22,23,24,29,41", "swa", "0-4,6-10", "22,24", "5,22,24", "full", "3", "5"]
 
@@ -89,15 +90,30 @@ def test_the_naive_export_without_a_spacer_is_refused(
 
 def test_another_architecture_gets_what_holds_for_all(files: dict[str, Document], tmp_path: Path) -> None:
     """No table for it here: the tensors are llama.cpp's to judge, the settings that all share are not."""
-    document = files["gemma3"].copy()
-    for key in [key for key in document.keys if key.startswith("gemma3.")]:
-        document.set(key.replace("gemma3.", "llama."), document.keys.pop(key))
-    document.set("general.architecture", Value(STR, b"llama"))
+    document = as_llama(files["gemma3"])
     (tmp_path / "llama.gguf").write_bytes(render(document))
     check_gguf(tmp_path / "llama.gguf")
-    document.set("llama.block_count", Value(U32, 600))
+
+
+ANY_ARCHITECTURE: dict[str, tuple[Callable[[Document], None], str]] = {
+    "too many layers": (number("block_count", 600), "llama.block_count is 600"),
+    "odd heads": (number("attention.key_length", 7), "key_length is 7; expected an even"),
+    "groups of no experts": (number("expert_group_count", 2), "0 of 2 groups of 0 experts"),
+    "whole numbers": (
+        tensor("blk.0.attn_k.weight", type=26, data=bytes(4 * 256 * 128)),
+        "attn_k.weight' has the ggml type 26",
+    ),
+    "a norm in blocks": (tensor("output_norm.weight", type=12, data=bytes(144)), "the ggml type 12"),
+}
+
+
+@pytest.mark.parametrize("hazard", ANY_ARCHITECTURE)
+def test_hazards_of_any_architecture(hazard: str, files: dict[str, Document], tmp_path: Path) -> None:
+    change, message = ANY_ARCHITECTURE[hazard]
+    document = as_llama(files["gemma3"])
+    change(document)
     (tmp_path / "llama.gguf").write_bytes(render(document))
-    with pytest.raises(BadCheckpoint, match=r"llama\.block_count is 600"):
+    with pytest.raises(BadCheckpoint, match=re.escape(message)):
         check_gguf(tmp_path / "llama.gguf")
 
 

@@ -17,6 +17,7 @@ from slices.request import Request
 from tests.picos import calm, write_gemma4, write_shape
 from tests.slices.gguf_document import Document, parse, render
 from tests.slices.gguf_fixtures import FULL, SLIDING, tokenizer_json, write_gemma3
+from tests.slices.gguf_hazards import as_llama
 from tests.slices.gguf_mutations import mutated
 
 TEXT = "def add(a, b): return a + b  # naïve, 東京 🙂"
@@ -25,7 +26,7 @@ DIED = re.compile(r"llama\.cpp ended its process with (SIG\w+): (.*)")
 
 @pytest.fixture(scope="module")
 def goods(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
-    """Both families: bf16 and quantized, both kinds of tokenizer, a spacer, experts."""
+    """Both families: bf16 and quantized, both kinds of tokenizer, a spacer, experts; and another family."""
     folder = tmp_path_factory.mktemp("goods")
     three = write_gemma3(folder / "gemma3", [SLIDING, FULL, SLIDING])
     files = [export(three, folder / "gemma3.gguf")]
@@ -39,7 +40,8 @@ def goods(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
     cut(Request("law", "swa", str(four), output=folder / "swa"))
     files.append(export(folder / "swa", folder / "spaced.gguf"))
     files.append(export(calm(write_shape(folder / "26b", "26b")), folder / "experts.gguf"))
-    return [parse(file.read_bytes()) for file in files]
+    documents = [parse(file.read_bytes()) for file in files]
+    return [*documents, as_llama(documents[0])]
 
 
 def survive(good: Document, path: Path, seed: int) -> tuple[str, str]:
