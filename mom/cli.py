@@ -118,7 +118,9 @@ def quantize(
         str | None, typer.Option(help="To measure on; default the slice's own, by its held-out text.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A folder with corpora/<domain>/heldout.jsonl.")] = None,
-    limit: Annotated[int, typer.Option(min=1, help="Bytes of text to measure on.")] = 12_000,
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Bytes of text to measure on; default 12,000.")
+    ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the slice.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; default all cores.")] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the exact size; write nothing.")] = False,

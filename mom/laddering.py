@@ -18,6 +18,7 @@ from slices.heldout import Heldout, cut_heldout, read_heldout
 from slices.ladder import Ladder, Making, climb, foretell
 from slices.predictor import Ratio, advise, sentence, verdict_against
 from slices.quant_types import TYPES, find_type
+from slices.reference import TEXT_BYTES
 from slices.rungs import Goal, NonePasses, Rung
 
 OVER = "over the budget"
@@ -112,7 +113,7 @@ def _text(wish: Wish, folder: Path, report: console.Report) -> tuple[str, Heldou
     else:
         raise NotFound(f"{folder} is no finished slice, so it has no text of its own: give --data DIR")
     try:
-        return domain, cut_heldout(documents, wish.limit)
+        return domain, cut_heldout(documents, wish.limit or TEXT_BYTES)
     except BadConfig as error:
         raise BadConfig(f"the held-out text of {domain!r}: {error}; give --data DIR") from None
 

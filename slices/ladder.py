@@ -16,7 +16,7 @@ from slices.atomic import refuse_existing, staged
 from slices.checkpoint import weight_files
 from slices.disk import check_room
 from slices.divergence import measure
-from slices.errors import NotFound
+from slices.errors import Exists, NotFound
 from slices.export import write_gguf
 from slices.heldout import Heldout
 from slices.imatrix_file import Imatrix
@@ -209,6 +209,11 @@ def _keep(folder: Path, made: Quantized, out: Path | None, force: bool) -> Quant
     same = target.is_file() and _sha256(target) == made.sha256
     if same and _is_recorded(folder, target.name):
         return done
+    if target.exists() and not (force or same):
+        raise Exists(
+            f"{made.type} was chosen, but {target} is there and is another file; choose another output with "
+            "-o, or pass --force to replace it"
+        )
     with staged(target, force or same) as partial:
         made.path.rename(partial)
     record_gguf(folder, done)
