@@ -111,9 +111,8 @@ def _heads(header: GGUFHeader) -> Iterator[str]:
 def _experts(header: GGUFHeader) -> Iterator[str]:
     """As many experts asked as there are, or fewer; none asked of none."""
     count, used = setting(header, "expert_count"), per_layer(header, "expert_used_count")
-    most = max(used, default=0) if all(isinstance(each, int) for each in used) else -1
-    if not min(count, 1) <= most <= count:
-        yield f"{most} of {count} experts are used"
+    if not min(count, 1) <= max(used) <= count:
+        yield f"{max(used)} of {count} experts are used"
     groups, asked = (setting(header, f"expert_group_{key}") for key in ("count", "used_count"))
     if groups and (groups >= count or (groups > 1 and (count % groups or not 0 < asked < groups))):
         yield f"{asked} of {groups} groups of {count} experts are used; expected fewer groups, all of a size"

@@ -61,6 +61,9 @@ ANY: Mapping[str, Number] = {
     "rope.freq_base": Number(_TINY, _HUGE, "f32"),
     "rope.scaling.factor": Number(_TINY, _HUGE, "f32"),
     "expert_count": Number(0, MOST_EXPERTS),
+    "expert_used_count": Number(0, MOST_EXPERTS, per_layer=True),
+    "expert_group_count": Number(0, MOST_EXPERTS),
+    "expert_group_used_count": Number(0, MOST_EXPERTS),
 }
 _GEMMA: Mapping[str, Number] = {
     **ANY,

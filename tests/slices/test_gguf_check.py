@@ -99,6 +99,8 @@ ANY_ARCHITECTURE: dict[str, tuple[Callable[[Document], None], str]] = {
     "too many layers": (number("block_count", 600), "llama.block_count is 600"),
     "odd heads": (number("attention.key_length", 7), "key_length is 7; expected an even"),
     "groups of no experts": (number("expert_group_count", 2), "0 of 2 groups of 0 experts"),
+    "groups in words": (number("expert_group_count", b"two", STR), "is of the type str; expected u32"),
+    "experts in words": (number("expert_used_count", b"two", STR), "is of the type str; expected u32"),
     "whole numbers": (
         tensor("blk.0.attn_k.weight", type=26, data=bytes(4 * 256 * 128)),
         "attn_k.weight' has the ggml type 26",
