@@ -73,7 +73,7 @@ def test_small_sensitive_matrices_stay_at_8_bits(gemma4: Path) -> None:
     assert kinds(types, ".inp_gate.") == kinds(types, ".proj.") == {"Q8_0"}
     assert "Q2_K" in kinds(types, ".ffn_gate.")
     assert types["per_layer_model_proj.weight"] == "BF16"  # llama.cpp never touches it
-    assert types[EMBEDDING] == types[PER_LAYER] == "Q6_K"
+    assert types[EMBEDDING] == types[PER_LAYER] == "Q4_K"
 
 
 def test_tables_have_a_type_of_their_own(gemma4: Path) -> None:
@@ -82,8 +82,14 @@ def test_tables_have_a_type_of_their_own(gemma4: Path) -> None:
     assert {small.types[EMBEDDING], small.types[PER_LAYER]} == {"Q3_K"}
     changed = {name for name in small.types if small.types[name] != plain.types[name]}
     assert changed == {EMBEDDING, PER_LAYER}
-    assert plain == plan(gemma4, "Q2_K")
+    assert {plain.types[EMBEDDING], plain.types[PER_LAYER]} == {"Q6_K"}
     assert small.bytes < plain.bytes
+
+
+def test_below_4_bits_the_tables_have_4(gemma4: Path) -> None:
+    """The default is ours below Q4_K_M and llama.cpp's from there on, as measured."""
+    assert plan(gemma4, "IQ4_XS") == plan(gemma4, "IQ4_XS", tables="Q4_K")
+    assert plan(gemma4, "Q4_K_M") == plan(gemma4, "Q4_K_M", tables="llama.cpp")
 
 
 def test_the_callers_overrides_come_first(gemma4: Path) -> None:
