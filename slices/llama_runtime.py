@@ -22,6 +22,7 @@ from slices.softmax import log_softmax, log_softmax_at
 from slices.streaming import pieces
 
 _CHUNK_LOGITS = 2**24  # float32 logits in memory at once: 64 MB
+CONTEXT_STEP = 256  # llama.cpp aborts on a batch larger than a context that it had to round up to this
 
 
 class LlamaRuntime:
@@ -107,7 +108,8 @@ class LlamaRuntime:
 
     def _settings(self, context: int) -> ctypes.Structure:
         params: Any = self._cpp.llama_context_default_params()
-        params.n_ctx = min(context, self._cpp.llama_model_n_ctx_train(self._model))
+        rounded = -(-context // CONTEXT_STEP) * CONTEXT_STEP
+        params.n_ctx = min(rounded, self._cpp.llama_model_n_ctx_train(self._model))
         params.n_batch = 512
         params.n_ubatch = 512
         params.n_outputs_max = self._chunk
@@ -120,8 +122,12 @@ class LlamaRuntime:
     def _tokenize(self, text: str, control: bool) -> list[int]:
         raw = text.encode()
         room = len(raw) + 8
-        buffer = (ctypes.c_int32 * room)()
-        count = self._cpp.llama_tokenize(self._vocab, raw, len(raw), buffer, room, True, control)
+        for _ in range(2):  # a space may take three tokens, where it is spelled in bytes
+            buffer = (ctypes.c_int32 * room)()
+            count = self._cpp.llama_tokenize(self._vocab, raw, len(raw), buffer, room, True, control)
+            if count >= 0:
+                break
+            room = -count
         if count < 0:
             raise RunFailed(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
         tokens = list(buffer[:count])

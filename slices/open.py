@@ -7,12 +7,10 @@ from slices.anatomy import match, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import NotFound
 from slices.gguf_check import check_gguf
-from slices.llama_runtime import LlamaRuntime
+from slices.llama_runtime import CONTEXT_STEP, LlamaRuntime
 from slices.proof import ensure_proven
 from slices.runtime import Runtime
 from slices.torch_runtime import TorchRuntime
-
-_STEP = 256  # llama.cpp aborts on a batch larger than a context that it had to round up to this
 
 
 def open_runtime(
@@ -34,7 +32,8 @@ def open_runtime(
         RunFailed: the runtime refuses it, or died of it when it was tried out.
     """
     if file is not None:
-        return _open_gguf(folder / file, threads or cpu_count() or 1, -(-context // _STEP) * _STEP)
+        rounded = -(-context // CONTEXT_STEP) * CONTEXT_STEP
+        return _open_gguf(folder / file, threads or cpu_count() or 1, rounded)
     checkpoint = open_checkpoint(str(folder))
     if not checkpoint.entries:
         raise NotFound(f"{folder} has no model.safetensors to run; give one of its GGUF files")
