@@ -14,8 +14,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (
-    "Q2_K", "Q2_K, imatrix", "IQ2_M, imatrix", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q8_0", "blocks Q2_K",
-    "blocks Q2_K, imatrix", "blocks Q3_K", "blocks Q4_K", "BF16 against parent",
+    "Q2_K", "Q2_K, imatrix", "IQ2_M, imatrix", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q8_0", "only blocks Q2_K",
+    "only blocks Q2_K, imatrix", "only blocks Q3_K", "only blocks Q4_K", "BF16 against parent",
+)  # fmt: skip
+EQUAL_BYTES = (
+    (None, "Q8_0"), (None, "Q4_K_M"), (None, "Q2_K"), (None, "Q2_K:Q4_0"), (65536, "Q4_K_M:Q5_0"),
+    (46080, "Q4_K_M"), (32768, "Q8_0"), (32768, "Q4_K_M"), (32768, "Q2_K"), (16384, "Q4_K_M"),
 )  # fmt: skip
 
 
@@ -128,10 +132,46 @@ def order(figures: Mapping[str, Any], row: Mapping[str, Any]) -> tuple[int, int]
     return list(figures["models"]).index(row["model"]), SHOWN.index(row["recipe"]["name"])
 
 
+def equal_bytes_table(figures: Mapping[str, Any]) -> str:
+    """Files by domain, the largest first; the parent's and those slices that tell most."""
+    rows = []
+    for domain, found in figures["domains"].items():
+        for file in sorted(found["files"], key=lambda each: -each["bytes"]):
+            if (file["rows"], file["type"]) not in EQUAL_BYTES:
+                continue
+            bits, lost = file["bits_per_byte"], file["lost_mass"]
+            rows.append(
+                [
+                    domain,
+                    "whole" if file["rows"] is None else f"{file['rows']:,} rows",
+                    file["type"].replace(":", ", tables "),
+                    f"{file['bytes'] / 1e6:.1f} MB",
+                    f"{file['share']:.0%}",
+                    f"{bits['value']:.3f} ± {bits['stderr']:.3f}",
+                    difference(file["against_base"]),
+                    difference(file["against_bf16"]),
+                    f"{file['kl']['mean']:.4f} ± {file['kl']['stderr']:.4f}",
+                    f"{lost['value']:.2%} ± {lost['stderr']:.2%}" if lost else "-",
+                ]
+            )
+    base = figures["base"]
+    columns = [
+        "domain", "vocabulary", "type", "file", f"of {base}", "bits per byte", f"against {base}",
+        "against bf16", "KL on kept tokens", "lost mass",
+    ]  # fmt: skip
+    return table(columns, rows)
+
+
+def difference(share: Mapping[str, float]) -> str:
+    """A relative difference and its error in percent; nothing where it is exactly none."""
+    return f"{share['value']:+.1%} ± {share['stderr']:.1%}" if share["stderr"] else "-"
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "experiments": experiments_table,
     "slice": slice_table,
     "eight_gb": eight_gb_table,
+    "equal_bytes": equal_bytes_table,
 }
 
 
