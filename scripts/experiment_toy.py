@@ -129,7 +129,7 @@ def settings(toy: Toy, rows: int) -> dict[str, Any]:
         "intermediate_size": 4 * toy.hidden, "num_hidden_layers": toy.layers, "num_attention_heads": 4,
         "num_key_value_heads": 2, "head_dim": 64, "global_head_dim": 128, "hidden_size_per_layer_input": 64,
         "num_kv_shared_layers": toy.layers // 2, "use_double_wide_mlp": False, "sliding_window": 64,
-        "max_position_embeddings": 1024, "layer_types": [*[SLIDING] * 5, FULL] * (toy.layers // 6),
+        "max_position_embeddings": 2048, "layer_types": [*[SLIDING] * 5, FULL] * (toy.layers // 6),
         "final_logit_softcapping": 30.0, "bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0,
     }  # fmt: skip
 
