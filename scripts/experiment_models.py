@@ -13,6 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from experiment_llama import load_llama
 from experiment_toy import RECORD
 
 from slices import manifest
@@ -30,12 +31,6 @@ from slices.imatrix import collect, hook_model
 from slices.imatrix_file import Imatrix
 from slices.llama_runtime import LlamaRuntime
 from slices.request import Request
-
-LLAMA_NAMES = {
-    "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k", "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output", "mlp.gate_proj": "ffn_gate", "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -167,23 +162,16 @@ def _counted(model: Model, imatrix: Imatrix) -> tuple[int, int, int]:
 
 
 def _hooked(model: Model, documents: Sequence[str], tokens: int) -> Imatrix:
-    """The same for a model of another family, read by transformers from the GGUF that it was shipped as."""
-    from transformers import AutoModelForCausalLM
-
+    """The same for a model of another family; the start of each document."""
     runtime = LlamaRuntime(model.gguf, threads=1)
     batches: list[list[int]] = []
     try:
         for document in documents:
-            ids = runtime.encode(document)[:CONTEXT]
-            batches.append(ids)
+            batches.append(runtime.encode(document)[:CONTEXT])
             if sum(map(len, batches)) >= tokens:
                 break
     finally:
         runtime.close()
-    torch_model = AutoModelForCausalLM.from_pretrained(model.source.parent, gguf_file=model.source.name)
-    names = {
-        f"model.layers.{layer}.{theirs}.weight": f"blk.{layer}.{ours}.weight"
-        for layer in range(len(model.ffn_ratios))
-        for theirs, ours in LLAMA_NAMES.items()
-    }
-    return hook_model(torch_model.float().eval(), names, batches)
+    torch_model, names = load_llama(model.gguf)
+    blocks = {theirs: ours for theirs, ours in names.items() if ours.startswith("blk.")}
+    return hook_model(torch_model, blocks, batches)

@@ -9,6 +9,7 @@ from typing import Any
 import gguf
 import numpy as np
 import pytest
+import torch
 
 from slices.divergence import divergences
 from slices.embedded import to_bf16
@@ -27,6 +28,7 @@ import experiment_bench
 import experiment_findings
 from experiment_bench import Bench, run_model
 from experiment_findings import judged, paired
+from experiment_llama import halves, torch_name
 from experiment_models import expand, from_checkpoint
 from experiment_padded import padded_copy, through
 from experiment_text import calibration, held_text
@@ -151,6 +153,14 @@ def test_an_expanded_file_says_what_the_quantized_one_does(pico: Path, tmp_path:
     rows = [np.concatenate(list(runtime.distributions(tokens[0]))) for runtime in runtimes]
     assert tokens[0] == tokens[1]
     assert divergences(*rows).mean() < 1e-3
+
+
+def test_halves_undo_the_pairs_of_llama_cpp() -> None:
+    """Two heads of four rows: llama.cpp has a row of the first half beside one of the second."""
+    rows = torch.arange(8.0)[:, None].repeat(1, 3)
+    paired_rows = rows[[0, 2, 1, 3, 4, 6, 5, 7]]
+    assert torch.equal(halves(paired_rows, 2), rows)
+    assert torch_name("blk.3.attn_q.weight") == "model.layers.3.self_attn.q_proj.weight"
 
 
 def test_the_text_of_the_domains_is_shared_out(data: Path) -> None:
