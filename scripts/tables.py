@@ -167,11 +167,33 @@ def difference(share: Mapping[str, float]) -> str:
     return f"{share['value']:+.1%} ± {share['stderr']:.1%}" if share["stderr"] else "-"
 
 
+def runtime_table(figures: Mapping[str, Any]) -> str:
+    """Speed of slices and of their parent, and the ratio within each round."""
+    rows = []
+    for entry in figures["models"]:
+        speed, ratios = entry["speed"], entry["against_parent"] or {}
+        rows.append(
+            [
+                entry["model"],
+                entry["type"],
+                f"{entry['bytes'] / 1e6:.0f} MB",
+                *(
+                    part
+                    for what in ("prompt tokens/s", "prompt bytes/s", "written tokens/s")
+                    for part in (spread(speed[what], digits=0), spread(ratios.get(what), "x"))
+                ),
+            ]
+        )
+    columns = ["model", "type", "file", "prompt tokens/s", "of parent", "prompt bytes/s", "of parent"]
+    return table([*columns, "written tokens/s", "of parent"], rows)
+
+
 TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "experiments": experiments_table,
     "slice": slice_table,
     "eight_gb": eight_gb_table,
     "equal_bytes": equal_bytes_table,
+    "runtime": runtime_table,
 }
 
 
