@@ -57,6 +57,8 @@ class Bench:
 
     def save(self) -> None:
         """Write the figures, with what follows from the rows."""
+        models, rows = self.figures["models"], self.figures["rows"]
+        self.figures["rows"] = [row | verdict(models[row["model"]], row) for row in rows]
         self.figures["cases"] = cases(self.figures)
         self.figures["paired"] = paired(self.figures["rows"])
         self.output.parent.mkdir(parents=True, exist_ok=True)
@@ -235,7 +237,7 @@ def keep(
         "seconds": round(time.monotonic() - started, 1),
         "documents": {name: [round(float(each), 6) for each in getattr(found.sums, name)] for name in SUMS},
     }  # fmt: skip
-    bench.add(row | verdict(bench.about(model), row))
+    bench.add(row)
     kl = f"KL {found.kl.value:.4f} ± {found.kl.stderr:.4f}"
     log(f"{model.name}: {trial.name}: {kl}, {file['bytes']:,} bytes")
 
@@ -246,5 +248,5 @@ def repeat(
     """Add a row with the figures of its twin, which has the same tensors."""
     row = {**twin, **file, "experiment": trial.experiment, "recipe": asdict(trial), "seconds": 0.0}
     row |= {"same_as": twin["same_as"] or twin["recipe"]["name"]}
-    bench.add(row | verdict(bench.about(model), row))
+    bench.add(row)
     log(f"{model.name}: {trial.name} is {row['same_as']}")

@@ -14,12 +14,12 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (
-    "Q2_K", "Q2_K, imatrix", "IQ2_M, imatrix", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q8_0", "only blocks Q2_K",
-    "only blocks Q2_K, imatrix", "only blocks Q3_K", "only blocks Q4_K", "BF16 against parent",
+    "BF16 against parent", "Q2_K", "Q2_K, imatrix", "Q3_K_S", "Q3_K_M", "Q3_K_M, imatrix", "Q4_K_M",
+    "only blocks Q2_K", "only blocks Q2_K, imatrix", "only blocks Q3_K",
 )  # fmt: skip
 EQUAL_BYTES = (
-    (None, "Q8_0"), (None, "Q4_K_M"), (None, "Q2_K"), (None, "Q2_K:Q4_0"), (65536, "Q4_K_M:Q5_0"),
-    (46080, "Q4_K_M"), (32768, "Q8_0"), (32768, "Q4_K_M"), (32768, "Q2_K"), (16384, "Q4_K_M"),
+    (None, "Q8_0"), (None, "Q4_K_M"), (None, "Q4_K_M:Q5_0"), (None, "Q2_K:Q4_0"), (65536, "Q4_K_M:Q5_0"),
+    (46080, "Q4_K_M:Q5_0"), (32768, "Q4_K_M"), (32768, "Q2_K"), (16384, "Q4_K_M"),
 )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ def experiment_rows(
             f"{row['bits_per_weight']:.2f}",
             f"{row['below_4_bits']:.0%}",
             f"{row['kl']['value']:.4f} ± {row['kl']['stderr']:.4f}",
-            f"{row['perplexity_ratio']['value']:.3f} ± {row['perplexity_ratio']['stderr']:.3f}",
+            f"{row['perplexity_ratio']['value']:.4g} ± {row['perplexity_ratio']['stderr']:.2g}",
             f"{row['same_top1']['value']:.1%} ± {row['same_top1']['stderr']:.1%}",
             row["verdict"] or "-",
             words[row["right"]] if row["verdict"] else "-",

@@ -74,6 +74,9 @@ SAFE, DANGER = advise_layers([2.0], 0.0), advise_layers([4.0], 0.5)
         ({"Q2_K": Ratio(PASSES)}, True),
         ({"Q2_K": Ratio(9.0, 0.5)}, False),
         ({"Q2_K": Ratio(1.4, 0.06)}, None),  # within two errors of the limit
+        ({"Q2_K": Ratio(3666.0, 2695.0)}, False),  # errors are those of the logarithm
+        ({"Q2_K": Ratio(0.2, 0.02)}, False),  # surer, not better
+        ({"Q2_K": Ratio(0.7, 0.05)}, None),
         ({"Q4_K_M": Ratio(1.01)}, None),
         ({"Q3_K_M": Ratio(130.0)}, False),  # fewer bits than what failed
         ({"Q3_K_S": Ratio(1.1)}, None),
