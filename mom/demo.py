@@ -23,7 +23,7 @@ from slices import embedded, manifest
 from slices.cut import cut
 from slices.errors import RunFailed
 from slices.home import home, slices_home
-from slices.quantize import quantize
+from slices.quant.quantize import quantize
 from slices.request import Request
 
 TYPE = "Q4_K_M"

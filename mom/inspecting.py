@@ -9,9 +9,19 @@ from slices import manifest
 from slices.anatomy import Anatomy, match, read_anatomy, weigh
 from slices.checkpoint import open_checkpoint
 from slices.manifest import Parameters
-from slices.predictor import HIGH, LOW, PASSES, Advice, Ratio, advise, agreed, sentence, verdict_against
+from slices.measure.predictor import (
+    HIGH,
+    LOW,
+    PASSES,
+    Advice,
+    Ratio,
+    advise,
+    agreed,
+    sentence,
+    verdict_against,
+)
+from slices.measure.track_record import Outcome, read_rungs, summary, track_record
 from slices.selectors import spell
-from slices.track_record import Outcome, read_rungs, summary, track_record
 
 
 def inspect(model: str) -> dict[str, Any]:

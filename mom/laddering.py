@@ -14,12 +14,12 @@ from slices import manifest
 from slices.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadConfig, NotFound
-from slices.heldout import Heldout, cut_heldout, read_heldout
-from slices.ladder import Ladder, Making, climb, foretell
-from slices.predictor import Ratio, advise, sentence, verdict_against
-from slices.quant_types import TYPES, find_type
-from slices.reference import TEXT_BYTES
-from slices.rungs import Goal, NonePasses, Rung
+from slices.measure.heldout import Heldout, cut_heldout, read_heldout
+from slices.measure.ladder import Ladder, Making, climb, foretell
+from slices.measure.predictor import Ratio, advise, sentence, verdict_against
+from slices.measure.reference import TEXT_BYTES
+from slices.measure.rungs import Goal, NonePasses, Rung
+from slices.quant.types import TYPES, find_type
 
 OVER = "over the budget"
 _SIZE = re.compile(r"(\d+(?:\.\d+)?) *(k|ki|m|mi|g|gi)?b?", re.IGNORECASE)

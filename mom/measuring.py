@@ -12,8 +12,8 @@ from slices.checkpoint import locate, open_checkpoint
 from slices.corpus import Corpus
 from slices.cut import domain_text
 from slices.errors import NotFound
-from slices.evaluate import Report, Subject, evaluate, record, subjects
-from slices.heldout import read_heldout
+from slices.measure.evaluate import Report, Subject, evaluate, record, subjects
+from slices.measure.heldout import read_heldout
 from slices.request import Request
 
 

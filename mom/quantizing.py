@@ -13,15 +13,15 @@ from slices import manifest
 from slices.anatomy import match, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.corpus import Corpus
-from slices.coverage import explain_coverage, measure_coverage
 from slices.errors import BadConfig, Unsupported
-from slices.imatrix import collect
-from slices.imatrix_file import Imatrix, write_imatrix
-from slices.quant_imatrix import digest
-from slices.quant_recipe import make_recipe
-from slices.quant_size import Prediction, predict
-from slices.quant_types import TABLES, find_type
-from slices.quantize import default_target, place, quantize
+from slices.quant.coverage import explain_coverage, measure_coverage
+from slices.quant.fit import digest
+from slices.quant.imatrix import collect
+from slices.quant.imatrix_file import Imatrix, write_imatrix
+from slices.quant.quantize import default_target, place, quantize
+from slices.quant.recipe import make_recipe
+from slices.quant.size import Prediction, predict
+from slices.quant.types import TABLES, find_type
 
 AUTO = "auto"
 IMATRIX = "imatrix.gguf"

@@ -65,7 +65,9 @@ class Settings(_Settings):
     limits: Limits = Limits()
     default: Scaling = Scaling()
     overrides: dict[str, Scaling] = {}
-    runtime: str = Field(default="slices.open:open_runtime", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$")
+    runtime: str = Field(
+        default="slices.runtimes.open:open_runtime", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+    )
     address: str | None = None
 
     def scaling(self, expert: str) -> Scaling:

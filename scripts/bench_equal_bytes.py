@@ -19,16 +19,16 @@ from typing import Any
 from slices.atomic import write_text
 from slices.checkpoint import locate, weight_files
 from slices.cut import cut
-from slices.divergence import Divergence, measure
 from slices.errors import Unsupported
-from slices.evaluate import Values, ratio
-from slices.heldout import Heldout, cut_heldout, read_heldout
-from slices.open import open_runtime
-from slices.quant_recipe import LLAMA_CPP
-from slices.quantize import quantize
-from slices.reference import Reference, kept
+from slices.measure.divergence import Divergence, measure
+from slices.measure.evaluate import Values, ratio
+from slices.measure.heldout import Heldout, cut_heldout, read_heldout
+from slices.measure.reference import Reference, kept
+from slices.measure.token_map import token_map
+from slices.quant.quantize import quantize
+from slices.quant.recipe import LLAMA_CPP
 from slices.request import Request
-from slices.token_map import token_map
+from slices.runtimes.open import open_runtime
 
 BASE = "Q4_K_M"  # of the parent: what the others are held against
 SHARE, LOSS = 0.40, 0.05  # the target: at most this share of its bytes, at most this much more bits per byte

@@ -26,8 +26,8 @@ from tokenizers import Tokenizer
 
 from slices.corpus import read_documents
 from slices.export import export
-from slices.imatrix import collect_on
-from slices.imatrix_file import Imatrix, read_imatrix, write_imatrix
+from slices.quant.imatrix import collect_on
+from slices.quant.imatrix_file import Imatrix, read_imatrix, write_imatrix
 
 LIMIT = 0.02  # relative difference of a matrix's mean that is still the same
 

@@ -25,9 +25,9 @@ from typing import Any
 
 from slices import manifest
 from slices.checkpoint import locate
-from slices.llama_runtime import LlamaRuntime
-from slices.quantize import quantize
+from slices.quant.quantize import quantize
 from slices.runtime import Runtime, Sampling
+from slices.runtimes.llama_runtime import LlamaRuntime
 
 PROSE = Path(__file__).resolve().parent.parent / "README.md"
 PROMPT_BYTES = 1500

@@ -3,7 +3,7 @@
 
 No weights are needed: checkpoints and exports are files of holes with true headers. llama.cpp itself says
 which type each tensor would get and what it would allocate for cache and computing; the rest is
-`slices.memory`. A tokenizer of the right size is made up unless one is given (a few MB either way).
+`slices.runtimes.memory`. A tokenizer of the right size is made up unless one is given (a few MB either way).
 """
 
 import argparse
@@ -22,14 +22,14 @@ from make_synthetic import E4B, slots, tokenizer_json
 
 from slices.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.dry_load import dry_load
 from slices.export import write_gguf
-from slices.gguf_header import GGUFHeader, read_gguf_header
+from slices.gguf.header import GGUFHeader, read_gguf_header
 from slices.headers import parse_json_object
-from slices.memory import as_types, estimate
 from slices.plan import make_plan
-from slices.quant_recipe import LLAMA_CPP, make_recipe
-from slices.quant_size import Prediction, predict_from
+from slices.quant.recipe import LLAMA_CPP, make_recipe
+from slices.quant.size import Prediction, predict_from
+from slices.runtimes.dry_load import dry_load
+from slices.runtimes.memory import as_types, estimate
 from slices.selectors import select
 from slices.writer import Layout, lay_out
 

@@ -25,17 +25,17 @@ from experiment_toy import RECORD
 from experiment_trials import EXPERIMENTS, Trial
 
 from slices.atomic import write_text
-from slices.divergence import Divergence, measure
-from slices.gguf_header import read_gguf_header
-from slices.heldout import Heldout
-from slices.imatrix_file import Imatrix, read_imatrix, write_imatrix
-from slices.llama_runtime import LlamaRuntime
-from slices.predictor import advise_layers
-from slices.quant_imatrix import digest, fit_imatrix, save_values
-from slices.quant_size import predict_from
-from slices.quant_types import TABLES
-from slices.quantizer import make_order, run_quantizer
-from slices.reference import Reference, kept
+from slices.gguf.header import read_gguf_header
+from slices.measure.divergence import Divergence, measure
+from slices.measure.heldout import Heldout
+from slices.measure.predictor import advise_layers
+from slices.measure.reference import Reference, kept
+from slices.quant.fit import digest, fit_imatrix, save_values
+from slices.quant.imatrix_file import Imatrix, read_imatrix, write_imatrix
+from slices.quant.quantizer import make_order, run_quantizer
+from slices.quant.size import predict_from
+from slices.quant.types import TABLES
+from slices.runtimes.llama_runtime import LlamaRuntime
 
 LOW = ("Q2_K", "Q3_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")  # below 4 bits
 FIGURES = ("kl", "same_top1", "perplexity_ratio", "bits_per_byte", "reference_bits_per_byte")

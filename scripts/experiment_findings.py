@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 from experiment_trials import HIGH, LADDER, TABLE_TYPES, TABLED
 
-from slices.evaluate import ratio
-from slices.predictor import SMALLEST, Advice, Ratio, advise_layers, agreed, passes
+from slices.measure.evaluate import ratio
+from slices.measure.predictor import SMALLEST, Advice, Ratio, advise_layers, agreed, passes
 
 # (experiment, its row, the row it is held against): the difference is first less second.
 PAIRS = (
@@ -67,7 +67,7 @@ def verdict(about: Mapping[str, Any], row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def cases(figures: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For `slices.track_record`: the models whose ladder is whole, with the mixes as llama.cpp has them."""
+    """For `slices.measure.track_record`: models with a whole ladder of the mixes as llama.cpp has them."""
     found = []
     for name, model in figures["models"].items():
         rows = [row for row in figures["rows"] if row["model"] == name and row["experiment"] == "ladder"]

@@ -19,18 +19,18 @@ from experiment_toy import RECORD
 from slices import manifest
 from slices.anatomy import read_anatomy
 from slices.atomic import staged
-from slices.calibration import CONTEXT
 from slices.checkpoint import open_checkpoint, weight_files
-from slices.coverage import measure_coverage
 from slices.cut import cut
 from slices.embedded import ensure, to_bf16
 from slices.errors import NotFound
 from slices.export import export
-from slices.gguf_header import read_gguf_header
-from slices.imatrix import collect, hook_model
-from slices.imatrix_file import Imatrix
-from slices.llama_runtime import LlamaRuntime
+from slices.gguf.header import read_gguf_header
+from slices.quant.calibration import CONTEXT
+from slices.quant.coverage import measure_coverage
+from slices.quant.imatrix import collect, hook_model
+from slices.quant.imatrix_file import Imatrix
 from slices.request import Request
+from slices.runtimes.llama_runtime import LlamaRuntime
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.embedded import to_bf16
-from slices.gguf_header import GGUFTensor, read_gguf_header
-from slices.quant_types import TABLES
+from slices.gguf.header import GGUFTensor, read_gguf_header
+from slices.quant.types import TABLES
 
 _BLOCK = 256
 _ROWS = 8192  # at once

@@ -6,7 +6,7 @@ from itertools import zip_longest
 from pathlib import Path
 
 from slices.corpus import read_documents
-from slices.heldout import Heldout, Window, cut_heldout, read_heldout
+from slices.measure.heldout import Heldout, Window, cut_heldout, read_heldout
 
 
 def held_text(data: Path, domains: Sequence[str], limit: int) -> Heldout:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from slices.quant_recipe import LLAMA_CPP, Recipe, make_recipe
+from slices.quant.recipe import LLAMA_CPP, Recipe, make_recipe
 
 LADDER = ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q6_K", "Q8_0")
 TABLED = ("Q2_K", "Q3_K_M", "IQ4_XS", "Q4_K_M")
@@ -32,7 +32,7 @@ class Trial:
 
     @property
     def recipe(self) -> Recipe:
-        """For `slices.quantizer`; a padded trial has none."""
+        """For `slices.quant.quantizer`; a padded trial has none."""
         return make_recipe(self.type, None if self.pure else self.tables, dict(self.overrides), self.pure)
 
 

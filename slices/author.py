@@ -20,9 +20,9 @@ from slices.errors import BadConfig, MissingExtra
 from slices.gemma4_slice import register
 from slices.headers import parse_json_object
 from slices.home import home
-from slices.llama_pool import on_every_core
-from slices.llama_runtime import LlamaRuntime
 from slices.runtime import Sampling
+from slices.runtimes.llama_pool import on_every_core
+from slices.runtimes.llama_runtime import LlamaRuntime
 
 TOKENS = 64  # a document, at most
 BATCH = 32

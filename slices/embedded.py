@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from slices import atomic
 from slices.errors import BadCheckpoint, MissingExtra
 from slices.families.table import FULL, SLIDING
-from slices.gguf_vocabulary import tokenizer_config, tokenizer_json
+from slices.gguf.vocabulary import tokenizer_config, tokenizer_json
 from slices.home import models_home
 from slices.writer import Slot, lay_out, write, write_all
 

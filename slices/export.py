@@ -1,9 +1,9 @@
 """A slice's safetensors as a BF16 GGUF that llama.cpp runs: tensors renamed, config translated.
 
 Streams a chunk at a time and needs no torch. What a family's parts are called there, and where stock
-llama.cpp needs spacers, is in `slices.dialects`; what each tensor holds is in `slices.gguf_tensors`. A
+llama.cpp needs spacers, is in `slices.dialects`; what each tensor holds is in `slices.gguf.tensors`. A
 slice that llama.cpp cannot express is refused, since it would load and answer something else.
-Quantizing is in `slices.quantize`.
+Quantizing is in `slices.quant.quantize`.
 """
 
 import hashlib
@@ -23,8 +23,8 @@ from slices.dialects.gemma3 import GEMMA3
 from slices.dialects.gemma4 import GEMMA4
 from slices.dialects.table import Blocks, Dialect
 from slices.errors import MissingExtra, NotFound, Unsupported
-from slices.gguf_tensors import GGUFSource, Precision, list_sources, name_tensors
-from slices.gguf_tokenizer import read_tokenizer, write_tokenizer
+from slices.gguf.tensors import GGUFSource, Precision, list_sources, name_tensors
+from slices.gguf.tokenizer import read_tokenizer, write_tokenizer
 
 if TYPE_CHECKING:
     import gguf

@@ -17,9 +17,9 @@ from slices import atomic
 from slices.checkpoint import Checkpoint, fingerprint
 from slices.corpus import Corpus
 from slices.home import home
-from slices.llama_pool import CONTEXT, on_every_core
 from slices.runtime import Runtime
-from slices.torch_runtime import TorchRuntime
+from slices.runtimes.llama_pool import CONTEXT, on_every_core
+from slices.runtimes.torch_runtime import TorchRuntime
 
 Progress = Callable[[int, int], None]
 

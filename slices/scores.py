@@ -26,7 +26,7 @@ from slices.errors import BadCheckpoint, NotFound
 from slices.gemma4_slice import register
 from slices.home import home
 from slices.neurons import Scores
-from slices.torch_runtime import load_libraries
+from slices.runtimes.torch_runtime import load_libraries
 
 TOKENS = 32_768  # of the text, at most
 CONTEXT = 512

@@ -43,7 +43,7 @@ def test_a_slice_by_its_name(pico_gemma3: Path, mom_home: Path, capsys: pytest.C
 
 
 def rung(kind: str, ratio: float) -> dict[str, Any]:
-    """As `slices.rungs` records one."""
+    """As `slices.measure.rungs` records one."""
     return {"type": kind, "bytes": 1, "perplexity_ratio": {"value": ratio, "stderr": 0.01}}
 
 

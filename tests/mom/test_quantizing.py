@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slices import manifest
-from slices.imatrix_file import read_imatrix
+from slices.quant.imatrix_file import read_imatrix
 from tests.mom.test_cli import mom, parsed
 
 

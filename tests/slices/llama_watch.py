@@ -1,4 +1,4 @@
-"""llama.cpp's own view of what enters its matrices: a second opinion on `slices.imatrix`.
+"""llama.cpp's own view of what enters its matrices: a second opinion on `slices.quant.imatrix`.
 
 Hangs on the callback that llama-imatrix hangs on, and reads the operands of each product by ctypes.
 """
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from slices.llama_runtime import LlamaRuntime
+from slices.runtimes.llama_runtime import LlamaRuntime
 
 
 class _Tensor(ctypes.Structure):

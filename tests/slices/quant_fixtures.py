@@ -6,8 +6,8 @@ import numpy as np
 
 from slices.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.coverage import executed_matrices
-from slices.imatrix_file import Imatrix
+from slices.quant.coverage import executed_matrices
+from slices.quant.imatrix_file import Imatrix
 
 
 def made_up_imatrix(folder: Path, seed: int = 3) -> Imatrix:

@@ -7,10 +7,10 @@ import pytest
 
 from slices.anatomy import match, read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.coverage import executed_matrices, explain_coverage, measure_coverage
 from slices.export import export
-from slices.gguf_header import read_gguf_header
-from slices.llama_library import load_library
+from slices.gguf.header import read_gguf_header
+from slices.quant.coverage import executed_matrices, explain_coverage, measure_coverage
+from slices.runtimes.llama_library import load_library
 from tests.picos import SHAPES, add_dead_kv, write_shape
 
 _TABLES = {"token_embd.weight", "per_layer_token_embd.weight"}

@@ -14,15 +14,15 @@ from numpy.typing import NDArray
 
 from slices import embedded
 from slices.cut import cut
-from slices.divergence import Divergence, against_parent, divergences, measure
 from slices.errors import BadCheckpoint, NotFound, RunFailed
-from slices.heldout import Heldout, cut_heldout
-from slices.open import open_runtime
-from slices.quantize import quantize
-from slices.reference import kept, restricted
+from slices.measure.divergence import Divergence, against_parent, divergences, measure
+from slices.measure.heldout import Heldout, cut_heldout
+from slices.measure.reference import kept, restricted
+from slices.measure.token_map import token_map
+from slices.quant.quantize import quantize
 from slices.request import Request
 from slices.runtime import Runtime, ScriptedRuntime
-from slices.token_map import token_map
+from slices.runtimes.open import open_runtime
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, visible_and_hidden, write_gemma3
 
 TEXT = cut_heldout(list(SAMPLES.values()))

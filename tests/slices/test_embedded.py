@@ -18,7 +18,7 @@ from slices.counting import count_tokens
 from slices.domains import load
 from slices.embedded import to_bf16
 from slices.errors import BadCheckpoint
-from slices.gguf_vocabulary import merges
+from slices.gguf.vocabulary import merges
 from slices.tokenizer import Renumbering, cut_tokenizer, read_bpe
 from slices.vocabulary import choose_rows
 

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from slices import manifest
 from slices.errors import BadConfig, NotFound, RunFailed
-from slices.evaluate import Estimate, Subject, evaluate, ratio, record, subjects
-from slices.heldout import WINDOW_BYTES, cut, cut_heldout, read_heldout
-from slices.quantize import quantize
+from slices.measure.evaluate import Estimate, Subject, evaluate, ratio, record, subjects
+from slices.measure.heldout import WINDOW_BYTES, cut, cut_heldout, read_heldout
+from slices.quant.quantize import quantize
 from slices.runtime import Runtime, ScriptedRuntime
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3, write_manifest
 

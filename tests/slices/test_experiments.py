@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from slices.divergence import divergences
 from slices.embedded import to_bf16
 from slices.export import export
-from slices.gguf_header import read_gguf_header
-from slices.llama_runtime import LlamaRuntime
-from slices.predictor import Ratio, advise_layers
-from slices.quant_recipe import make_recipe
-from slices.quantizer import make_order, run_quantizer
-from slices.track_record import track_record
+from slices.gguf.header import read_gguf_header
+from slices.measure.divergence import divergences
+from slices.measure.predictor import Ratio, advise_layers
+from slices.measure.track_record import track_record
+from slices.quant.quantizer import make_order, run_quantizer
+from slices.quant.recipe import make_recipe
+from slices.runtimes.llama_runtime import LlamaRuntime
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))

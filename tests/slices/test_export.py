@@ -13,11 +13,11 @@ import pytest
 
 from slices.errors import BadCheckpoint, Exists, SliceError, Unsupported
 from slices.export import export
-from slices.gguf_header import read_gguf_header
-from slices.gguf_tokenizer import sentencepiece_scores
-from slices.llama_runtime import LlamaRuntime
+from slices.gguf.header import read_gguf_header
+from slices.gguf.tokenizer import sentencepiece_scores
+from slices.runtimes.llama_runtime import LlamaRuntime
+from slices.runtimes.torch_runtime import TorchRuntime
 from slices.tokenizer import read_bpe
-from slices.torch_runtime import TorchRuntime
 from tests.slices.gguf_fixtures import (
     FULL,
     SAMPLES,
@@ -162,6 +162,6 @@ def test_header_reader_survives_damage(tmp_path: Path) -> None:
 
 def test_import_is_light() -> None:
     heavy = "{'torch', 'transformers', 'llama_cpp', 'gguf'}"
-    modules = "slices.export, slices.quantize, slices.evaluate, slices.open"
+    modules = "slices.export, slices.quant.quantize, slices.measure.evaluate, slices.runtimes.open"
     code = f"import sys, {modules}; assert not {heavy} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

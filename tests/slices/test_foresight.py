@@ -12,11 +12,11 @@ from slices.corpus import Corpus
 from slices.cut import cut, plan_cut
 from slices.export import export
 from slices.foresight import expected_counts
-from slices.llama_runtime import LlamaRuntime
 from slices.request import Request
 from slices.runtime import ScriptedRuntime
+from slices.runtimes.llama_runtime import LlamaRuntime
+from slices.runtimes.torch_runtime import TorchRuntime
 from slices.tokenizer import Bpe, read_bpe
-from slices.torch_runtime import TorchRuntime
 from slices.vocabulary import choose_rows
 
 TEXT = Corpus(

@@ -15,10 +15,10 @@ from slices.dialects.gemma4 import GEMMA4
 from slices.dialects.table import as_they_are
 from slices.errors import BadCheckpoint, NotFound
 from slices.export import export
-from slices.gguf_arrays import read_numbers, read_texts
-from slices.gguf_check import check_gguf
-from slices.gguf_header import read_gguf_header
-from slices.quantize import quantize
+from slices.gguf.arrays import read_numbers, read_texts
+from slices.gguf.check import check_gguf
+from slices.gguf.header import read_gguf_header
+from slices.quant.quantize import quantize
 from slices.request import Request
 from tests.conftest import E4B_TYPES
 from tests.picos import SHAPES, write_gemma4, write_shape

@@ -11,9 +11,9 @@ import pytest
 from slices.cut import cut
 from slices.errors import BadCheckpoint, RunFailed, SliceError
 from slices.export import export
-from slices.open import open_runtime
-from slices.quantize import quantize
+from slices.quant.quantize import quantize
 from slices.request import Request
+from slices.runtimes.open import open_runtime
 from tests.picos import calm, write_gemma4, write_shape
 from tests.slices.gguf_document import Document, parse, render
 from tests.slices.gguf_fixtures import FULL, SLIDING, tokenizer_json, write_gemma3

@@ -10,15 +10,15 @@ import pytest
 
 from slices import embedded
 from slices.anatomy import read_anatomy
-from slices.calibration import token_batches
 from slices.checkpoint import open_checkpoint
 from slices.corpus import Corpus, is_heldout
-from slices.coverage import measure_coverage
 from slices.cut import cut
 from slices.errors import BadCheckpoint, BadConfig, Exists, NotFound
 from slices.export import export
-from slices.imatrix import collect, collect_on, hook_model
-from slices.imatrix_file import Imatrix, read_imatrix, write_imatrix
+from slices.quant.calibration import token_batches
+from slices.quant.coverage import measure_coverage
+from slices.quant.imatrix import collect, collect_on, hook_model
+from slices.quant.imatrix_file import Imatrix, read_imatrix, write_imatrix
 from slices.request import Request
 from tests.picos import SHAPES, calm, load, write_shape
 from tests.slices.gguf_fixtures import SAMPLES

@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 from slices import embedded, manifest
-from slices.divergence import Divergence, Sums
 from slices.errors import BadConfig, Exists, NotFound, RunFailed
-from slices.evaluate import Estimate
-from slices.heldout import cut_heldout
-from slices.ladder import Ladder, Making, climb
-from slices.open import open_runtime
-from slices.quantize import quantize
-from slices.rungs import Goal, NonePasses, Rung, choose, refuse
+from slices.measure.divergence import Divergence, Sums
+from slices.measure.evaluate import Estimate
+from slices.measure.heldout import cut_heldout
+from slices.measure.ladder import Ladder, Making, climb
+from slices.measure.rungs import Goal, NonePasses, Rung, choose, refuse
+from slices.quant.quantize import quantize
+from slices.runtimes.open import open_runtime
 from slices.scratch import scratch_folder
 from tests.slices.gguf_fixtures import (
     FULL,
@@ -237,7 +237,9 @@ def test_a_broken_rung_is_named_and_leaves_nothing(pico: Path) -> None:
 def test_killed_climb_is_swept_by_the_next(pico: Path) -> None:
     before = visible_and_hidden(pico)
     code = (
-        "from pathlib import Path; from slices.heldout import cut_heldout; from slices.ladder import *\n"
+        "from pathlib import Path\n"
+        "from slices.measure.heldout import cut_heldout\n"
+        "from slices.measure.ladder import *\n"
         f"climb(Path({str(pico)!r}), cut_heldout(['a b'] * 2), 'demo', Goal(budget=10**9), ['Q8_0', 'Q2_K'])"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as child:

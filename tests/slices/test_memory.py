@@ -13,14 +13,14 @@ import pytest
 from slices import embedded
 from slices.anatomy import read_anatomy, tensors
 from slices.cut import cut
-from slices.dry_load import dry_load
 from slices.errors import BadCheckpoint, RunFailed
 from slices.export import write_gguf
-from slices.gguf_header import read_gguf_header
-from slices.llama_library import load_library, watch
-from slices.memory import AVX2, AVX512, Memory, as_types, estimate
-from slices.quantize import quantize
+from slices.gguf.header import read_gguf_header
+from slices.quant.quantize import quantize
 from slices.request import Request
+from slices.runtimes.dry_load import dry_load
+from slices.runtimes.llama_library import load_library, watch
+from slices.runtimes.memory import AVX2, AVX512, Memory, as_types, estimate
 from slices.writer import Slot, lay_out
 from tests.mom.test_cli import E4B
 from tests.picos import SHAPES, tokenizer_json, write_gemma3, write_shape
@@ -157,7 +157,7 @@ def test_a_file_that_llama_cpp_refuses(exported: Callable[[str], Path], tmp_path
 
 RUN = """
 import ctypes, json, sys
-from slices.llama_library import load_library
+from slices.runtimes.llama_library import load_library
 def resident():
     lines = open("/proc/self/status").read().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmRSS"))

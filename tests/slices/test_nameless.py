@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from slices.nameless import give_name, nameless_file
-from slices.quantize import quantize
+from slices.quant.quantize import quantize
 from tests.slices.gguf_fixtures import SLIDING, visible_and_hidden, write_gemma3, write_manifest
 
 

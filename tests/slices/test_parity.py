@@ -15,11 +15,11 @@ from slices.dialects.gemma4 import GEMMA4
 from slices.dialects.table import as_they_are
 from slices.errors import Unsupported
 from slices.export import export
-from slices.gguf_header import read_gguf_header
-from slices.gguf_tensors import Precision
-from slices.llama_runtime import LlamaRuntime
+from slices.gguf.header import read_gguf_header
+from slices.gguf.tensors import Precision
 from slices.request import Request
-from slices.torch_runtime import TorchRuntime
+from slices.runtimes.llama_runtime import LlamaRuntime
+from slices.runtimes.torch_runtime import TorchRuntime
 from tests.conftest import E4B_TYPES
 from tests.picos import SHAPES, calm, write_gemma4, write_shape
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3

@@ -15,9 +15,9 @@ import pytest
 from slices import embedded
 from slices.cut import cut
 from slices.export import export
-from slices.llama_runtime import LlamaRuntime
 from slices.request import Request
-from slices.torch_runtime import TorchRuntime
+from slices.runtimes.llama_runtime import LlamaRuntime
+from slices.runtimes.torch_runtime import TorchRuntime
 
 pytestmark = pytest.mark.slow
 PROSE = Path(__file__).parents[1] / "data" / "harbour.txt"

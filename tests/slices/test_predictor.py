@@ -7,7 +7,7 @@ import pytest
 
 from slices.anatomy import read_anatomy
 from slices.errors import BadConfig
-from slices.predictor import (
+from slices.measure.predictor import (
     PASSES,
     Ratio,
     advise,
@@ -18,7 +18,7 @@ from slices.predictor import (
     sentence,
     verdict_against,
 )
-from slices.track_record import summary, track_record
+from slices.measure.track_record import summary, track_record
 from tests.picos import write_shape
 
 

@@ -15,9 +15,9 @@ import pytest
 from slices.child import run_child
 from slices.errors import RunFailed
 from slices.export import export
-from slices.gguf_header import read_gguf_header
-from slices.open import open_runtime
-from slices.proof import note_of, prove
+from slices.gguf.header import read_gguf_header
+from slices.runtimes.open import open_runtime
+from slices.runtimes.proof import note_of, prove
 from tests.slices.gguf_document import ARRAY, BOOL, I32, STR, U32, Document, Value, parse, render
 from tests.slices.gguf_fixtures import FULL, SLIDING, write_gemma3
 
@@ -105,7 +105,7 @@ def test_what_changed_is_tried_out_again(
 def test_another_llama_cpp_is_another_proof(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header = read_gguf_header(file)
     before = note_of(file, header)
-    monkeypatch.setattr("slices.proof.version", lambda name: "0.0.1")
+    monkeypatch.setattr("slices.runtimes.proof.version", lambda name: "0.0.1")
     assert note_of(file, header) != before
 
 
@@ -173,7 +173,7 @@ def test_what_passes_the_check_may_still_be_refused(fault: str, good: Document, 
 def test_a_context_that_memory_cannot_hold_is_refused(file: Path) -> None:
     """1 GB of K/V under a limit of half of it: the child finds out, not the process that serves."""
     code = (
-        "import resource, sys; from pathlib import Path; from slices.open import open_runtime\n"
+        "import resource, sys; from pathlib import Path; from slices.runtimes.open import open_runtime\n"
         "from slices.errors import RunFailed\n"
         "resource.setrlimit(resource.RLIMIT_DATA, (2**29, 2**29))\n"
         f"try: open_runtime(Path({str(file.parent)!r}), Path({file.name!r}), 1, 2**21)\n"
@@ -187,7 +187,7 @@ def test_a_context_that_memory_cannot_hold_is_refused(file: Path) -> None:
 def test_a_context_that_is_no_multiple_of_256_is_safe(file: Path) -> None:
     """llama.cpp would abort on the second 256 tokens of a context of 300, which it rounds up to 512."""
     code = (
-        "from pathlib import Path; from slices.open import open_runtime\n"
+        "from pathlib import Path; from slices.runtimes.open import open_runtime\n"
         "from slices.runtime import Sampling\n"
         f"runtime = open_runtime(Path({str(file.parent)!r}), Path({file.name!r}), 1, 300)\n"
         "print(len(list(runtime.generate('xq' * 200, Sampling(max_tokens=2)))))\n"

@@ -12,11 +12,11 @@ from slices import manifest
 from slices.cut import cut
 from slices.errors import BadCheckpoint
 from slices.export import export
-from slices.gguf_header import GGUFHeader, GGUFTensor, read_gguf_header
-from slices.imatrix_file import Imatrix
-from slices.quant_imatrix import digest, fit_imatrix
-from slices.quant_types import type_number
-from slices.quantize import quantize
+from slices.gguf.header import GGUFHeader, GGUFTensor, read_gguf_header
+from slices.quant.fit import digest, fit_imatrix
+from slices.quant.imatrix_file import Imatrix
+from slices.quant.quantize import quantize
+from slices.quant.types import type_number
 from slices.request import Request
 from tests.picos import write_shape
 from tests.slices.gguf_fixtures import SLIDING, visible_and_hidden, write_gemma3, write_manifest

@@ -10,11 +10,11 @@ import pytest
 from slices import manifest
 from slices.errors import BadConfig, SliceError, Unsupported
 from slices.export import export
-from slices.gguf_header import read_gguf_header
-from slices.quant_recipe import make_recipe
-from slices.quant_size import Prediction, predict
-from slices.quant_types import TABLE_TYPES, TENSOR_TYPES, TYPES, row_bytes, type_name, type_number
-from slices.quantize import quantize
+from slices.gguf.header import read_gguf_header
+from slices.quant.quantize import quantize
+from slices.quant.recipe import make_recipe
+from slices.quant.size import Prediction, predict
+from slices.quant.types import TABLE_TYPES, TENSOR_TYPES, TYPES, row_bytes, type_name, type_number
 from tests.picos import SIX, write_gemma4
 from tests.slices.gguf_fixtures import SLIDING, write_gemma3, write_manifest
 

@@ -7,11 +7,11 @@ import pytest
 
 from slices.cut import cut
 from slices.export import export
-from slices.gguf_header import read_gguf_header
-from slices.imatrix_file import Imatrix
-from slices.quant_size import predict
-from slices.quant_types import TYPES
-from slices.quantize import quantize
+from slices.gguf.header import read_gguf_header
+from slices.quant.imatrix_file import Imatrix
+from slices.quant.quantize import quantize
+from slices.quant.size import predict
+from slices.quant.types import TYPES
 from slices.request import Request
 from tests.picos import SIX, write_gemma4, write_shape
 from tests.slices.gguf_fixtures import SLIDING, visible_and_hidden, write_gemma3, write_manifest

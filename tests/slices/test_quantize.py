@@ -17,15 +17,15 @@ import pytest
 
 from slices import manifest
 from slices.errors import BadConfig, Exists, NotFound, RunFailed, SliceError, Unsupported
-from slices.export import export
-from slices.gguf_header import read_gguf_header
-from slices.quant_recipe import make_recipe
-from slices.quant_types import TYPES
-from slices.quantize import quantize
-from slices.quantizer import make_order
+from slices.export import export, write_gguf
+from slices.gguf.header import read_gguf_header
+from slices.quant.quantize import quantize
+from slices.quant.quantizer import make_order, verify_tokens
+from slices.quant.recipe import make_recipe
+from slices.quant.types import TYPES
 from tests.slices.gguf_fixtures import SLIDING, visible_and_hidden, write_gemma3, write_manifest
 
-RUN = "import sys; from pathlib import Path; from slices.quantize import quantize\n"
+RUN = "import sys; from pathlib import Path; from slices.quant.quantize import quantize\n"
 LIGHT = [name for name in TYPES if name != "IQ2_M"]  # llama.cpp prepares that one for 4 s
 
 
@@ -39,7 +39,7 @@ def pico(tmp_path: Path) -> Path:
 def write_stub(path: Path, command: str, script: str) -> Path:
     """A program that runs a shell script in place of that command of the quantizer, else Python."""
     path.write_text(
-        f'#!/bin/sh\nif [ "$2 $3" = "slices.quantize_child {command}" ]; then\n{script}\nfi\n'
+        f'#!/bin/sh\nif [ "$2 $3" = "slices.quant.child {command}" ]; then\n{script}\nfi\n'
         f'exec {sys.executable} "$@"\n'
     )
     path.chmod(0o755)
@@ -153,7 +153,7 @@ def test_refusal_by_llama_cpp_is_told_and_leaves_nothing(pico: Path, tmp_path: P
     assert visible_and_hidden(pico) == before
 
 
-@pytest.mark.parametrize("command", ["plan", "quantize", "verify"])
+@pytest.mark.parametrize("command", ["plan", "tokens", "quantize", "verify"])
 def test_abort_is_told_and_leaves_nothing(
     pico: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -184,6 +184,19 @@ def test_other_tokens_are_noticed(pico: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match="cuts text otherwise"):
         quantize(pico, "BF16", exported=exported)
     assert not list(pico.glob("*.gguf"))
+    with pytest.raises(RunFailed, match="cuts text otherwise"):
+        verify_tokens(exported, pico)
+
+
+def test_tokens_are_compared_before_there_are_weights(pico: Path, tmp_path: Path) -> None:
+    header = tmp_path / "header.gguf"
+    write_gguf(pico, header, "pico", data=False)
+    verify_tokens(header, pico)
+    said = json.loads((pico / "tokenizer.json").read_text(encoding="utf-8"))
+    said["model"]["merges"].clear()
+    (pico / "tokenizer.json").write_text(json.dumps(said), encoding="utf-8")
+    with pytest.raises(RunFailed, match="cuts text otherwise"):
+        verify_tokens(header, pico)
 
 
 def test_a_disk_that_is_too_small_is_refused_with_figures(
@@ -206,7 +219,7 @@ LIMITED = """
 import resource, sys
 from pathlib import Path
 from slices.errors import SliceError
-from slices.quantize import quantize
+from slices.quant.quantize import quantize
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
 try:
     quantize(Path(sys.argv[1]), "Q8_0", exported=Path(sys.argv[2]) if sys.argv[2] else None)
@@ -257,7 +270,7 @@ def start(pico: Path, kind: str, **more: str) -> "subprocess.Popen[bytes]":
     return subprocess.Popen([sys.executable, "-c", code])
 
 
-@pytest.mark.parametrize("command", ["plan", "quantize", "verify"])
+@pytest.mark.parametrize("command", ["plan", "tokens", "quantize", "verify"])
 def test_killed_run_leaves_nothing(pico: Path, tmp_path: Path, command: str) -> None:
     """Killed outright while the quantizer's process works: neither export nor result may stay."""
     before = visible_and_hidden(pico)
@@ -301,7 +314,7 @@ def test_child_ends_with_its_parent(tmp_path: Path) -> None:
     """A killed run must not leave a quantizer at work. Reading a pipe, this one would wait for ever."""
     os.mkfifo(tmp_path / "endless")
     order = make_order(tmp_path / "endless", tmp_path / "out", make_recipe("Q8_0"))
-    command = [sys.executable, "-m", "slices.quantize_child", "quantize", json.dumps(asdict(order))]
+    command = [sys.executable, "-m", "slices.quant.child", "quantize", json.dumps(asdict(order))]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(1.5)

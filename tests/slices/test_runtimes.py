@@ -9,13 +9,13 @@ import pytest
 
 from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong
 from slices.export import export
-from slices.llama_library import load_library
-from slices.llama_runtime import LlamaRuntime, log_softmax_at
-from slices.open import open_runtime
 from slices.runtime import Piece, Runtime, Sampling
-from slices.sampling import choose
-from slices.streaming import pieces
-from slices.torch_runtime import TorchRuntime
+from slices.runtimes.llama_library import load_library
+from slices.runtimes.llama_runtime import LlamaRuntime, log_softmax_at
+from slices.runtimes.open import open_runtime
+from slices.runtimes.sampling import choose
+from slices.runtimes.streaming import pieces
+from slices.runtimes.torch_runtime import TorchRuntime
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, tokenizer_json, write_gemma3
 
 TEXT = " ".join(SAMPLES.values())

@@ -1,0 +1,230 @@
+"""The ladder: quantize a slice from the smallest type upwards, measure each, keep the one that is wanted.
+
+Every rung is held against the bf16 slice on the domain's held-out text. A rung is a temporary file; only
+the chosen one gets a name, and slice.json tells of all. What is wanted is said in `slices.measure.rungs`.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from time import perf_counter
+
+from slices import manifest
+from slices.atomic import refuse_existing, staged
+from slices.checkpoint import weight_files
+from slices.disk import check_room
+from slices.errors import Exists, NotFound
+from slices.export import write_gguf
+from slices.measure.divergence import measure
+from slices.measure.heldout import Heldout
+from slices.measure.ladder_record import record_rungs
+from slices.measure.reference import Reference, kept
+from slices.measure.rungs import Goal, Rung, choose, refuse
+from slices.quant.imatrix_file import Imatrix
+from slices.quant.quantize import Quantized, quantize, record_gguf
+from slices.quant.size import name_of, predict
+from slices.quant.types import TYPES, find_type
+from slices.runtimes.open import open_runtime
+from slices.scratch import scratch_folder
+
+Progress = Callable[[str, int, int], None]  # what is done, units done, units in all
+_TORCH_BELOW = 4_000_000_000  # bytes of weights; above, the reference is the BF16 GGUF: mapped, not loaded
+
+
+@dataclass(frozen=True)
+class Making:
+    """How every rung is made, as for `slices.quant.quantize.quantize`; `threads` also for running it."""
+
+    imatrix: Imatrix | None = None
+    tables: str | None = None
+    threads: int | None = None
+
+    def tables_of(self, type: str) -> str | None:
+        """The tables' type, which BF16 does not take."""
+        return None if type == "BF16" else self.tables
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What was measured, smallest first, and what was kept. `sizes`: predicted bytes of every type there
+    is, those above the budget and those that were not come to included."""
+
+    goal: Goal
+    domain: str
+    text: Heldout
+    sizes: Mapping[str, int]
+    rungs: tuple[Rung, ...]
+    chosen: Rung
+    kept: Quantized
+
+
+@dataclass(frozen=True)
+class _Climb:
+    folder: Path
+    goal: Goal
+    making: Making
+    scratch: Path
+    progress: Progress | None
+
+    @property
+    def exported(self) -> Path:
+        """The slice in bf16, which every rung is made from."""
+        return self.scratch / "bf16.gguf"
+
+
+def climb(
+    folder: Path,
+    text: Heldout,
+    domain: str,
+    goal: Goal,
+    types: Sequence[str] = tuple(TYPES),
+    making: Making | None = None,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Ladder:
+    """Quantize the slice in `folder` to the type that `goal` asks for, found by measuring on `text`.
+
+    Types that need an importance matrix are left out where there is none. With a greatest KL the climb ends
+    at the first rung that passes; with a budget alone it measures all that fit.
+
+    Args:
+        out: where to; by default `<folder>/<name>-<TYPE>.gguf`.
+        force: replace what is there. By default only the very same file may be.
+
+    Raises:
+        NonePasses: no type met the goal; nothing is written. It holds the rungs measured.
+        NotFound: there is no slice, or no `out` for a plain checkpoint.
+        Exists: the output is there, is another file, and `force` is false.
+        SliceError: as `quantize`, `kept` and `measure`.
+    """
+    if out is None and not (folder / manifest.FILE).is_file():
+        raise NotFound(f"{folder} is no finished slice (no {manifest.FILE}); say with -o where the GGUF goes")
+    if out is not None:
+        refuse_existing(out, force)
+    with scratch_folder(out.parent if out else folder) as scratch:
+        on = _Climb(folder, goal, making or Making(), scratch, progress)
+        sizes = foretell(folder, on.exported, types, on.making)
+        fitting = [type for type in sizes if goal.fits(sizes[type])]
+        if not fitting:
+            raise refuse((), goal, sizes)
+        _export(on, max(sizes[type] for type in fitting))
+        rungs, made = _measured(on, fitting, text)
+        chosen = choose(rungs, goal)
+        if chosen is None or made is None:
+            raise refuse(rungs, goal, sizes)
+        done = _keep(folder, made, out, force)
+    ladder = Ladder(goal, domain, text, sizes, tuple(rungs), chosen, done)
+    record_rungs(done.path, domain, goal, rungs, chosen)
+    return ladder
+
+
+def foretell(folder: Path, exported: Path, types: Sequence[str], making: Making) -> dict[str, int]:
+    """Predicted bytes of every type that can be made, the smallest first.
+
+    Writes the headers of the slice's bf16 GGUF to `exported`.
+    """
+    write_gguf(folder, exported, name_of(folder), data=False)
+    weighted = making.imatrix is not None
+    there = [type for type in types if weighted or find_type(type).imatrix != "needed"]
+    sizes = {
+        type: predict(folder, type, making.tables_of(type), with_imatrix=weighted, exported=exported).bytes
+        for type in there
+    }
+    return dict(sorted(sizes.items(), key=lambda item: item[1]))
+
+
+def _export(on: _Climb, largest: int) -> None:
+    """The slice in bf16, where there is room for it, for the best rung so far and for the next."""
+    size = on.exported.stat().st_size
+    what = f"{size:,} for the bf16 export and {largest:,} for each of two rungs"
+    check_room(on.exported, size + 2 * largest, what)
+    write_gguf(on.folder, on.exported, name_of(on.folder))
+
+
+def _measured(on: _Climb, types: Sequence[str], text: Heldout) -> tuple[list[Rung], Quantized | None]:
+    """Rungs up to the one that is chosen, or all; and its file, the only one that is left."""
+    rungs: list[Rung] = []
+    best: Quantized | None = None
+    with _reference(on, text) as reference:
+        for type in types:
+            rung, made = _rung(on, type, reference)
+            rungs.append(rung)
+            if choose(rungs, on.goal) is not rung:
+                made.path.unlink()
+                continue
+            if best is not None:
+                best.path.unlink()
+            best = made
+            if on.goal.max_kl is not None:
+                break
+    return rungs, best
+
+
+@contextmanager
+def _reference(on: _Climb, text: Heldout) -> Iterator[Reference]:
+    """The bf16 slice's distributions; the slice itself leaves memory first."""
+    big = sum(file.stat().st_size for file in weight_files(on.folder)) >= _TORCH_BELOW
+    runtime = open_runtime(on.folder, on.exported.resolve() if big else None, on.making.threads)
+    try:
+        with kept("bf16", runtime, text, room=on.scratch, progress=on.progress) as reference:
+            runtime.close()
+            yield reference
+    finally:
+        runtime.close()
+
+
+def _rung(on: _Climb, type: str, reference: Reference) -> tuple[Rung, Quantized]:
+    started = perf_counter()
+
+    def tell(done: int, total: int) -> None:
+        if on.progress:
+            on.progress(f"quantize to {type}", done, total)
+
+    made = quantize(
+        on.folder,
+        type,
+        on.scratch / f"{type}.gguf",
+        progress=tell,
+        threads=on.making.threads,
+        imatrix=on.making.imatrix,
+        tables=on.making.tables_of(type),
+        exported=on.exported,
+    )
+    runtime = open_runtime(on.folder, made.path.resolve(), on.making.threads)
+    try:
+        found = measure(type, runtime, reference, on.progress)
+    finally:
+        runtime.close()
+    passes = on.goal.passes(found.kl)
+    return Rung(type, made.bytes, made.bits_per_weight, passes, found, perf_counter() - started), made
+
+
+def _keep(folder: Path, made: Quantized, out: Path | None, force: bool) -> Quantized:
+    """Give the chosen file its name and record it; the same file, made before, is left as it is."""
+    target = out or folder / f"{name_of(folder)}-{made.type}.gguf"
+    done = replace(made, path=target)
+    same = target.is_file() and _sha256(target) == made.sha256
+    if same and _is_recorded(folder, target.name):
+        return done
+    if target.exists() and not (force or same):
+        raise Exists(
+            f"{made.type} was chosen, but {target} is there and is another file; choose another output with "
+            "-o, or pass --force to replace it"
+        )
+    with staged(target, force or same) as partial:
+        made.path.rename(partial)
+    record_gguf(folder, done)
+    return done
+
+
+def _is_recorded(folder: Path, file: str) -> bool:
+    known = manifest.read(folder).quantized if (folder / manifest.FILE).is_file() else []
+    return any(each.file == file for each in known)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,42 @@
+"""What slice.json says of a ladder: every rung beside the file that was kept, and that file's values."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from slices import manifest
+from slices.measure.divergence import Divergence
+from slices.measure.rungs import Goal, Rung
+
+
+def record_rungs(file: Path, domain: str, goal: Goal, rungs: Sequence[Rung], chosen: Rung) -> None:
+    """Tell the slice.json beside `file` of the ladder, if it knows that file; over older values of the
+    same text."""
+    folder = file.parent
+    if not (folder / manifest.FILE).is_file():
+        return
+    slice_ = manifest.read(folder)
+    told = {"ladder": [rung.to_json() for rung in rungs], "goal": asdict(goal)}
+    quantized = [q.model_copy(update=told) if q.file == file.name else q for q in slice_.quantized]
+    if quantized == slice_.quantized:
+        return
+    new = _measurements(file.name, domain, chosen.measured)
+    replaced = {(each.of, each.domain, each.metric, each.data) for each in new}
+    kept = [m for m in slice_.measurements if (m.of, m.domain, m.metric, m.data) not in replaced]
+    update = {"quantized": quantized, "measurements": [*kept, *new]}
+    manifest.write(folder, slice_.model_copy(update=update))
+
+
+def _measurements(file: str, domain: str, found: Divergence) -> list[manifest.Measurement]:
+    values = (
+        ("bf16", "bits_per_byte", found.reference_bits_per_byte),
+        (file, "bits_per_byte", found.bits_per_byte),
+        (file, "kl", found.kl),
+        (file, "same_top1", found.same_top1),
+    )
+    return [
+        manifest.Measurement(
+            of=of, domain=domain, metric=metric, value=each.value, stderr=each.stderr, data=found.data
+        )
+        for of, metric, each in values
+    ]

@@ -1,0 +1,181 @@
+"""The process that runs llama.cpp's quantizer and tries out the result, since llama.cpp may abort.
+
+    python -m slices.quant.child plan ORDER         prints `tensor type` for each tensor, writes nothing
+    python -m slices.quant.child quantize ORDER     prints `done total` for each tensor
+    python -m slices.quant.child tokens FILE FOLDER     only the vocabulary need be there
+    python -m slices.quant.child verify FILE FOLDER
+
+ORDER is JSON: `slices.quant.quantizer.Order`. What went wrong goes to stderr, with exit status 1. Ends when
+its stdin does, so as not to outlive the process that started it, which is `slices.quant.quantizer`.
+"""
+
+import ctypes
+import json
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file
+from tokenizers import Tokenizer
+
+from slices.child import end_with_parent, leave
+from slices.errors import RunFailed, SliceError
+from slices.gguf.check import check_gguf
+from slices.runtimes.llama_library import last_complaint, load_library, watch
+from slices.runtimes.llama_runtime import LlamaRuntime
+
+PROBE = (
+    "The enzyme's Km is 3.2 µM,  E = mc².\n\n\tdef f(x):\n    return x**2  # naïve\n"
+    "L'été, où 東京 🙂 <b>2 === 2</b>\u2028 <end_of_turn>"
+)
+_BUFFER = 2**26  # bytes of rows in memory at once; llama.cpp alone would take 8 GiB, for the same file
+_TENSOR = re.compile(r"\[ *(\d+)/ *(\d+)\] (\S+) - \[.*\], type = +(\S+),")
+_RESULT = re.compile(r"size = .* -> .* \((\S+)\)")
+
+
+def quantize(order: Mapping[str, Any], dry_run: bool = False) -> None:
+    """Quantize as the order says, or find out the types that this would give."""
+    library = load_library()
+    params = library.llama_model_quantize_default_params()
+    params.ftype, params.nthread, params.max_buf_size = order["number"], order["threads"], _BUFFER
+    params.pure, params.dry_run = order["pure"], dry_run
+    params.tt_overrides = _tensor_types(library, order["tensor_types"])
+    params.kv_overrides = _metadata(library, order["metadata"])
+    weights = _load(order["imatrix"])  # ctypes keeps no hold on these arrays; this name does
+    if weights is not None or order["weighted"]:
+        params.imatrix = _weights(library, weights or {})
+    watch(_TypePrinter() if dry_run else _print_progress)
+    status = library.llama_model_quantize(
+        order["source"].encode(), order["target"].encode(), ctypes.byref(params)
+    )
+    if status:
+        raise RunFailed(f"llama.cpp could not quantize (status {status}): {last_complaint()}")
+
+
+def _tensor_types(library: ModuleType, pairs: Sequence[tuple[str, int]]) -> Any:
+    """Patterns and ggml's types as llama.cpp takes them: an array that ends with an empty entry."""
+    array = (library.llama_model_tensor_override * (len(pairs) + 1))()
+    for entry, (pattern, number) in zip(array, pairs, strict=False):
+        entry.pattern, entry.type = pattern.encode(), number
+    return array
+
+
+def _metadata(library: ModuleType, values: Mapping[str, str]) -> Any:
+    """Metadata to add, likewise."""
+    array = (library.llama_model_kv_override * (len(values) + 1))()
+    for entry, (key, text) in zip(array, values.items(), strict=False):
+        entry.tag = library.LLAMA_KV_OVERRIDE_TYPE_STR
+        entry.key, entry.value.val_str = key.encode(), text.encode()
+    return array
+
+
+def _load(path: str | None) -> dict[str, Any] | None:
+    if path is None:
+        return None
+    return {name: np.ascontiguousarray(values, np.float32) for name, values in load_file(path).items()}
+
+
+def _weights(library: ModuleType, values: Mapping[str, Any]) -> Any:
+    """An importance matrix, likewise; the arrays stay `values`'."""
+    array = (library.llama_model_imatrix_data * (len(values) + 1))()
+    for entry, (name, columns) in zip(array, values.items(), strict=False):
+        entry.name, entry.size = name.encode(), len(columns)
+        entry.data = columns.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+    return array
+
+
+def verify(file: Path, folder: Path) -> None:
+    """Check and load `file`, run a text through it, and hold its tokens against `folder`'s tokenizer.
+
+    Raises:
+        BadCheckpoint: it is not what `slices.gguf.check` lets pass.
+        RunFailed: it does not load, its tokens differ, or a probability is not finite.
+    """
+    check_gguf(file)
+    runtime = LlamaRuntime(file, threads=1, context=512)
+    try:
+        tokens = runtime.encode(PROBE)
+        compare(tokens[1:], folder)
+        if not np.isfinite(runtime.logprobs(tokens)).all():
+            raise RunFailed("the GGUF gives probabilities that are no numbers")
+    finally:
+        runtime.close()
+
+
+def verify_tokens(file: Path, folder: Path) -> None:
+    """Load only the vocabulary of `file`, and hold its tokens against `folder`'s tokenizer.
+
+    Raises:
+        RunFailed: llama.cpp refuses the vocabulary, or the tokens differ.
+    """
+    from llama_cpp import Llama
+
+    load_library()
+    try:
+        model = Llama(str(file), vocab_only=True, verbose=False)
+    except ValueError:
+        raise RunFailed(f"llama.cpp cannot read the vocabulary: {last_complaint()}") from None
+    try:
+        compare(model.tokenize(PROBE.encode(), add_bos=False, special=False), folder)
+    finally:
+        model.close()
+
+
+def compare(tokens: Sequence[int], folder: Path) -> None:
+    """Hold llama.cpp's tokens of `PROBE` against those of `folder`'s tokenizer."""
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.encode_special_tokens = True
+    if list(tokens) != tokenizer.encode(PROBE, add_special_tokens=False).ids:
+        raise RunFailed(f"the GGUF cuts text otherwise than {folder / 'tokenizer.json'}: serve it in torch")
+
+
+def _print_progress(line: str) -> None:
+    found = _TENSOR.match(line)
+    if found:
+        print(found[1], found[2], flush=True)
+
+
+class _TypePrinter:
+    """Prints each tensor and its type, which llama.cpp logs in two parts."""
+
+    def __init__(self) -> None:
+        self._tensor: tuple[str, str] | None = None
+
+    def __call__(self, line: str) -> None:
+        found = _TENSOR.match(line)
+        if found:
+            self._tensor = found[3], found[4]
+        elif self._tensor and line.startswith("size = "):
+            name, before = self._tensor
+            result = _RESULT.match(line)
+            print(name, (result[1] if result else before).upper(), flush=True)
+            self._tensor = None
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the arguments say; the exit status."""
+    end_with_parent()
+    try:
+        match arguments:
+            case ["plan", order]:
+                quantize(json.loads(order), dry_run=True)
+            case ["quantize", order]:
+                quantize(json.loads(order))
+            case ["tokens", file, folder]:
+                verify_tokens(Path(file), Path(folder))
+            case ["verify", file, folder]:
+                verify(Path(file), Path(folder))
+            case _:
+                raise RunFailed(f"expected 'plan', 'quantize', 'tokens' or 'verify', found {arguments}")
+    except SliceError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))

@@ -1,0 +1,244 @@
+"""A slice as a quantized GGUF: predict, export, quantize, try it out, record it in slice.json.
+
+llama.cpp quantizes, in a process of its own, since it ends its process on what it does not like. A file
+that does not load, or cuts text otherwise than the slice, never gets its name. Whether the result is any
+good is measured in `slices.measure.evaluate`.
+"""
+
+import hashlib
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+
+from slices import manifest
+from slices.atomic import refuse_existing, staged
+from slices.disk import check_room, tell_full_disk
+from slices.errors import BadCheckpoint, NotFound
+from slices.export import write_gguf
+from slices.gguf.header import read_gguf_header
+from slices.nameless import give_name, nameless_file
+from slices.quant.fit import digest, fit_imatrix, save_values
+from slices.quant.imatrix_file import Imatrix
+from slices.quant.quantizer import Progress, make_order, run_quantizer, verify, verify_tokens
+from slices.quant.recipe import NOTHING, Recipe, check_imatrix, gguf_metadata, make_recipe
+from slices.quant.size import Prediction, name_of, predict_from
+from slices.quant.types import TYPES
+
+__all__ = ["TYPES", "Progress", "Quantized", "default_target", "place", "quantize", "record_gguf"]
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A finished GGUF. `bits_per_weight` counts tensor data only, norms included."""
+
+    path: Path
+    type: str
+    bytes: int
+    bits_per_weight: float
+    sha256: str
+    seconds: float
+    recipe: Recipe
+    predicted: Prediction
+    imatrix_sha256: str | None = None
+
+
+@dataclass(frozen=True)
+class _Job:
+    folder: Path
+    recipe: Recipe
+    target: Path
+    threads: int
+    imatrix: Imatrix | None
+    given: Path | None  # a bf16 GGUF to begin with, which stays
+    progress: Progress | None
+
+    @property
+    def weights(self) -> Imatrix | None:
+        """The importance matrix, where the type heeds one."""
+        return None if self.recipe.type == "BF16" else self.imatrix
+
+    def scratch(self, what: str) -> Path:
+        """What a temporary file is called where it needs a name: so that the next run sweeps it away."""
+        return self.target.with_name(f".{self.target.name}.partial-{what}-{os.getpid()}")
+
+
+def quantize(
+    folder: Path,
+    type: str,
+    out: Path | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+    threads: int | None = None,
+    imatrix: Imatrix | None = None,
+    tables: str | None = None,
+    overrides: Mapping[str, str] = NOTHING,
+    pure: bool = False,
+    exported: Path | None = None,
+) -> Quantized:
+    """Write the checkpoint in `folder` as a GGUF of `type`, by default to `<folder>/<name>-<TYPE>.gguf`.
+
+    Args:
+        out: where to, needed for a folder that is no finished slice.
+        force: replace what is there.
+        threads: processor threads; by default every core.
+        imatrix: of this slice; BF16 takes no heed of it.
+        tables, overrides, pure: as in `slices.quant.recipe.make_recipe`.
+        exported: a bf16 GGUF of this slice to begin with, rather than export one; it is left as it is.
+
+    Raises:
+        Unsupported: the recipe cannot be, lacks an importance matrix, or llama.cpp cannot express the slice.
+        NotFound: there is no slice, or no `out` for a plain checkpoint.
+        Exists: the output is there and `force` is false.
+        BadConfig: the output's name does not fit into slice.json.
+        BadCheckpoint: the importance matrix is of another slice.
+        SliceError: the disk has not the room.
+        RunFailed: llama.cpp gave up, the disk is full, or the result does not run. Nothing is left behind.
+    """
+    started = perf_counter()
+    recipe = make_recipe(type, tables, overrides, pure)
+    check_imatrix(recipe, imatrix is not None)
+    target, replace = place(folder, type, out, force)
+    job = _Job(folder, recipe, target, threads or os.cpu_count() or 1, imatrix, exported, progress)
+    with tell_full_disk(target):
+        with staged(target, replace) as partial, nameless_file(job.scratch("result")) as result:
+            predicted = _write(job, result)
+            verify(result, folder)
+            done = _describe(job, result, predicted, started)
+            give_name(result, partial)
+        record_gguf(folder, done)
+    return done
+
+
+def default_target(folder: Path, type: str) -> Path:
+    """Where the GGUF of a slice goes unless it is said.
+
+    Raises:
+        NotFound: `folder` is no finished slice.
+    """
+    if not (folder / manifest.FILE).is_file():
+        raise NotFound(f"{folder} is no finished slice (no {manifest.FILE}); say with -o where the GGUF goes")
+    return folder / f"{manifest.read(folder).name}-{type}.gguf"
+
+
+def place(folder: Path, type: str, out: Path | None, force: bool) -> tuple[Path, bool]:
+    """Where the GGUF goes, and whether it may replace what is there.
+
+    What is there may always be replaced if a killed run left it: ours and in the slice, but not known to
+    slice.json, so nothing uses it.
+
+    Raises:
+        NotFound, Exists, BadConfig: as `quantize`.
+    """
+    target = out or default_target(folder, type)
+    if _lies_in(folder, target):
+        manifest.check_file(target.name)
+        force = force or _is_left_over(folder, target)
+    refuse_existing(target, force)
+    return target, force
+
+
+def _lies_in(folder: Path, target: Path) -> bool:
+    return (folder / manifest.FILE).is_file() and target.resolve().parent == folder.resolve()
+
+
+def _is_left_over(folder: Path, target: Path) -> bool:
+    """Whether `target` is of a run that was killed between naming the file and recording it."""
+    if not target.is_file() or any(each.file == target.name for each in manifest.read(folder).quantized):
+        return False
+    try:
+        return "mom.weights_sha256" in read_gguf_header(target).metadata
+    except BadCheckpoint:
+        return False
+
+
+def _write(job: _Job, result: Path) -> Prediction:
+    """Write the file, after all that can be known before it is."""
+    if job.given is not None:
+        return _write_from(job, job.given, result)
+    with nameless_file(job.scratch("bf16")) as exported:
+        write_gguf(job.folder, exported, name_of(job.folder), data=False)
+        verify_tokens(exported, job.folder)
+        return _write_from(job, exported, result)
+
+
+def _write_from(job: _Job, source: Path, result: Path) -> Prediction:
+    predicted = predict_from(source, job.recipe, job.weights is not None)
+    _check_room(job, predicted)
+    with nameless_file(job.scratch("imatrix")) as values:
+        if job.weights is not None:
+            save_values(fit_imatrix(job.weights, read_gguf_header(source), predicted.types), values)
+        if job.recipe.type != "BF16":
+            _fill(job, source)
+            _quantize(job, source, result, values)
+        elif job.given is None:
+            _fill(job, result)
+        else:
+            shutil.copyfile(job.given, result)
+    return predicted
+
+
+def _check_room(job: _Job, predicted: Prediction) -> None:
+    if job.given is not None or job.recipe.type == "BF16":
+        check_room(job.target, predicted.bytes, "the result")
+        return
+    what = f"{predicted.export_bytes:,} for the bf16 export on the way, {predicted.bytes:,} for the result"
+    check_room(job.target, predicted.export_bytes + predicted.bytes, what)
+
+
+def _fill(job: _Job, source: Path) -> None:
+    if job.given is None:
+        write_gguf(job.folder, source, name_of(job.folder))
+
+
+def _quantize(job: _Job, source: Path, result: Path, values: Path) -> None:
+    said = gguf_metadata(job.recipe, digest(job.weights) if job.weights else None)
+    weights = values if job.weights else None
+    with tell_full_disk(job.target, result):
+        run_quantizer(
+            make_order(source, result, job.recipe, job.threads, weights, metadata=said), job.progress
+        )
+
+
+def _describe(job: _Job, result: Path, predicted: Prediction, started: float) -> Quantized:
+    with result.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    return Quantized(
+        path=job.target,
+        type=job.recipe.type,
+        bytes=result.stat().st_size,
+        bits_per_weight=read_gguf_header(result).bits_per_weight,
+        sha256=sha256,
+        seconds=perf_counter() - started,
+        recipe=job.recipe,
+        predicted=predicted,
+        imatrix_sha256=digest(job.weights) if job.weights else None,
+    )
+
+
+def record_gguf(folder: Path, done: Quantized) -> None:
+    """Name the file in slice.json, if it lies beside it. Measurements of a file it replaced are dropped."""
+    if not _lies_in(folder, done.path):
+        return
+    slice_ = manifest.read(folder)
+    entry = manifest.Quantized(
+        file=done.path.name,
+        type=done.type,
+        bytes=done.bytes,
+        bits_per_weight=done.bits_per_weight,
+        sha256=done.sha256,
+        tables=done.recipe.tables,
+        overrides=dict(done.recipe.overrides),
+        pure=done.recipe.pure,
+        imatrix_sha256=done.imatrix_sha256,
+    )
+    others = [each for each in slice_.quantized if each.file != entry.file]
+    measured = [each for each in slice_.measurements if each.of != entry.file]
+    update = {"quantized": [*others, entry], "measurements": measured}
+    try:
+        manifest.write(folder, slice_.model_copy(update=update))
+    except OSError:
+        done.path.unlink()
+        raise

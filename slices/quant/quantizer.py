@@ -1,0 +1,93 @@
+"""llama.cpp's quantizer in a process of its own: what it is told, what it says, how it ended.
+
+The other end is `slices.quant.child`.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from slices.child import run_child
+from slices.quant.recipe import Recipe
+from slices.quant.types import find_type, type_number
+
+_CHILD = "slices.quant.child"
+Progress = Callable[[int, int], None]  # tensors done, tensors in all
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to quantize to what. `weighted`: an importance matrix is given, be it only in the real run."""
+
+    source: str
+    target: str
+    number: int
+    tensor_types: tuple[tuple[str, int], ...]
+    pure: bool
+    weighted: bool
+    threads: int = 1
+    imatrix: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+
+def make_order(
+    source: Path, target: Path, recipe: Recipe, threads: int = 1, imatrix: Path | None = None,
+    weighted: bool = False, metadata: Mapping[str, str] | None = None,
+) -> Order:  # fmt: skip
+    """The order to carry out `recipe`; `imatrix` is a safetensors file of float32 vectors by tensor."""
+    types = tuple((pattern, type_number(type)) for pattern, type in recipe.tensor_types)
+    file = None if imatrix is None else str(imatrix)
+    return Order(
+        str(source), str(target), find_type(recipe.type).number, types, recipe.pure,
+        weighted or file is not None, threads, file, dict(metadata or {}),
+    )  # fmt: skip
+
+
+def plan_types(order: Order) -> dict[str, str]:
+    """The ggml type that every tensor would get, by name. Reads headers only and writes nothing.
+
+    Raises:
+        RunFailed: llama.cpp gave up.
+    """
+    types: dict[str, str] = {}
+
+    def keep(line: str) -> None:
+        name, type = line.split()
+        types[name] = type
+
+    run_child(_CHILD, ["plan", json.dumps(asdict(order))], keep)
+    return types
+
+
+def run_quantizer(order: Order, progress: Progress | None = None) -> None:
+    """Carry out the order.
+
+    Raises:
+        RunFailed: llama.cpp gave up; what it wrote so far is left at the target.
+    """
+
+    def tell(line: str) -> None:
+        done, total = line.split()
+        if progress:
+            progress(int(done), int(total))
+
+    run_child(_CHILD, ["quantize", json.dumps(asdict(order))], tell)
+
+
+def verify_tokens(file: Path, folder: Path) -> None:
+    """See to it that `file`, of which only the header need be there, cuts text as `folder`'s tokenizer does.
+
+    Raises:
+        RunFailed: it does not.
+    """
+    run_child(_CHILD, ["tokens", str(file), str(folder)])
+
+
+def verify(file: Path, folder: Path) -> None:
+    """Load `file` and run a text through it, whose tokens must be those of `folder`'s tokenizer.
+
+    Raises:
+        RunFailed: it does not load, its tokens differ, or a probability is not finite.
+    """
+    run_child(_CHILD, ["verify", str(file), str(folder)])

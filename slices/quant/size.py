@@ -1,0 +1,168 @@
+"""What a quantized file will weigh, to the byte, before it is written.
+
+llama.cpp says which type each tensor would get, in a run that reads headers only; the rest is arithmetic:
+its metadata and its tensors' names take as many bytes as in the export, and every tensor is padded.
+"""
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from struct import pack
+
+from slices import manifest
+from slices.errors import RunFailed, Unsupported
+from slices.export import write_gguf
+from slices.gguf.header import GGUFHeader, GGUFTensor, read_gguf_header
+from slices.quant.quantizer import make_order, plan_types
+from slices.quant.recipe import NOTHING, Recipe, check_imatrix, gguf_metadata, make_recipe
+from slices.quant.types import WEIGHTED, row_bytes, type_name
+
+_ALIGNMENT = 32  # bytes: what llama.cpp writes
+_SHA256 = "0" * 64
+_BLOCK = 256  # numbers in a block of the k-quants and most i-quants
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What a recipe gives. `types` are ggml's, by tensor; `export_bytes` is the bf16 file on the way."""
+
+    bytes: int
+    bits_per_weight: float
+    types: Mapping[str, str]
+    export_bytes: int
+    notes: tuple[str, ...] = ()
+
+
+def predict(
+    folder: Path,
+    type: str,
+    tables: str | None = None,
+    overrides: Mapping[str, str] = NOTHING,
+    pure: bool = False,
+    with_imatrix: bool = False,
+    exported: Path | None = None,
+) -> Prediction:
+    """What `slices.quant.quantize.quantize` would write with the same arguments.
+
+    Writes headers only, to a temporary file.
+
+    Args:
+        with_imatrix: whether there will be an importance matrix, on which some types depend.
+        exported: the bf16 GGUF of `folder`, where there is one already.
+
+    Raises:
+        SliceError: as `quantize` does before it begins.
+    """
+    recipe = make_recipe(type, tables, overrides, pure)
+    check_imatrix(recipe, with_imatrix)
+    if exported is not None:
+        return predict_from(exported, recipe, with_imatrix)
+    with tempfile.TemporaryDirectory(prefix="mom-") as scratch:
+        path = Path(scratch) / "headers.gguf"
+        write_gguf(folder, path, name_of(folder), data=False)
+        return predict_from(path, recipe, with_imatrix)
+
+
+def name_of(folder: Path) -> str:
+    """The slice's name, which its GGUF is to bear; of a plain checkpoint the folder's."""
+    return manifest.read(folder).name if (folder / manifest.FILE).is_file() else folder.resolve().name
+
+
+def predict_from(exported: Path, recipe: Recipe, with_imatrix: bool) -> Prediction:
+    """The same from a bf16 GGUF, of which only the headers need to be there.
+
+    Raises:
+        Unsupported: a tensor's type needs an importance matrix, and there will be none.
+        RunFailed: llama.cpp gave up.
+    """
+    header = read_gguf_header(exported)
+    size = exported.stat().st_size
+    if recipe.type == "BF16":
+        types = {tensor.name: type_name(tensor.type) for tensor in header.tensors}
+        return Prediction(size, header.bits_per_weight, types, size)
+    types = plan_types(make_order(exported, exported, recipe, weighted=with_imatrix))
+    untold = {tensor.name for tensor in header.tensors} ^ types.keys()
+    if untold:
+        raise RunFailed(f"llama.cpp did not say the type of every tensor, such as {min(untold)!r}")
+    _check_weighted(types, with_imatrix)
+    said = gguf_metadata(recipe, _SHA256 if with_imatrix else None)
+    data = sum(_tensor_bytes(tensor, types) for tensor in header.tensors)
+    weights = sum(tensor.weights for tensor in header.tensors)
+    total = _metadata_bytes(exported, header, said) + sum(
+        _padded(_tensor_bytes(tensor, types)) for tensor in header.tensors
+    )
+    return Prediction(total, 8 * data / weights, types, size, _notes(header, recipe, types))
+
+
+def _check_weighted(types: Mapping[str, str], with_imatrix: bool) -> None:
+    wanting = [name for name, type in types.items() if type in WEIGHTED]
+    if wanting and not with_imatrix:
+        raise Unsupported(
+            f"{wanting[0]} would be {types[wanting[0]]}, which needs an importance matrix "
+            f"({len(wanting)} such tensors): pass --imatrix domain, or choose a type of more bits"
+        )
+
+
+def _tensor_bytes(tensor: GGUFTensor, types: Mapping[str, str]) -> int:
+    return row_bytes(types[tensor.name], tensor.shape[0]) * prod(tensor.shape[1:])
+
+
+def _padded(nbytes: int) -> int:
+    return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+
+
+def _metadata_bytes(path: Path, header: GGUFHeader, said: Mapping[str, str]) -> int:
+    """Bytes before the first tensor: as in the export, and what is said in addition.
+
+    llama.cpp leaves out the last axes of a shape that are 1.
+    """
+    shorter = sum(8 * (len(tensor.shape) - _axes(tensor.shape)) for tensor in header.tensors)
+    added = sum(8 + len(key.encode()) + 4 + 8 + len(text.encode()) for key, text in said.items())
+    return _padded(_header_end(path, header) - shorter + added)
+
+
+def _axes(shape: tuple[int, ...]) -> int:
+    return max((index + 1 for index, side in enumerate(shape) if side > 1), default=1)
+
+
+def _header_end(path: Path, header: GGUFHeader) -> int:
+    """Where the description of the last tensor ends, before the padding."""
+    base = min(tensor.start for tensor in header.tensors)
+    last = header.tensors[-1]
+    name = last.name.encode()
+    axes = len(last.shape)
+    entry = pack(
+        f"<Q{len(name)}sI{axes}QIQ", len(name), name, axes, *last.shape, last.type, last.start - base
+    )
+    with path.open("rb") as file:
+        start = max(0, base - len(entry) - _ALIGNMENT)
+        file.seek(start)
+        return start + file.read(base - start).rindex(entry) + len(entry)
+
+
+def _notes(header: GGUFHeader, recipe: Recipe, types: Mapping[str, str]) -> tuple[str, ...]:
+    """Where llama.cpp gives another type than was asked for, since blocks must fit into rows."""
+    changed = [tensor for tensor in header.tensors if types[tensor.name] != type_name(tensor.type)]
+    replaced: dict[tuple[str, str, int], list[str]] = {}
+    for tensor in changed:
+        asked, given = recipe.asked(tensor.name), types[tensor.name]
+        if asked and given != asked:
+            replaced.setdefault((asked, given, tensor.shape[0]), []).append(tensor.name)
+    notes = [
+        f"{_named(names)} {given} instead of {asked}, which rows of {columns} do not fit"
+        for (asked, given, columns), names in replaced.items()
+    ]
+    odd = [each for each in changed if each.shape[0] % _BLOCK and not recipe.asked(each.name)]
+    share = sum(each.weights for each in odd) / sum(each.weights for each in header.tensors)
+    if share >= 0.01 and recipe.type != "Q8_0":
+        notes.append(
+            f"matrices with {share:.0%} of the weights have rows that {_BLOCK} does not divide: "
+            "llama.cpp gives them larger types"
+        )
+    return tuple(notes)
+
+
+def _named(names: list[str]) -> str:
+    return f"{names[0]} is" if len(names) == 1 else f"{names[0]} and {len(names) - 1} more are"

@@ -1,0 +1,83 @@
+"""The types that a slice can be quantized to, and the types that single tensors can be given.
+
+The first are llama.cpp's mixes: which tensor gets how many bits in one is llama.cpp's choice, changed by a
+recipe (`slices.quant.recipe`). The second are ggml's, by the names of gguf-py. What a type weighs depends on
+the model: `slices.quant.size`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from slices.errors import Unsupported
+
+TABLES = ("token_embd.weight", "per_layer_token_embd.weight")  # one row a vocabulary entry
+
+
+@dataclass(frozen=True)
+class QuantType:
+    """A mix: llama.cpp's number of it, and what an importance matrix is to it."""
+
+    name: str
+    number: int
+    imatrix: Literal["needed", "helps", "ignored"]
+
+
+# Smallest first, where 256 divides every row. Where it does not, measure: `slices.quant.size.predict`.
+TYPES: Mapping[str, QuantType] = {
+    each.name: each
+    for each in (
+        QuantType("IQ2_M", 29, "needed"),
+        QuantType("Q2_K", 10, "helps"),
+        QuantType("Q3_K_S", 11, "helps"),
+        QuantType("Q3_K_M", 12, "helps"),
+        QuantType("IQ4_XS", 30, "helps"),
+        QuantType("Q4_K_M", 15, "helps"),
+        QuantType("Q5_K_M", 17, "helps"),
+        QuantType("Q6_K", 18, "helps"),
+        QuantType("Q8_0", 7, "ignored"),
+        QuantType("BF16", 32, "ignored"),
+    )
+}
+# What llama.cpp quantizes to only by an importance matrix; without one it refuses, or its process ends.
+WEIGHTED = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS")
+TENSOR_TYPES = (
+    *WEIGHTED, "Q2_K", "Q3_K", "IQ3_S", "IQ4_NL", "IQ4_XS", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K",
+    "Q6_K", "Q8_0", "F16", "BF16", "F32",
+)  # fmt: skip
+TABLE_TYPES = tuple(name for name in TENSOR_TYPES if name not in WEIGHTED)
+
+
+def find_type(name: str) -> QuantType:
+    """The mix of that name.
+
+    Raises:
+        Unsupported: there is none; the known ones are named.
+    """
+    if name not in TYPES:
+        raise Unsupported(f"the type {name!r} is not supported; expected one of {', '.join(TYPES)}")
+    return TYPES[name]
+
+
+def type_number(name: str) -> int:
+    """ggml's number of a tensor's type, such as 12 for "Q4_K"."""
+    import gguf
+
+    return int(gguf.GGMLQuantizationType[name])
+
+
+def type_name(number: int) -> str:
+    """The name of a tensor's type, such as "Q4_K" for 12."""
+    import gguf
+
+    return str(gguf.GGMLQuantizationType(number).name)
+
+
+def row_bytes(name: str, columns: int) -> int:
+    """Bytes of a row of `columns` numbers in a tensor's type, whose block must divide it."""
+    import gguf
+
+    block, nbytes = map(int, gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]])
+    if columns % block:
+        raise AssertionError(f"a row of {columns} numbers cannot be {name}, whose blocks hold {block}")
+    return columns // block * nbytes

@@ -1,0 +1,1 @@
+"""Models that run: llama.cpp and torch behind the Protocol of `slices.runtime`."""

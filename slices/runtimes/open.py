@@ -1,0 +1,47 @@
+"""Open a slice to run it: a GGUF file in llama.cpp, a bf16 checkpoint in torch, either only after a check."""
+
+from os import cpu_count
+from pathlib import Path
+
+from slices.anatomy import match, read_anatomy
+from slices.checkpoint import open_checkpoint
+from slices.errors import NotFound
+from slices.gguf.check import check_gguf
+from slices.runtime import Runtime
+from slices.runtimes.llama_runtime import CONTEXT_STEP, LlamaRuntime
+from slices.runtimes.proof import ensure_proven
+from slices.runtimes.torch_runtime import TorchRuntime
+
+
+def open_runtime(
+    folder: Path, file: Path | None = None, threads: int | None = None, context: int = 4096
+) -> Runtime:
+    """Load the GGUF `file` (absolute, or relative to `folder`), or without one the checkpoint in `folder`.
+
+    A GGUF that has not run here yet is first tried out in a child process, which takes about a second
+    and as long as reading it does.
+
+    Args:
+        threads: processor threads; by default every core.
+        context: most tokens of a prompt and its answer together, rounded up to a multiple of 256.
+
+    Raises:
+        NotFound: there is no such file, or `folder` holds no weights.
+        BadCheckpoint: the file is cut short, its header lies, or llama.cpp would misread it; it is named.
+        MissingExtra: the runtime is not installed.
+        RunFailed: the runtime refuses it, or died of it when it was tried out.
+    """
+    if file is not None:
+        rounded = -(-context // CONTEXT_STEP) * CONTEXT_STEP
+        return _open_gguf(folder / file, threads or cpu_count() or 1, rounded)
+    checkpoint = open_checkpoint(str(folder))
+    if not checkpoint.entries:
+        raise NotFound(f"{folder} has no model.safetensors to run; give one of its GGUF files")
+    match(checkpoint, read_anatomy(checkpoint.config))
+    return TorchRuntime(folder, threads, context)
+
+
+def _open_gguf(path: Path, threads: int, context: int) -> LlamaRuntime:
+    header = check_gguf(path)
+    ensure_proven(path, header, threads, context)
+    return LlamaRuntime(path, threads, context)

@@ -1,0 +1,99 @@
+"""The process that tries a GGUF out before another one loads it, since llama.cpp may abort on it.
+
+    python -m slices.runtimes.proof_child FILE THREADS CONTEXT
+
+Reads every weight, loads the file as `slices.runtimes.open` would, cuts text that holds every byte, runs a
+few tokens. What went wrong goes to stderr, with exit status 1. Started by `slices.runtimes.proof`, and ends
+with it.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from slices.child import end_with_parent, leave
+from slices.errors import RunFailed, SliceError
+from slices.runtime import Sampling
+from slices.runtimes.llama_library import last_complaint, load_library
+from slices.runtimes.llama_runtime import LlamaRuntime
+
+_TEXT = "The enzyme's Km is 3.2 µM, E = mc²; def f(x): return x**2\n\n  # L'été, où 東京 🙂 2 === 2"
+_LEADING = (*range(0x80, 0x800, 0x40), *range(0x800, 0xD800, 0x1000), *range(0x10000, 0x110000, 0x40000))
+_BYTES = "".join(map(chr, [*range(1, 0x100), *_LEADING]))  # every byte that UTF-8 can hold, but NUL
+_MOST = 32  # tokens to run
+
+
+def try_out(path: Path, threads: int, context: int) -> None:
+    """Load the GGUF `path` and run it a little.
+
+    Raises:
+        RunFailed: a weight is no number, or llama.cpp refuses it, or what it answers is no number.
+    """
+    read_weights(path)
+    runtime = LlamaRuntime(path, threads, context)
+    runtime.encode(_BYTES)
+    tokens = runtime.encode(_TEXT)[:_MOST]
+    if len(tokens) < 2:
+        raise RunFailed(f"{path} cuts {len(_TEXT)} characters of text to {len(tokens)} tokens")
+    for chunk in runtime.distributions(tokens):
+        if not np.isfinite(chunk).all():
+            raise RunFailed(f"{path} gives probabilities that are no numbers")
+    list(runtime.generate(_TEXT, Sampling(max_tokens=2, temperature=0)))
+    runtime.close()
+
+
+def read_weights(path: Path) -> None:
+    """Have llama.cpp look at every block of every tensor for what is no number.
+
+    Raises:
+        RunFailed: there is one, or it cannot load the file.
+    """
+    library = load_library()
+    params = library.llama_model_default_params()
+    params.n_gpu_layers, params.check_tensors, params.use_extra_bufts = 0, True, False
+    model = library.llama_model_load_from_file(str(path).encode(), params)
+    if not model:
+        raise RunFailed(f"llama.cpp cannot load {path}: {last_complaint()}")
+    library.llama_model_free(model)
+
+
+def hold_back() -> None:
+    """Take no more memory than there is, be the first to go if it runs out, and leave no core file."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return
+    free = _free_memory()
+    for limit, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, free)):
+        soft, hard = resource.getrlimit(limit)
+        resource.setrlimit(limit, (min([most, *(each for each in (soft, hard) if each >= 0)]), hard))
+    first = Path("/proc/self/oom_score_adj")
+    if first.exists():
+        first.write_text("1000")
+
+
+def _free_memory() -> int:
+    """Bytes that can be had without swapping; a mapped file does not count against them."""
+    told = Path("/proc/meminfo")
+    lines = told.read_text().splitlines() if told.exists() else []
+    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
+    return free or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def main(arguments: list[str]) -> int:
+    """Do what the arguments say; the exit status."""
+    end_with_parent()
+    hold_back()
+    path, threads, context = arguments
+    try:
+        try_out(Path(path), int(threads), int(context))
+    except SliceError as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    leave(main(sys.argv[1:]))
