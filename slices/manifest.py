@@ -99,6 +99,7 @@ class Manifest(_Part):
     quantized: list[Quantized] = []
     measurements: list[Measurement] = []
     notes: list[str] = []
+    healing: dict[str, Any] | None = None  # what `mom heal` did, as slices.heal.heal records it
 
 
 def now() -> str:

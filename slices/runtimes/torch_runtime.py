@@ -47,13 +47,13 @@ class TorchRuntime:
             MissingExtra: torch or transformers is not installed.
             BadCheckpoint: a file is damaged, or weights are missing from it.
         """
-        self._torch, transformers = load_libraries()
+        self._torch, _ = load_libraries()
         self._torch.set_num_threads(threads or cpu_count() or 1)
         config = _read(folder / "config.json")
         self._tokenizer = _tokenizer(folder)
         if str(config.get("model_type")).startswith("gemma4"):
             gemma4_slice.register()
-        self._model: Any = _load(folder, self._torch, transformers, precision)
+        self._model: Any = load_model(folder, _dtype(folder, self._torch, precision))
         self._length = context
         self._bos = config.get("bos_token_id")
         self._ends = _ends(folder, config, self._tokenizer)
@@ -169,15 +169,15 @@ def load_libraries() -> tuple[ModuleType, ModuleType]:
     return torch, transformers
 
 
-def _load(folder: Path, torch: ModuleType, transformers: ModuleType, precision: Precision) -> object:
-    size = sum(file.stat().st_size for file in weight_files(folder))
-    wide = precision == "float32" or (precision == "auto" and size < _WIDEN_BELOW)
+def load_model(folder: Path, dtype: object) -> Any:
+    """The checkpoint in `folder` as transformers' model, every weight from its files, in torch's `dtype`.
+
+    Raises:
+        BadCheckpoint: weights are missing or of the wrong shape.
+    """
+    _, transformers = load_libraries()
     model, report = transformers.AutoModelForCausalLM.from_pretrained(
-        folder,
-        dtype=torch.float32 if wide else torch.bfloat16,
-        local_files_only=True,
-        trust_remote_code=False,
-        output_loading_info=True,
+        folder, dtype=dtype, local_files_only=True, trust_remote_code=False, output_loading_info=True
     )
     if report["missing_keys"] or report["mismatched_keys"]:
         first = sorted([*report["missing_keys"], *report["mismatched_keys"]], key=str)[0]
@@ -185,6 +185,12 @@ def _load(folder: Path, torch: ModuleType, transformers: ModuleType, precision: 
             f"{folder}: tensor {first!r} is missing or of the wrong shape; it would be random"
         )
     return model.eval()
+
+
+def _dtype(folder: Path, torch: ModuleType, precision: Precision) -> object:
+    size = sum(file.stat().st_size for file in weight_files(folder))
+    wide = precision == "float32" or (precision == "auto" and size < _WIDEN_BELOW)
+    return torch.float32 if wide else torch.bfloat16
 
 
 def _tokenizer(folder: Path) -> Tokenizer:

@@ -1,0 +1,64 @@
+"""Where healing runs and in what precision: float32 weights, matrices multiplied in bf16 where that is fast.
+
+A GPU is taken where there is one. On processors without bf16 instructions everything is float32.
+"""
+
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+from slices.errors import BadConfig
+from slices.gemma4_slice import register
+from slices.heal.settings import Precision
+from slices.runtimes.torch_runtime import load_libraries, load_model
+
+
+@dataclass(frozen=True)
+class Device:
+    """`name` as torch says it; `compute` is the dtype of matrix products."""
+
+    name: str
+    compute: Any
+    threads: int
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """A context in which matrices are multiplied in `compute`."""
+        import torch
+
+        if self.compute == torch.float32:
+            return nullcontext()
+        return torch.autocast(torch.device(self.name).type, self.compute)
+
+    def load(self, folder: Path, dtype: Any) -> Any:
+        """The checkpoint in `folder`, in that dtype, on this device.
+
+        Raises:
+            BadCheckpoint: a file is damaged, or weights are missing from it.
+        """
+        return load_model(folder, dtype).to(self.name)
+
+
+def choose_device(name: str = "auto", precision: Precision = "auto", threads: int | None = None) -> Device:
+    """The device that healing runs on; sets the process's threads.
+
+    Raises:
+        MissingExtra: torch or transformers is not installed.
+        BadConfig: there is no such device.
+    """
+    torch, _ = load_libraries()
+    register()
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if torch.device(name).type == "cuda" and not torch.cuda.is_available():
+        raise BadConfig(f"--device {name}: torch sees no GPU here; expected cpu")
+    torch.set_num_threads(threads or cpu_count() or 1)
+    return Device(name, _compute(torch, name, precision), torch.get_num_threads())
+
+
+def _compute(torch: Any, name: str, precision: Precision) -> Any:
+    if precision != "auto":
+        return getattr(torch, precision)
+    fast = name != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if fast else torch.float32

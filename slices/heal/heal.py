@@ -1,0 +1,201 @@
+"""The story of healing: text, teacher, student, steps, the best weights as a slice of their own.
+
+What is shipped is what was measured: the best weights on held-out text, rounded as they are stored. Where
+they are no better than the slice as given, nothing is written.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slices import atomic, manifest
+from slices.checkpoint import fingerprint, open_checkpoint
+from slices.corpus import Corpus
+from slices.errors import RunFailed
+from slices.heal import memory, saved, state
+from slices.heal.curve import Point, measured
+from slices.heal.device import Device, choose_device
+from slices.heal.loop import Told, train
+from slices.heal.settings import Healing
+from slices.heal.ship import as_stored, ship
+from slices.heal.state import Run
+from slices.heal.student import Student, learned_weights, load_student
+from slices.heal.teacher import Parent, Teacher, find_parent
+from slices.heal.text import Text, read_text
+from slices.record import versions
+
+
+@dataclass(frozen=True)
+class Order:
+    """What was asked of `mom heal`, beside how.
+
+    Attributes:
+        target: the folder of the healed slice, whose name is that of the folder.
+        teacher: a file of `save_teacher`; None runs the parent.
+    """
+
+    slice: Path
+    target: Path
+    text: Corpus
+    healing: Healing
+    teacher: Path | None = None
+    device: str = "auto"
+    threads: int | None = None
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Healed:
+    """What came of a run. `after` is of the weights as they are stored; `stopped` says why it ended early."""
+
+    path: Path
+    before: Point
+    after: Point
+    run: Run
+    stopped: str | None
+    manifest: manifest.Manifest
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """Everything that a run needs, loaded."""
+
+    student: Student
+    teacher: Teacher
+    text: Text
+    run: Run
+    device: Device
+    absent: NDArray[np.bool_] | None
+
+
+Bounded = Callable[[memory.Memory], None]
+
+
+def heal(order: Order, told: Told = lambda news: None, bounded: Bounded = lambda needed: None) -> Healed:
+    """Heal a slice, or go on with a run that was killed, and write the result.
+
+    Args:
+        told: called after every step.
+        bounded: told the bound on memory before anything big is loaded.
+
+    Raises:
+        Exists: the target is there and `force` is false.
+        RunFailed: the memory is too small, or healing made nothing better, so that nothing is written.
+        SliceError: the slice, its parent, the text or a file of the run is missing or damaged.
+    """
+    atomic.refuse_existing(order.target, order.force)
+    scene = _set(order, bounded)
+    stopped = train(scene.student, scene.teacher, scene.text, order.healing, scene.run, told)
+    before = scene.run.curve[0]
+    weights, after = _best(order, scene)
+    if after.worse_than(before):
+        raise RunFailed(_no_better(before, after, stopped, scene.run))
+    made = _recorded(order, scene, before, after, stopped)
+    ship(order.slice, order.target, weights, made, order.force)
+    state.discard(scene.run)
+    return Healed(order.target, before, after, scene.run, stopped, made)
+
+
+def save_teacher(order: Order, path: Path, k: int, told: Callable[[int, int], None]) -> int:
+    """Run the parent over the text of `order` and keep what it expects in `path`; returns its bytes."""
+    device = choose_device(order.device, order.healing.precision, order.threads)
+    text = read_text(order.slice, order.text, order.healing)
+    parent, ids = find_parent(order.slice)
+    return saved.save_teacher(Parent(parent, ids, text, device), text, len(ids), k, path, order.force, told)
+
+
+def _set(order: Order, bounded: Bounded) -> _Scene:
+    device = choose_device(order.device, order.healing.precision, order.threads)
+    parent, ids = find_parent(order.slice)
+    needed = memory.bound(
+        order.slice, None if order.teacher else parent, order.healing, device.compute.itemsize
+    )
+    bounded(needed)
+    if device.name == "cpu":
+        memory.check(needed)
+    text = read_text(order.slice, order.text, order.healing)
+    run = state.open_run(_identity(order, text, parent, device))
+    teacher = (
+        saved.Saved(order.teacher, text, device.name) if order.teacher else Parent(parent, ids, text, device)
+    )
+    absent = ids < 0 if bool((ids < 0).any()) else None
+    student = load_student(order.slice, order.healing, device, absent)
+    return _Scene(student, teacher, text, run, device, absent)
+
+
+def _identity(order: Order, text: Text, parent: Path, device: Device) -> dict[str, Any]:
+    """Everything that decides the weights."""
+    taught = "parent" if order.teacher is None else saved.digest(order.teacher)
+    return {
+        "slice": fingerprint(open_checkpoint(str(order.slice))),
+        "parent": fingerprint(open_checkpoint(str(parent))),
+        "text": text.sha256,
+        "healing": order.healing.to_json(),
+        "teacher": taught,
+        "compute": str(device.compute),
+        "device": device.name,
+    }
+
+
+def _best(order: Order, scene: _Scene) -> tuple[dict[str, Any], Point]:
+    """The best weights as they will be stored, and what they are worth so."""
+    student, run = scene.student, scene.run
+    if not run.best:
+        return {}, run.curve[0]
+    student.restore(state.read(run.best_file))
+    weights = as_stored(order.slice, learned_weights(student))
+    shipped = load_student(order.slice, replace(order.healing, method="full"), scene.device, scene.absent)
+    shipped.restore({**shipped.trained, **weights})
+    best = run.point(run.best)
+    return weights, measured(
+        shipped, scene.teacher, scene.text, order.healing.hard, best.step, best.tokens, best.trained
+    )
+
+
+def _no_better(before: Point, after: Point, stopped: str | None, run: Run) -> str:
+    """Why nothing is written, in figures."""
+    found = f"{stopped}; " if stopped else ""
+    return (
+        f"{found}healing made no better slice on held-out text, so nothing is written: "
+        f"loss {before.loss:.4f} before and {after.loss:.4f} at best (step {after.step} of {run.step}), bits "
+        f"per byte {before.bits_per_byte.value:.4f} and {after.bits_per_byte.value:.4f}. A lower --rate, "
+        "another --hard or more text may help"
+    )
+
+
+def _recorded(
+    order: Order, scene: _Scene, before: Point, after: Point, stopped: str | None
+) -> manifest.Manifest:
+    """The healed slice's manifest: the slice's own, with what healing did; nothing of the old weights."""
+    given, run, text = manifest.read(order.slice), scene.run, scene.text
+    told = {
+        "slice": given.name,
+        "settings": order.healing.to_json(),
+        "teacher": "saved" if order.teacher else "parent",
+        "device": scene.device.name,
+        "threads": scene.device.threads,
+        "compute": str(scene.device.compute).removeprefix("torch."),
+        "text": {"source": order.text.source, "sha256": order.text.sha256, "tokens_sha256": text.sha256},
+        "heldout": {"sha256": text.heldout.sha256, "documents": text.heldout.documents},
+        "steps": run.step,
+        "tokens": run.curve[-1].tokens,
+        "seconds": round(run.seconds, 1),
+        "stopped": stopped,
+        "before": before.to_json(),
+        "after": after.to_json(),
+        "curve": [point.to_json() for point in run.curve],
+    }
+    return given.model_copy(
+        update={
+            "name": order.target.name,
+            "created": manifest.now(),
+            "quantized": [],
+            "measurements": [],
+            "versions": versions(),
+            "healing": told,
+        }
+    )
