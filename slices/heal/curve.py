@@ -15,13 +15,13 @@ from slices.measure.evaluate import Estimate, ratio
 
 @dataclass(frozen=True)
 class Point:
-    """A slice on held-out text after `step` steps. `loss` is what is trained on, there, in nats a token."""
+    """A slice on held-out text after `step` steps."""
 
     step: int
     tokens: int  # read by then
     kl: Estimate  # nats a token, to the teacher on the kept tokens
     bits_per_byte: Estimate
-    loss: float
+    nll: float  # of the text's own tokens, nats a token
     trained: float | None  # the mean training loss since the point before
 
     def to_json(self) -> dict[str, Any]:
@@ -34,18 +34,21 @@ class Point:
         kl, bits = Estimate(**value["kl"]), Estimate(**value["bits_per_byte"])
         return cls(**{**value, "kl": kl, "bits_per_byte": bits})
 
-    def worse_than(self, other: "Point") -> bool:
-        """Whether this one would be no good trade for `other`: a higher loss, or more bits for the text."""
-        return self.loss >= other.loss or self.bits_per_byte.value > other.bits_per_byte.value
+    def loss(self, hard: float) -> float:
+        """What is trained on, with that share of the text's own tokens, in nats a token."""
+        return (1 - hard) * self.kl.value + hard * self.nll
+
+    def improves(self, other: "Point", hard: float) -> bool:
+        """Whether to give `other` for this one: a lower loss, at no more bits for the text."""
+        return self.loss(hard) < other.loss(hard) and self.bits_per_byte.value <= other.bits_per_byte.value
 
 
 def measured(
     student: Student,
     teacher: Teacher,
     text: Text,
-    hard: float,
-    step: int,
-    tokens: int,
+    step: int = 0,
+    tokens: int = 0,
     trained: float | None = None,
 ) -> Point:
     """Read every held-out window with the slice and hold it against the teacher; errors by document.
@@ -63,9 +66,8 @@ def measured(
     if not np.isfinite(sums).all():
         raise RunFailed(f"step {step}: the slice gives no finite probability to the held-out text")
     kl, nll, count, nbytes = sums
-    loss = ((1 - hard) * kl.sum() + hard * nll.sum()) / count.sum()
     bits = ratio(nll / np.log(2), nbytes)
-    return Point(step, tokens, ratio(kl, count), bits, float(loss), trained)
+    return Point(step, tokens, ratio(kl, count), bits, float(nll.sum() / count.sum()), trained)
 
 
 def _window(student: Student, teacher: Teacher, text: Text, number: int) -> tuple[float, float, int]:

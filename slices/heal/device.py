@@ -11,7 +11,6 @@ from typing import Any
 
 from slices.errors import BadConfig
 from slices.gemma4_slice import register
-from slices.heal.settings import Precision
 from slices.runtimes.torch_runtime import load_libraries, load_model
 
 
@@ -40,7 +39,7 @@ class Device:
         return load_model(folder, dtype).to(self.name)
 
 
-def choose_device(name: str = "auto", precision: Precision = "auto", threads: int | None = None) -> Device:
+def choose_device(name: str = "auto", precision: str = "auto", threads: int | None = None) -> Device:
     """The device that healing runs on; sets the process's threads.
 
     Raises:
@@ -57,7 +56,7 @@ def choose_device(name: str = "auto", precision: Precision = "auto", threads: in
     return Device(name, _compute(torch, name, precision), torch.get_num_threads())
 
 
-def _compute(torch: Any, name: str, precision: Precision) -> Any:
+def _compute(torch: Any, name: str, precision: str) -> Any:
     if precision != "auto":
         return getattr(torch, precision)
     fast = name != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()

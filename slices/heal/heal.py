@@ -19,7 +19,8 @@ from slices.errors import RunFailed
 from slices.heal import memory, saved, state
 from slices.heal.curve import Point, measured
 from slices.heal.device import Device, choose_device
-from slices.heal.loop import Told, train
+from slices.heal.loop import Ending, Told, backward, train
+from slices.heal.pace import TRIED, steps_within
 from slices.heal.settings import Healing
 from slices.heal.ship import as_stored, ship
 from slices.heal.state import Run
@@ -56,7 +57,7 @@ class Healed:
     before: Point
     after: Point
     run: Run
-    stopped: str | None
+    stopped: Ending | None
     manifest: manifest.Manifest
 
 
@@ -89,15 +90,39 @@ def heal(order: Order, told: Told = lambda news: None, bounded: Bounded = lambda
     """
     atomic.refuse_existing(order.target, order.force)
     scene = _set(order, bounded)
-    stopped = train(scene.student, scene.teacher, scene.text, order.healing, scene.run, told)
-    before = scene.run.curve[0]
+    run = scene.run
+    if not run.curve:
+        run.curve.append(measured(scene.student, scene.teacher, scene.text))
+    before = run.curve[0]
+    order = replace(order, healing=order.healing.settled(before.kl.value))
+    stopped = train(scene.student, scene.teacher, scene.text, order.healing, run, told)
     weights, after = _best(order, scene)
-    if after.worse_than(before):
-        raise RunFailed(_no_better(before, after, stopped, scene.run))
-    made = _recorded(order, scene, before, after, stopped)
+    if not after.improves(before, order.healing.hard or 0.0):
+        raise RunFailed(_no_better(before, after, stopped, run))
+    made = _recorded(order, scene, after, stopped)
     ship(order.slice, order.target, weights, made, order.force)
-    state.discard(scene.run)
-    return Healed(order.target, before, after, scene.run, stopped, made)
+    state.discard(run)
+    return Healed(order.target, before, after, run, stopped, made)
+
+
+def within(order: Order, minutes: float) -> Order:
+    """The order with as many steps as fit into `minutes` on this machine, by trying a few.
+
+    Raises:
+        BadConfig: not even one fits.
+        SliceError: as `heal`.
+    """
+    trial = replace(order, healing=replace(order.healing, steps=TRIED + 1))
+    scene = _set(trial, lambda needed: None)
+    steps = iter(range(TRIED + 1))
+
+    def step() -> None:
+        backward(scene.student, scene.teacher, scene.text, trial.healing, next(steps))
+        scene.student.model.zero_grad()
+
+    parts = _identity(trial, scene.text, find_parent(order.slice)[0], scene.device)
+    found = steps_within(minutes, parts, step)
+    return replace(order, healing=replace(order.healing, steps=found))
 
 
 def save_teacher(order: Order, path: Path, k: int, told: Callable[[int, int], None]) -> int:
@@ -151,25 +176,21 @@ def _best(order: Order, scene: _Scene) -> tuple[dict[str, Any], Point]:
     shipped = load_student(order.slice, replace(order.healing, method="full"), scene.device, scene.absent)
     shipped.restore({**shipped.trained, **weights})
     best = run.point(run.best)
-    return weights, measured(
-        shipped, scene.teacher, scene.text, order.healing.hard, best.step, best.tokens, best.trained
-    )
+    return weights, measured(shipped, scene.teacher, scene.text, best.step, best.tokens, best.trained)
 
 
-def _no_better(before: Point, after: Point, stopped: str | None, run: Run) -> str:
+def _no_better(before: Point, after: Point, stopped: Ending | None, run: Run) -> str:
     """Why nothing is written, in figures."""
-    found = f"{stopped}; " if stopped else ""
+    found = f"{stopped.reason}. " if stopped else ""
     return (
-        f"{found}healing made no better slice on held-out text, so nothing is written: "
-        f"loss {before.loss:.4f} before and {after.loss:.4f} at best (step {after.step} of {run.step}), bits "
-        f"per byte {before.bits_per_byte.value:.4f} and {after.bits_per_byte.value:.4f}. A lower --rate, "
-        "another --hard or more text may help"
+        f"{found}Healing made no better slice on held-out text, so nothing is written: KL "
+        f"{before.kl.value:.4f} before and {after.kl.value:.4f} at best (step {after.step} of {run.step}), "
+        f"bits per byte {before.bits_per_byte.value:.4f} and {after.bits_per_byte.value:.4f}. A lower "
+        "--rate, another --hard or more text may help"
     )
 
 
-def _recorded(
-    order: Order, scene: _Scene, before: Point, after: Point, stopped: str | None
-) -> manifest.Manifest:
+def _recorded(order: Order, scene: _Scene, after: Point, stopped: Ending | None) -> manifest.Manifest:
     """The healed slice's manifest: the slice's own, with what healing did; nothing of the old weights."""
     given, run, text = manifest.read(order.slice), scene.run, scene.text
     told = {
@@ -184,8 +205,8 @@ def _recorded(
         "steps": run.step,
         "tokens": run.curve[-1].tokens,
         "seconds": round(run.seconds, 1),
-        "stopped": stopped,
-        "before": before.to_json(),
+        "stopped": stopped.reason if stopped else None,
+        "before": run.curve[0].to_json(),
         "after": after.to_json(),
         "curve": [point.to_json() for point in run.curve],
     }

@@ -32,6 +32,14 @@ class News:
     point: Point | None = None
 
 
+@dataclass(frozen=True)
+class Ending:
+    """Why a run ended before its last step; `failed` where that was no choice."""
+
+    reason: str
+    failed: bool
+
+
 Told = Callable[[News], None]
 
 
@@ -47,20 +55,25 @@ class _Pace:
 
 def train(
     student: Student, teacher: Teacher, text: Text, healing: Healing, run: Run, told: Told
-) -> str | None:
+) -> Ending | None:
     """Take the steps that are left of `run`, whose curve, best weights and files are kept up to date.
+
+    Args:
+        healing: with a rate and a share (`Healing.settled`).
+        run: with the point of the slice as given.
 
     Returns:
         Why it ended before its last step, None if it did not.
     """
     optimizer = _optimizer(student, healing)
-    _take_up(student, teacher, text, healing, run, optimizer)
+    if run.step:
+        _restore(student, optimizer, state.read(run.state_file), run.step)
     pace = _Pace(monotonic(), run.step, monotonic(), [])
     before = run.seconds
     while run.step < healing.steps:
         loss = _step(student, teacher, text, healing, run.step, optimizer)
         if not math.isfinite(loss):
-            return f"the loss of step {run.step + 1} is {loss}: a lower --rate may help"
+            return Ending(f"step {run.step + 1}: the loss is {loss}; a lower --rate may help", True)
         run.step += 1
         pace.losses.append(loss)
         run.seconds = before + monotonic() - pace.begun
@@ -68,18 +81,8 @@ def train(
         told(News(run.step, healing.steps, loss, _speed(healing, run, pace), point))
         _keep(student, optimizer, run, pace, point)
         if _stale(run) >= healing.patience:
-            return f"no better on held-out text since step {run.best}"
+            return Ending(f"no better on held-out text since step {run.best}", False)
     return None
-
-
-def _take_up(
-    student: Student, teacher: Teacher, text: Text, healing: Healing, run: Run, optimizer: Any
-) -> None:
-    """Measure the slice as it was given, or put a killed run's weights and moments back."""
-    if not run.curve:
-        run.curve.append(measured(student, teacher, text, healing.hard, 0, 0))
-    if run.step:
-        _restore(student, optimizer, state.read(run.state_file), run.step)
 
 
 def _step(
@@ -88,23 +91,32 @@ def _step(
     """One correction; returns its loss. Weights stay as they were where the loss is not finite."""
     import torch
 
-    numbers = text.numbers(step, healing.rows)
+    total = backward(student, teacher, text, healing, step)
+    norm = torch.nn.utils.clip_grad_norm_(list(student.trained.values()), _CLIP)
+    finite = math.isfinite(total) and bool(torch.isfinite(norm))
+    if finite:
+        for group in optimizer.param_groups:
+            group["lr"] = healing.rate_at(step)
+        optimizer.step()
+    optimizer.zero_grad()
+    return total if finite else math.nan
+
+
+def backward(student: Student, teacher: Teacher, text: Text, healing: Healing, step: int) -> float:
+    """Add a step's gradients to the trained parameters' and return its mean loss, in nats a token."""
+    import torch
+
+    numbers, hard = text.numbers(step, healing.rows), healing.hard or 0.0
     total = 0.0
     for start in range(0, len(numbers), healing.batch):
         part = numbers[start : start + healing.batch]
         tokens = torch.tensor(text.rows[part], dtype=torch.int64, device=student.device.name)
         hidden = student.hidden(tokens)
-        loss, _ = distil(hidden, student.head, teacher.rows(part), came_after(tokens), healing.hard)
+        loss, _ = distil(hidden, student.head, teacher.rows(part), came_after(tokens), hard)
         share = len(part) / len(numbers)
         (loss * share).backward()
         total += float(loss.detach()) * share
-    norm = torch.nn.utils.clip_grad_norm_(list(student.trained.values()), _CLIP)
-    if math.isfinite(total) and bool(torch.isfinite(norm)):
-        for group in optimizer.param_groups:
-            group["lr"] = healing.rate_at(step)
-        optimizer.step()
-    optimizer.zero_grad()
-    return total if bool(torch.isfinite(norm)) else math.nan
+    return total
 
 
 def _measure(
@@ -114,9 +126,10 @@ def _measure(
         return None
     tokens = run.step * healing.rows * healing.context
     trained = sum(pace.losses) / len(pace.losses)
-    point = measured(student, teacher, text, healing.hard, run.step, tokens, trained)
+    point = measured(student, teacher, text, run.step, tokens, trained)
     pace.losses.clear()
-    if point.loss < run.point(run.best).loss:
+    hard = healing.hard or 0.0
+    if point.loss(hard) < run.point(run.best).loss(hard):
         run.best = point.step
     run.curve.append(point)
     return point
@@ -145,7 +158,7 @@ def _optimizer(student: Student, healing: Healing) -> Any:
     from torch.optim import AdamW
 
     parameters = list(student.trained.values())
-    return AdamW(parameters, lr=healing.top_rate, betas=_BETAS, weight_decay=0.0, fused=True)
+    return AdamW(parameters, lr=healing.rate_at(0), betas=_BETAS, weight_decay=0.0, fused=True)
 
 
 def _state(student: Student, optimizer: Any) -> dict[str, Any]:

@@ -1,13 +1,19 @@
 """What a healing run does, decided before it starts. Everything here changes the weights that come out."""
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from slices.errors import BadConfig
 
-Method = Literal["norms", "lora", "full"]
-Precision = Literal["auto", "float32", "bfloat16"]
-RATES: dict[str, float] = {"norms": 1e-2, "lora": 1e-3, "full": 5e-4}  # measured: docs/LOG.md
+METHODS = ("norms", "lora", "full")
+PRECISIONS = ("auto", "float32", "bfloat16")
+INTACT = 0.5  # nats: a slice that is nearer to its parent than this is polished, not mended
+_RATES = {  # of AdamW at its highest, to mend and to polish; measured: docs/LOG.md
+    "norms": (1e-2, 1e-3),
+    "lora": (1e-3, 2e-4),
+    "full": (1e-3, 2e-5),
+}
+_HARD = (0.1, 0.5)
 
 
 @dataclass(frozen=True)
@@ -17,26 +23,28 @@ class Healing:
     Attributes:
         method: `norms` trains norm gains and layer scalars; `lora` low-rank additions to every matrix, which
             are merged back; `full` every matrix and gain. The embeddings stay as they are.
-        rate: AdamW's learning rate at its highest; None takes the method's own.
-        hard: how much of the target is the token that came, the rest being the teacher's distribution.
+        rate: AdamW's learning rate at its highest.
+        hard: how much of the target is the token that came, the rest being the teacher's distribution. A
+            slice of all its parent's layers has little to learn from it but the spelling of cut words.
+            Rate and share None are decided by the slice's KL at the start (`settled`).
         warmup: steps of rising rate; from there it falls to zero in a straight line.
         every: steps between two measurements on held-out text.
         patience: measurements without a better one after which the run ends.
     """
 
     steps: int = 800
-    method: Method = "full"
+    method: str = "full"
     rate: float | None = None
     batch: int = 2
     accumulate: int = 1
     context: int = 512
-    hard: float = 0.1
+    hard: float | None = None
     warmup: int = 20
     every: int = 100
     patience: int = 5
     rank: int = 16
     seed: int = 0
-    precision: Precision = "auto"
+    precision: str = "auto"
 
     def __post_init__(self) -> None:
         """Refuse what no run can do.
@@ -44,26 +52,27 @@ class Healing:
         Raises:
             BadConfig: a value is out of its range; it is named.
         """
-        if self.method not in get_args(Method):
-            raise BadConfig(f"--method {self.method}: expected {', '.join(get_args(Method))}")
-        if self.precision not in get_args(Precision):
-            raise BadConfig(f"precision {self.precision!r}: expected {', '.join(get_args(Precision))}")
+        if self.method not in METHODS:
+            raise BadConfig(f"--method {self.method}: expected {', '.join(METHODS)}")
+        if self.precision not in PRECISIONS:
+            raise BadConfig(f"precision {self.precision!r}: expected {', '.join(PRECISIONS)}")
         for name in ("steps", "batch", "accumulate", "every", "patience", "rank"):
             if getattr(self, name) < 1:
                 raise BadConfig(f"--{name} {getattr(self, name)}: expected at least 1")
         if self.context < 2:
             raise BadConfig(f"--context {self.context}: expected at least 2 tokens, a bos and one to predict")
-        if not 0 <= self.hard <= 1:
+        if self.hard is not None and not 0 <= self.hard <= 1:
             raise BadConfig(f"--hard {self.hard}: expected a share from 0 to 1")
         if self.warmup < 0 or self.seed < 0:
             raise BadConfig("warmup and --seed: expected no negative number")
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise BadConfig(f"--rate {self.rate}: expected a positive learning rate")
 
-    @property
-    def top_rate(self) -> float:
-        """The learning rate at its highest."""
-        return RATES[self.method] if self.rate is None else self.rate
+    def settled(self, kl: float) -> "Healing":
+        """The same with a rate and a share for a slice of this KL to its parent, in nats a token."""
+        regime = int(kl < INTACT)
+        rate = _RATES[self.method][regime] if self.rate is None else self.rate
+        return replace(self, rate=rate, hard=_HARD[regime] if self.hard is None else self.hard)
 
     @property
     def rows(self) -> int:
@@ -78,8 +87,8 @@ class Healing:
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, the first being 0."""
         rising = (step + 1) / self.warmup if step < self.warmup else 1.0
-        return self.top_rate * rising * (1 - step / self.steps)
+        return (self.rate or 0.0) * rising * (1 - step / self.steps)
 
     def to_json(self) -> dict[str, Any]:
-        """Every setting, the rate that is used among them."""
-        return {**asdict(self), "rate": self.top_rate}
+        """Every setting."""
+        return asdict(self)

@@ -11,7 +11,7 @@ from typing import Any
 from slices.errors import BadCheckpoint, MissingExtra
 from slices.heal.device import Device
 from slices.heal.objective import Head
-from slices.heal.settings import Healing, Method
+from slices.heal.settings import Healing
 
 SCALAR = "layer_scalar"
 _TABLES = ("embed_tokens.weight", "embed_tokens_per_layer.weight", "lm_head.weight")
@@ -96,7 +96,7 @@ def _free_scalars(model: Any) -> None:
             module.register_parameter(SCALAR, torch.nn.Parameter(value, requires_grad=False))
 
 
-def _chosen(model: Any, method: Method) -> dict[str, Any]:
+def _chosen(model: Any, method: str) -> dict[str, Any]:
     """Gains and scalars (`norms`), or everything but the tables (`full`)."""
     named = {name: value for name, value in model.named_parameters() if not name.endswith(_TABLES)}
     if method == "full":
