@@ -1,0 +1,151 @@
+#!/usr/bin/env python
+"""Measure the rows of docs/RESULTS.md: cut, measure, heal, measure again; one command a row.
+
+    scripts/results.py --data DIR swa-law            one row
+    scripts/results.py --data DIR                    every row that is not in benchmarks/results.json yet
+
+`--model` is any parent; rows are kept by model and name. `--show` lists the rows and measures nothing.
+"""
+
+import argparse
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from result_measure import Bench, likelihoods, weight_bytes, written
+from result_rows import DOMAINS, Row, rows
+
+from slices import manifest
+from slices.anatomy import read_anatomy
+from slices.atomic import write_text
+from slices.checkpoint import locate, open_checkpoint
+from slices.corpus import read_corpus
+from slices.cut import cut
+from slices.errors import SliceError
+from slices.heal.heal import Order, heal
+from slices.heal.loop import News
+from slices.heal.settings import Healing
+from slices.request import Request
+
+OUT = Path(__file__).resolve().parent.parent / "benchmarks" / "results.json"
+
+
+def measured(row: Row, bench: Bench, model: str) -> dict[str, Any]:
+    """Everything about a row."""
+    raw = slice_of(row, bench, model)
+    found: dict[str, Any] = {"row": asdict(row), "model": model, "layers": manifest.read(raw).layers}
+    found["raw"] = form(raw, row, bench)
+    if row.steps:
+        healed = healed_of(raw, row, bench)
+        found["healed"] = form(healed, row, bench)
+        found["healing"] = manifest.read(healed).healing
+    found["made"] = datetime.now(UTC).isoformat(timespec="seconds")
+    found["versions"] = {name: version(name) for name in ("torch", "transformers", "llama-cpp-python")}
+    found["machine"] = platform.machine()
+    return found
+
+
+def form(folder: Path, row: Row, bench: Bench) -> dict[str, Any]:
+    """A checkpoint on the row's domain, and on the others where slices are compared across domains."""
+    domains = DOMAINS if row.table == "swa" else (row.domain,)
+    return {
+        "bytes": weight_bytes(folder),
+        "domains": {domain: likelihoods(folder, domain, bench) for domain in domains},
+        "file": written(folder, row.domain, bench),
+    }
+
+
+def slice_of(row: Row, bench: Bench, model: str) -> Path:
+    """The slice, cut unless it is there."""
+    folder = bench.work / f"{Path(model).name}-{row.name}"
+    if not (folder / manifest.FILE).is_file():
+        layers = row.layers
+        if layers.startswith("chance:"):
+            layers = by_chance(model, int(layers.removeprefix("chance:")), row.seed)
+        text = (corpus(bench, row.by or row.domain),)
+        cut(Request(row.domain, layers, model, row.vocab, text, folder, seed=row.seed))
+    return folder
+
+
+def by_chance(model: str, count: int, seed: int) -> str:
+    """That many layers drawn at random among those that a cut may drop."""
+    layers = read_anatomy(open_checkpoint(model).config).layers
+    donors = {layer.donor for layer in layers if layer.donor is not None}
+    free = [layer.index for layer in layers if layer.index not in donors]
+    dropped = np.random.default_rng(seed).choice(free, len(layers) - count, replace=False)
+    return "drop:" + ",".join(map(str, sorted(dropped.tolist())))
+
+
+def healed_of(raw: Path, row: Row, bench: Bench) -> Path:
+    """The healed slice, unless it is there."""
+    folder = raw.with_name(f"{raw.name}-healed")
+    if not (folder / manifest.FILE).is_file():
+        text = read_corpus([corpus(bench, row.domain)])
+        heal(Order(raw, folder, text, Healing(row.steps), threads=bench.threads), tell)
+    return folder
+
+
+def corpus(bench: Bench, domain: str) -> Path:
+    """A domain's calibration text."""
+    return bench.data / "corpora" / domain / "calibration.jsonl"
+
+
+def tell(news: News) -> None:
+    """Every point of the held-out curve."""
+    if news.point is not None:
+        kl, bits = news.point.kl.value, news.point.bits_per_byte.value
+        speed = f"{news.tokens_per_second:.0f} tokens/s"
+        print(f"  step {news.step} of {news.of}: KL {kl:.4f}, bits per byte {bits:.4f}, {speed}", flush=True)
+
+
+def kept(results: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
+    """The results with `new` in the place of an older one of its name."""
+    key = (new["model"], new["row"]["name"])
+    return [*(old for old in results if (old["model"], old["row"]["name"]) != key), new]
+
+
+def main() -> None:
+    """Measure the rows asked for, writing after each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("names", nargs="*", metavar="ROW")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--model", default="gemma-3-270m")
+    parser.add_argument("--work", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=OUT)
+    parser.add_argument("--limit", type=int, default=24_000, help="bytes of held-out text a domain")
+    parser.add_argument("--steps", type=int, help="of healing, in place of each row's own")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--show", action="store_true")
+    args = parser.parse_args()
+    layers = len(read_anatomy(open_checkpoint(args.model).config).layers)
+    wanted = [row for row in rows(layers) if not args.names or row.name in args.names]
+    if args.show:
+        print("\n".join(f"{row.name}: {asdict(row)}" for row in wanted))
+        return
+    results = json.loads(args.out.read_text())["rows"] if args.out.is_file() else []
+    done = {(each["model"], each["row"]["name"]) for each in results}
+    args.work.mkdir(parents=True, exist_ok=True)
+    bench = Bench(locate(args.model), args.data, args.work, args.limit, args.threads)
+    for row in wanted:
+        if not args.names and (args.model, row.name) in done:
+            continue
+        print(row.name, flush=True)
+        steps = row.steps if args.steps is None else args.steps
+        try:
+            results = kept(results, measured(replace(row, steps=steps), bench, args.model))
+        except SliceError as error:
+            print(f"  {error}", flush=True)
+            continue
+        write_text(args.out, json.dumps({"rows": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

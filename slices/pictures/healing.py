@@ -1,0 +1,30 @@
+"""The picture of healing: KL to the parent and bits per byte of held-out text, by tokens read."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from slices.heal.curve import Point
+from slices.pictures.figure import new_figure, save_figure
+
+
+def draw_healing(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
+    """Draw one line a run, by its name, with standard errors; the suffix of `path` says the format.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+        BadConfig: the suffix is neither .svg nor .png.
+    """
+    figure = new_figure(8, 3.5)
+    left, right = figure.subplots(1, 2)
+    for name, curve in curves.items():
+        tokens = [point.tokens / 1000 for point in curve]
+        kl, bits = [point.kl for point in curve], [point.bits_per_byte for point in curve]
+        left.errorbar(tokens, [e.value for e in kl], [e.stderr for e in kl], marker=".", label=name)
+        right.errorbar(tokens, [e.value for e in bits], [e.stderr for e in bits], marker=".", label=name)
+    for axes, title in ((left, "KL to the parent, nats a token"), (right, "bits per byte")):
+        axes.set_title(title)
+        axes.set_xlabel("thousand tokens read")
+        axes.set_yscale("log")
+        axes.grid(visible=True, which="both", alpha=0.3)
+    left.legend()
+    save_figure(figure, path)
