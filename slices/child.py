@@ -1,7 +1,7 @@
 """One of our modules as a child process, for work that may end its process: llama.cpp aborts.
 
-The parent's side is `run_child`, the child's are `end_with_parent` and `leave`. What the child does, and
-what becomes of its lines, is the caller's.
+The parent's side is `run_child`, the child's is `work_as_child`. What the child does, and what becomes of
+its lines, is the caller's.
 """
 
 import os
@@ -12,8 +12,9 @@ import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import NoReturn
 
-from slices.errors import RunFailed
+from slices.errors import RunFailed, SliceError
 
 _TAIL = 2**16  # bytes of complaints worth reading
 
@@ -62,8 +63,18 @@ def end_with_parent() -> None:
     threading.Thread(target=_await_the_end, daemon=True).start()
 
 
-def leave(status: int) -> None:
-    """Call last in a child: ends it without waiting for the thread that watches the parent."""
+def work_as_child(work: Callable[[list[str]], None]) -> NoReturn:
+    """Do a child's work on its arguments and end it; an error that is the user's to mend is its last line.
+
+    Ends without waiting for the thread that watches the parent.
+    """
+    end_with_parent()
+    status = 0
+    try:
+        work(sys.argv[1:])
+    except SliceError as error:
+        print(error, file=sys.stderr)
+        status = 1
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

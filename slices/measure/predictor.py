@@ -121,14 +121,9 @@ def passes(measured: Mapping[str, Ratio], kind: str, limit: float = PASSES) -> b
         more_bits = _ORDER[_ORDER.index(kind) + 1 :] if kind in _ORDER else ()
         return False if any(passes(measured, each, limit) is False for each in more_bits) else None
     found = measured[name]
-    log, error = log_of(found)
-    beyond = abs(log) - math.log(limit)
+    error = found.stderr / found.value  # of the logarithm, which is what was averaged
+    beyond = abs(math.log(found.value)) - math.log(limit)
     return None if abs(beyond) < 2 * error else beyond <= 0
-
-
-def log_of(found: Ratio) -> tuple[float, float]:
-    """A ratio as what was averaged, nats a token, with its error."""
-    return math.log(found.value), found.stderr / found.value
 
 
 def measured_as(measured: Mapping[str, Ratio], kind: str) -> str | None:

@@ -12,7 +12,6 @@ its stdin does, so as not to outlive the process that started it, which is `slic
 import ctypes
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -22,8 +21,8 @@ import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from slices.child import end_with_parent, leave
-from slices.errors import RunFailed, SliceError
+from slices.child import work_as_child
+from slices.errors import RunFailed
 from slices.gguf.check import check_gguf
 from slices.runtimes.llama_library import last_complaint, load_library, watch
 from slices.runtimes.llama_runtime import LlamaRuntime
@@ -156,26 +155,20 @@ class _TypePrinter:
             self._tensor = None
 
 
-def main(arguments: list[str]) -> int:
-    """Do what the arguments say; the exit status."""
-    end_with_parent()
-    try:
-        match arguments:
-            case ["plan", order]:
-                quantize(json.loads(order), dry_run=True)
-            case ["quantize", order]:
-                quantize(json.loads(order))
-            case ["tokens", file, folder]:
-                verify_tokens(Path(file), Path(folder))
-            case ["verify", file, folder]:
-                verify(Path(file), Path(folder))
-            case _:
-                raise RunFailed(f"expected 'plan', 'quantize', 'tokens' or 'verify', found {arguments}")
-    except SliceError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+def obey(arguments: list[str]) -> None:
+    """Do what the arguments say."""
+    match arguments:
+        case ["plan", order]:
+            quantize(json.loads(order), dry_run=True)
+        case ["quantize", order]:
+            quantize(json.loads(order))
+        case ["tokens", file, folder]:
+            verify_tokens(Path(file), Path(folder))
+        case ["verify", file, folder]:
+            verify(Path(file), Path(folder))
+        case _:
+            raise RunFailed(f"expected 'plan', 'quantize', 'tokens' or 'verify', found {arguments}")
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    work_as_child(obey)

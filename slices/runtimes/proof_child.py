@@ -8,13 +8,12 @@ with it.
 """
 
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 
-from slices.child import end_with_parent, leave
-from slices.errors import RunFailed, SliceError
+from slices.child import work_as_child
+from slices.errors import RunFailed
 from slices.runtime import Sampling
 from slices.runtimes.llama_library import last_complaint, load_library
 from slices.runtimes.llama_runtime import LlamaRuntime
@@ -82,18 +81,12 @@ def _free_memory() -> int:
     return free or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
-def main(arguments: list[str]) -> int:
-    """Do what the arguments say; the exit status."""
-    end_with_parent()
+def prove(arguments: list[str]) -> None:
+    """Try out the file that the arguments name, for its threads and context."""
     hold_back()
     path, threads, context = arguments
-    try:
-        try_out(Path(path), int(threads), int(context))
-    except SliceError as error:
-        print(error, file=sys.stderr)
-        return 1
-    return 0
+    try_out(Path(path), int(threads), int(context))
 
 
 if __name__ == "__main__":
-    leave(main(sys.argv[1:]))
+    work_as_child(prove)
