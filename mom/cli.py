@@ -43,19 +43,31 @@ def root(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A folder, config.json, name or hub id.")], json: Json = False
+    model: Annotated[str, typer.Argument(help="A folder, config.json, name or hub id.")],
+    domain: Annotated[str | None, typer.Option(help="Score the parts on this domain's text too.")] = None,
+    corpus: Corpus = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the layers' scores: .svg or .png.")] = None,
+    json: Json = False,
 ) -> None:
-    """Show what a checkpoint is made of, from its config and headers alone."""
+    """Show what a checkpoint is made of, and with --domain what its parts are worth."""
     from mom import inspecting
 
     figures = inspecting.inspect(model)
-    _print(json, figures, lambda: inspecting.show(model, figures))
+    if domain is None:
+        _print(json, figures, lambda: inspecting.show(model, figures))
+        return
+    from mom import scoring
+
+    figures["scores"] = scoring.score(model, domain, tuple(corpus or ()), picture)
+    _print(json, figures, lambda: scoring.show_scores(figures["scores"]))
 
 
 @app.command("slice")
 def slice_(
     domain: Annotated[str, typer.Option(help="A domain of configs/domains, such as biochem.")],
-    layers: Annotated[str, typer.Option(help="all | swa | full | 0-23 | 0-5,11,17 | drop:12,13")],
+    layers: Annotated[
+        str, typer.Option(help="all | swa | full | 0-23 | 0-5,11,17 | drop:12,13 | auto | auto:N")
+    ],
     model: ModelOption = DEFAULT_MODEL,
     vocab: Annotated[str, typer.Option(help="all | domain (rows its text uses) | N rows")] = "all",
     ffn: Annotated[str, typer.Option(help="all | N neurons a layer")] = "all",

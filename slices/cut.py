@@ -25,8 +25,9 @@ from slices.neurons import choose_neurons
 from slices.plan import Plan, make_plan
 from slices.record import recorded
 from slices.request import Request
-from slices.scores import neuron_scores
-from slices.selectors import select
+from slices.scores.neurons import neuron_scores
+from slices.scores.removal import Removal, auto_layers, left
+from slices.selectors import auto_count, is_auto, select
 from slices.slice_config import config_json
 from slices.tokenizer import Bpe, Renumbering, read_bpe, renumber_config, token_ids, tokenizer_files
 from slices.vocabulary import choose_rows
@@ -54,20 +55,23 @@ def plan_cut(
     if not checkpoint.entries:
         raise NotFound(f"{checkpoint.folder} holds no weights: expected model.safetensors or its index")
     anatomy = read_anatomy(checkpoint.config)
-    layers, repair = _layers(request, anatomy)
+    text = None
+    if is_auto(request.layers):
+        auto_count(request.layers, len(anatomy.layers))  # refuse before any text is written
+        text = domain_text(checkpoint, domain, request, progress).calibration()
+    layers, repair, removed = _layers(request, checkpoint, anatomy, text, progress)
     width = ffn_width(anatomy, request.ffn)
     portable = request.portable
     make_plan(checkpoint, anatomy, layers, portable=portable)  # refuse before any text is written
     ranked = measure and width is not None and request.ffn_rank == "scores"
-    text = None
-    if ranked or _needs_text(request, domain, measure):
+    if text is None and (ranked or _needs_text(request, domain, measure)):
         text = domain_text(checkpoint, domain, request, progress).calibration()
     rows = None if request.vocab == "all" else _rows(request.vocab, checkpoint, anatomy, text, progress)
     scores = None
     if ranked and text is not None:
         scores = neuron_scores(checkpoint, anatomy, text, lambda n, of: progress("score neurons", n, of))
     neurons = choose_neurons(anatomy, layers, width, request.ffn_rank, request.seed, scores)
-    plan = make_plan(checkpoint, anatomy, layers, rows, neurons, portable, repair)
+    plan = make_plan(checkpoint, anatomy, layers, rows, neurons, portable, repair, removed)
     return checkpoint, plan, text
 
 
@@ -78,9 +82,16 @@ def _needs_text(request: Request, domain: domains.Domain, measure: bool) -> bool
     return measure or request.vocab == "domain" or bool(request.corpus or domain.corpus)
 
 
-def _layers(request: Request, anatomy: Anatomy) -> tuple[tuple[int, ...], Repair | None]:
+def _layers(
+    request: Request, checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus | None, progress: Progress
+) -> tuple[tuple[int, ...], Repair | None, tuple[Removal, ...]]:
+    """The layers that stay, how they were repaired, and what scores on the text (if there is one) removed."""
+    if text is not None:
+        keep = auto_count(request.layers, len(anatomy.layers))
+        removed = auto_layers(checkpoint, anatomy, text, keep, lambda n, of: progress("score layers", n, of))
+        return left(anatomy, removed), None, removed
     layers = select(request.layers, [layer.type for layer in anatomy.layers])
-    return nearest(anatomy, layers) if request.repair else (layers, None)
+    return (*nearest(anatomy, layers), ()) if request.repair else (layers, None, ())
 
 
 def cut(request: Request, progress: Progress = _quiet) -> manifest.Manifest:

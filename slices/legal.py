@@ -7,7 +7,7 @@ missing donor costs one layer to add and at least one to drop (each layer that r
 the missing donors is always nearest, and no donor needs another.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +64,13 @@ def nearest(anatomy: Anatomy, layers: Sequence[int]) -> tuple[tuple[int, ...], R
     """The legal set that differs in the fewest layers, and how; None where `layers` is legal itself."""
     missing = _missing_donors(anatomy, layers)
     return tuple(sorted({*layers, *missing})), Repair(tuple(missing)) if missing else None
+
+
+def removable(anatomy: Anatomy, layers: Iterable[int]) -> tuple[int, ...]:
+    """Those of the kept layers that may go next: all whose K/V no other kept layer reads."""
+    kept = list(layers)
+    read = {anatomy.layers[i].donor for i in kept}
+    return tuple(i for i in kept if i not in read)
 
 
 def _missing_donors(anatomy: Anatomy, layers: Sequence[int]) -> list[int]:

@@ -1,6 +1,6 @@
 """Which FFN neurons stay: as many in every layer, the highest-scoring ones, in the parent's order.
 
-Scores come from `slices.scores`. Random ranks exist to measure against, and only where they are asked for.
+Scores come from `slices.scores.neurons`. Random ranks exist to measure against, where they are asked for.
 """
 
 from collections.abc import Mapping, Sequence

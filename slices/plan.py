@@ -17,6 +17,7 @@ from slices.checkpoint import Checkpoint
 from slices.families.table import FULL
 from slices.headers import Entry
 from slices.manifest import Parameters
+from slices.scores.removal import Removal
 from slices.slice_config import slice_config
 from slices.spacer import Place, arrange, ends_sliding
 from slices.tokenizer import Renumbering
@@ -56,6 +57,7 @@ class Plan:
     parameters: Parameters
     notes: tuple[str, ...]
     repair: legal.Repair | None = None
+    removed: tuple[Removal, ...] = ()  # where layers were chosen by scores: which went, in order
 
     @property
     def nbytes(self) -> int:
@@ -81,12 +83,13 @@ def make_plan(
     neurons: Neurons | None = None,
     portable: bool = False,
     repair: legal.Repair | None = None,
+    removed: tuple[Removal, ...] = (),
 ) -> Plan:
     """Plan the slice of `checkpoint` with these layers, vocabulary rows and neurons (None: all of them).
 
     Args:
         portable: add the spacers without which stock transformers would misread the slice.
-        repair: how `layers` differ from what was asked for, for the record.
+        repair, removed: how `layers` came to be what they are, for the record.
 
     Raises:
         IllegalCut: the architecture cannot express it; says which rule and which layers.
@@ -115,6 +118,7 @@ def make_plan(
         parameters=_parameters(steps, after),
         notes=tuple(_notes(anatomy, entries, dropped, places, config, repair)),
         repair=repair,
+        removed=removed,
     )
 
 

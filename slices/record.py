@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import platform
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from slices import manifest
@@ -45,6 +46,7 @@ def recorded(
             "ffn_rank": request.ffn_rank if request.ffn != "all" else None,
             "portable": request.portable,
             "spacers": plan.spacers,
+            "removed": [asdict(removal) for removal in plan.removed],
             "repair": None if plan.repair is None else plan.repair.figures(),
             "corpus": [str(path.absolute()) for path in request.corpus],
             "seconds": round(seconds, 2),
@@ -78,6 +80,7 @@ def summary(request: Request, made: manifest.Manifest) -> dict[str, Any]:
         "name": made.name,
         "layers": made.layers,
         "spacers": made.recipe["spacers"],
+        "removed": made.recipe["removed"],
         "repair": made.recipe["repair"],
         "vocabulary": made.vocabulary,
         "parameters": json.loads(made.parameters.model_dump_json()),

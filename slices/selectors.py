@@ -3,7 +3,7 @@
 import re
 from collections.abc import Sequence
 
-from slices.errors import IllegalCut, Unsupported
+from slices.errors import IllegalCut
 from slices.families.table import FULL, SLIDING
 
 _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
@@ -18,7 +18,6 @@ def select(spec: str, types: Sequence[str]) -> tuple[int, ...]:
 
     Raises:
         IllegalCut: SPEC is not of that form, names a layer twice or one that is not there, or keeps none.
-        Unsupported: `auto`, which needs scores.
     """
     everything = range(len(types))
     match spec:
@@ -28,10 +27,6 @@ def select(spec: str, types: Sequence[str]) -> tuple[int, ...]:
             kept = [i for i in everything if types[i] == SLIDING]
         case "full":
             kept = [i for i in everything if types[i] == FULL]
-        case _ if spec == "auto" or spec.startswith("auto:"):
-            raise Unsupported(
-                "--layers auto needs measured layer scores, which this version does not have yet"
-            )
         case _ if spec.startswith("drop:"):
             dropped = set(_indices(spec.removeprefix("drop:"), spec, len(types)))
             kept = [i for i in everything if i not in dropped]
@@ -40,6 +35,25 @@ def select(spec: str, types: Sequence[str]) -> tuple[int, ...]:
     if not kept:
         raise IllegalCut(f"--layers {spec} keeps no layer of the {len(types)}")
     return tuple(kept)
+
+
+def auto_count(spec: str, count: int) -> int | None:
+    """How many of `count` layers `auto:N` keeps; None for `auto`, which decides by what it costs.
+
+    Raises:
+        IllegalCut: N is no number from 1 to `count`.
+    """
+    if spec == "auto":
+        return None
+    number = spec.removeprefix("auto:")
+    if not (number.isascii() and number.isdigit()) or not 1 <= int(number[:9]) <= count:
+        raise IllegalCut(f"--layers {spec}: expected auto, or auto:N with N from 1 to {count}")
+    return int(number)
+
+
+def is_auto(spec: str) -> bool:
+    """Whether the layers are to be chosen by scores."""
+    return spec == "auto" or spec.startswith("auto:")
 
 
 def spell(layers: Sequence[int]) -> str:

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from slices import atomic, manifest
 from slices.checkpoint import fingerprint, open_checkpoint
 from slices.corpus import Corpus
+from slices.device import Device, choose_device
 from slices.errors import RunFailed
 from slices.heal import memory, saved, state
 from slices.heal.curve import Point, measured
-from slices.heal.device import Device, choose_device
 from slices.heal.loop import Ending, Told, backward, train
 from slices.heal.pace import TRIED, steps_within
 from slices.heal.settings import Healing

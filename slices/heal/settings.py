@@ -10,8 +10,8 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 INTACT = 0.5  # nats: a slice that is nearer to its parent than this is polished, not mended
 _RATES = {  # of AdamW at its highest, to mend and to polish; measured: docs/LOG.md
     "norms": (1e-2, 1e-3),
-    "lora": (1e-3, 2e-4),
-    "full": (1e-3, 2e-5),
+    "lora": (5e-4, 1e-4),
+    "full": (1e-4, 2e-5),
 }
 _HARD = (0.1, 0.5)
 

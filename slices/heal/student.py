@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slices.device import Device
 from slices.errors import BadCheckpoint, MissingExtra
-from slices.heal.device import Device
 from slices.heal.objective import Head
 from slices.heal.settings import Healing
 

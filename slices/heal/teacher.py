@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from slices import manifest
 from slices.checkpoint import open_checkpoint
+from slices.device import Device
 from slices.errors import BadCheckpoint
-from slices.heal.device import Device
 from slices.heal.objective import Head, Target
 from slices.heal.text import Text
 from slices.measure.token_map import token_map

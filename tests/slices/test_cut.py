@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from slices import manifest
 from slices.cut import cut, plan_cut
-from slices.errors import BadCheckpoint, Exists, IllegalCut, NotFound, SliceError, Unsupported
+from slices.errors import BadCheckpoint, Exists, IllegalCut, NotFound, SliceError
 from slices.request import Request
 from tests.picos import bypassed, cut_exactly, difference, load, logits, write_shape
 
@@ -169,7 +169,8 @@ def test_existing_output_is_refused_unless_forced(pico_gemma3: Path, tmp_path: P
         ({"layers": "3,3"}, IllegalCut, "named twice"),
         ({"layers": "first"}, IllegalCut, "no layer"),
         ({"layers": "drop:0-5"}, IllegalCut, "keeps no layer"),
-        ({"layers": "auto:3"}, Unsupported, "scores"),
+        ({"layers": "auto:99"}, IllegalCut, "expected auto, or auto:N with N from 1 to"),
+        ({"layers": "auto:x"}, IllegalCut, "expected auto, or auto:N"),
         ({"domain": "astrology"}, NotFound, "known: biochem"),
         ({"domain": "../biochem"}, SliceError, "not usable"),
         ({"model": "no-such-model"}, NotFound, "no model"),

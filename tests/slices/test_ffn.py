@@ -10,7 +10,6 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slices import scores
 from slices.anatomy import Anatomy, read_anatomy
 from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.corpus import Corpus
@@ -18,7 +17,8 @@ from slices.cut import cut
 from slices.errors import BadCheckpoint, IllegalCut, NotFound
 from slices.neurons import best_neurons, random_neurons
 from slices.request import Request
-from slices.scores import neuron_scores
+from slices.scores import neurons as scores
+from slices.scores.neurons import neuron_scores
 from tests.picos import IDS, add_dead_kv, cut_exactly, load, write_multimodal, write_shape
 
 TEXT = Corpus("files", ("The quick brown dog jumps over the lazy fox.", "def add(a, b): return a + b"))

@@ -197,3 +197,10 @@ def test_too_little_memory_is_said_before_the_start(
 def test_settings_out_of_range_are_named(change: dict[str, object], named: str) -> None:
     with pytest.raises(BadConfig, match=named):
         replace(SHORT, **change)  # type: ignore[arg-type]
+
+
+@pytest.mark.gpu
+def test_a_gpu_heals_as_a_processor_does(swa: Path, tmp_path: Path) -> None:
+    on_gpu = replace(ordered(swa, tmp_path / "gpu"), device="cuda")
+    there, here = heal(on_gpu), heal(ordered(swa, tmp_path / "cpu"))
+    assert there.after.kl.value == pytest.approx(here.after.kl.value, rel=0.05)

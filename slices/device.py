@@ -1,4 +1,4 @@
-"""Where healing runs and in what precision: float32 weights, matrices multiplied in bf16 where that is fast.
+"""Where models learn and are scored, in what precision: matrices are multiplied in bf16 where that is fast.
 
 A GPU is taken where there is one. On processors without bf16 instructions everything is float32.
 """
@@ -40,7 +40,7 @@ class Device:
 
 
 def choose_device(name: str = "auto", precision: str = "auto", threads: int | None = None) -> Device:
-    """The device that healing runs on; sets the process's threads.
+    """The device to run on; sets the process's threads.
 
     Raises:
         MissingExtra: torch or transformers is not installed.

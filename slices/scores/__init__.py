@@ -1,0 +1,1 @@
+"""What the parts of a parent are worth on a domain's text."""
