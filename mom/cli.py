@@ -30,6 +30,13 @@ Output = Annotated[
 ]
 Corpus = Annotated[list[Path] | None, typer.Option(help="Domain text: .txt, .md, .jsonl files or folders.")]
 
+Compare = Annotated[
+    str,
+    typer.Option(
+        help="With the parent's plain quants at equal bytes: auto (a small parent) | always | never."
+    ),
+]
+
 
 @app.callback(invoke_without_command=True)
 def root(
@@ -80,6 +87,7 @@ def slice_(
     portable: Annotated[
         bool, typer.Option("--portable", help="Add spacers, so that stock transformers loads it.")
     ] = False,
+    compare: Compare = "auto",
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its exact size; write nothing.")
     ] = False,
@@ -94,7 +102,7 @@ def slice_(
         domain, layers, model, vocab, tuple(corpus or ()), output, name, seed, force, ffn, ffn_rank, repair,
         portable,
     )  # fmt: skip
-    figures = slicing.dry_run(request) if dry_run else slicing.slice_model(request)
+    figures = slicing.dry_run(request) if dry_run else slicing.slice_model(request, compare)
     _print(json, figures, lambda: slicing.show(figures))
 
 
@@ -123,6 +131,7 @@ def heal(
     device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; default all cores.")] = None,
     seed: Annotated[int, typer.Option(help="Of the order of the text.")] = 0,
+    compare: Compare = "auto",
     json: Json = False,
     force: Force = False,
 ) -> None:
@@ -133,7 +142,7 @@ def heal(
     settings = Healing(steps, method, rate, batch, accumulate, context, hard, rank=rank, seed=seed)
     wish = healing.Wish(
         slice_, settings, minutes, output, tuple(corpus or ()), teacher, save_teacher, top_k, picture, device,
-        threads, force,
+        threads, force, compare,
     )  # fmt: skip
     figures = healing.heal_slice(wish)
     _print(json, figures, lambda: healing.show_healed(figures))
@@ -178,6 +187,7 @@ def quantize(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the slice.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; default all cores.")] = None,
+    compare: Compare = "auto",
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the exact size; write nothing.")] = False,
     json: Json = False,
     force: Force = False,
@@ -187,8 +197,9 @@ def quantize(
 
     kind = type_ or ("Q4_K_M" if max_kl is None and budget is None else "auto")
     wish = quantizing.Wish(
-        slice_, kind, output, imatrix, tables, max_kl, budget, threads, force, domain, data, limit
-    )
+        slice_, kind, output, imatrix, tables, max_kl, budget, threads, force, domain, data, limit,
+        compare,
+    )  # fmt: skip
     if wish.measures:
         figures = laddering.foretell_slice(wish) if dry_run else laddering.climb_slice(wish)
         _print(json, figures, lambda: laddering.show_ladder(figures))

@@ -19,6 +19,7 @@ from urllib.request import ProxyHandler, build_opener
 from urllib.request import Request as HttpRequest
 
 from mom import console
+from mom.judging import judge_file
 from slices import embedded, manifest
 from slices.cut import cut
 from slices.errors import RunFailed
@@ -74,6 +75,7 @@ def embedded_folder() -> Path:
 def _quantize(folder: Path) -> None:
     with console.progress_bar() as report:
         done = quantize(folder, TYPE, progress=lambda n, of: report(f"quantize {folder.name}", n, of))
+        judge_file(folder, done.path.name, "auto", None, report)
     console.out.print(f"quantized {folder.name}: {done.type}, {console.size(done.bytes)}")
 
 

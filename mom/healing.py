@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mom import console
+from mom.judging import check_when, judge_file, show_verdict, told
 from mom.measuring import own_text
 from slices import manifest
 from slices.corpus import Corpus, read_corpus
@@ -15,6 +16,7 @@ from slices.heal.loop import News
 from slices.heal.memory import Memory
 from slices.heal.settings import Healing
 from slices.home import check_name, slices_home
+from slices.measure.judge import BF16
 from slices.pictures.figure import check_picture
 from slices.pictures.healing import draw_healing
 
@@ -35,12 +37,14 @@ class Wish:
     device: str = "auto"
     threads: int | None = None
     force: bool = False
+    compare: str = "auto"
 
 
 def heal_slice(wish: Wish) -> dict[str, Any]:
     """Heal, or save the teacher, and report as `mom heal --json` prints it."""
     folder = manifest.find(wish.slice)
     made = manifest.read(folder)
+    check_when(wish.compare)
     if wish.picture is not None:
         check_picture(wish.picture)
     with console.progress_bar() as report:
@@ -51,9 +55,10 @@ def heal_slice(wish: Wish) -> dict[str, Any]:
         if wish.save_teacher is not None:
             return _saved(wish, order, report)
         healed = heal(order, _teller(report, folder.name), _tell_memory)
+        found = judge_file(healed.path, BF16, wish.compare, wish.threads, report)
     if wish.picture is not None:
         draw_healing({healed.manifest.name: healed.run.curve}, wish.picture)
-    return _figures(healed, wish.picture)
+    return {**_figures(healed, wish.picture), "verdict": told(found)}
 
 
 def show_healed(figures: dict[str, Any]) -> None:
@@ -67,6 +72,7 @@ def show_healed(figures: dict[str, Any]) -> None:
     console.print_table(title, ["held-out text", "KL to the parent", "bits per byte", "nats a token"], rows)
     if figures["stopped"]:
         console.warn(f"ended early: {figures['stopped']}")
+    show_verdict(figures["verdict"])
 
 
 def _order(wish: Wish, folder: Path, made: manifest.Manifest, text: Corpus) -> Order:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mom import console
+from mom.judging import check_when, judge_made
 from mom.measuring import folder_of, own_text
 from mom.quantizing import AUTO, Wish, covered, domain_imatrix, show_quantized
 from slices import manifest
@@ -32,6 +33,7 @@ def climb_slice(wish: Wish) -> dict[str, Any]:
     A type given by name is the only rung. Where none meets the goal, those measured are told on stderr.
     """
     goal, types, folder = _goal(wish), _types(wish), folder_of(wish.slice)
+    check_when(wish.compare)
     with console.progress_bar() as report:
         domain, text = _text(wish, folder, report)
         imatrix = domain_imatrix(folder, report) if wish.imatrix == "domain" else None
@@ -42,8 +44,10 @@ def climb_slice(wish: Wish) -> dict[str, Any]:
             for rung in error.rungs:
                 console.warn(_in_words(rung))
             raise
+        verdict = judge_made(folder, found.kept.path, wish.compare, wish.threads, report)
     return {
         **_kept(found),
+        "verdict": verdict,
         "imatrix": None if imatrix is None else covered(folder, imatrix),
         "advice": _advice(folder, found.rungs),
     }

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mom import console
+from mom.judging import check_when, judge_made, show_verdict
 from mom.measuring import folder_of, own_text
 from slices import manifest
 from slices.anatomy import match, read_anatomy
@@ -43,6 +44,7 @@ class Wish:
     domain: str | None = None
     data: Path | None = None
     limit: int | None = None
+    compare: str = "auto"
 
     @property
     def measures(self) -> bool:
@@ -53,6 +55,7 @@ class Wish:
 def quantize_slice(wish: Wish) -> dict[str, Any]:
     """Quantize and report, as `mom quantize --json` prints it."""
     folder = folder_of(wish.slice)
+    check_when(wish.compare)
     with console.progress_bar() as report:
         imatrix = _imatrix(wish, folder, report)
         label = f"quantize {folder.name} to {wish.type}"
@@ -66,7 +69,9 @@ def quantize_slice(wish: Wish) -> dict[str, Any]:
             imatrix,
             wish.tables,
         )
+        found = judge_made(folder, done.path, wish.compare, wish.threads, report)
     return {
+        "verdict": found,
         "path": str(done.path),
         "type": done.type,
         "bytes": done.bytes,
@@ -180,5 +185,7 @@ def show_quantized(figures: dict[str, Any]) -> None:
             markup=False,
         )
         console.out.print(found["explained"], soft_wrap=True, markup=False)
+    if figures.get("verdict"):
+        show_verdict(figures["verdict"])
     for note in figures["notes"]:
         console.out.print(note, soft_wrap=True, markup=False)

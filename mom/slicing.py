@@ -3,19 +3,23 @@
 from typing import Any
 
 from mom import console
+from mom.judging import check_when, headline, judge_file, show_verdict, told
 from slices import manifest
 from slices.cut import cut, plan_cut
 from slices.manifest import Manifest
+from slices.measure.judge import BF16
 from slices.plan import Plan
 from slices.record import summary
 from slices.request import Request
 
 
-def slice_model(request: Request) -> dict[str, Any]:
-    """Cut and report, as `mom slice --json` prints it."""
+def slice_model(request: Request, compare: str = "auto") -> dict[str, Any]:
+    """Cut, hold the result against plain quants, and report, as `mom slice --json` prints it."""
+    check_when(compare)
     with console.progress_bar() as report:
         made = cut(request, report)
-    return summary(request, made)
+        found = judge_file(request.target, BF16, compare, None, report)
+    return {**summary(request, made), "verdict": told(found)}
 
 
 def dry_run(request: Request) -> dict[str, Any]:
@@ -53,6 +57,8 @@ def show(figures: dict[str, Any]) -> None:
         console.print_table("planned, nothing written", ["tensors", "bytes"], tensors)
     for note in figures["notes"]:
         console.warn(f"note: {note}")
+    if "verdict" in figures:
+        show_verdict(figures["verdict"])
 
 
 def listing() -> dict[str, Any]:
@@ -67,13 +73,21 @@ def show_list(figures: dict[str, Any]) -> None:
         types = [f"{q['type']} {console.size(q['bytes'])}" for q in row["quantized"]]
         quality = [f"{of} {m['value']:.3f}±{m['stderr']:.3f}" for of, m in row["bits_per_byte"].items()]
         cells = [row["name"], row["domain"], str(len(row["layers"])), f"{row['vocabulary']:,}"]
-        rows.append([*cells, console.size(row["bytes"]), ", ".join(types) or "-", ", ".join(quality) or "-"])
-    columns = ["slice", "domain", "layers", "rows", "bf16", "quantized", "bits per byte"]
+        rows.append(
+            [
+                *cells,
+                console.size(row["bytes"]),
+                ", ".join(types) or "-",
+                ", ".join(quality) or "-",
+                row["dominated"],
+            ]
+        )
+    columns = ["slice", "domain", "layers", "rows", "bf16", "quantized", "bits per byte", "dominated by"]
     console.print_table("slices", columns, rows)
 
 
 def _row(folder: str, found: Manifest) -> dict[str, Any]:
-    headline = {
+    quality = {
         m.of: {"value": m.value, "stderr": m.stderr}
         for m in found.measurements
         if m.domain == found.domain and m.metric == "bits_per_byte"
@@ -87,7 +101,9 @@ def _row(folder: str, found: Manifest) -> dict[str, Any]:
         "vocabulary": found.vocabulary,
         "bytes": found.bytes,
         "quantized": quantized,
-        "bits_per_byte": headline,
+        "bits_per_byte": quality,
+        "dominated": headline(found),
+        "verdicts": [told(each) for each in found.verdicts],
     }
 
 

@@ -80,6 +80,25 @@ class Measurement(_Part):
     data: str = ""
 
 
+class Verdict(_Part):
+    """A file of the slice against the parent's plain quants of at most its bytes, on held-out text.
+
+    `difference`, in bits a byte, is the file's less that of the best of them, `by`; None where there is none
+    so small, or nothing was measured. `reason` then says why.
+    """
+
+    of: str
+    domain: str
+    verdict: Literal["dominated", "level", "better", "unknown"]
+    data: str = ""
+    by: str | None = None
+    by_bytes: int = 0
+    difference: float | None = None
+    stderr: float | None = None
+    compared: int = 0
+    reason: str = ""
+
+
 class Manifest(_Part):
     """A finished slice."""
 
@@ -98,6 +117,7 @@ class Manifest(_Part):
     versions: dict[str, str]
     quantized: list[Quantized] = []
     measurements: list[Measurement] = []
+    verdicts: list[Verdict] = []
     notes: list[str] = []
     healing: dict[str, Any] | None = None  # what `mom heal` did, as slices.heal.heal records it
 

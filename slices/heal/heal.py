@@ -216,6 +216,7 @@ def _recorded(order: Order, scene: _Scene, after: Point, stopped: Ending | None)
             "created": manifest.now(),
             "quantized": [],
             "measurements": [],
+            "verdicts": [],
             "versions": versions(),
             "healing": told,
         }

@@ -171,35 +171,14 @@ def ratio(numerators: Values, denominators: Values) -> Estimate:
     return Estimate(value, math.sqrt(count / (count - 1) * spread) / total)
 
 
-def _open(subject: Subject, threads: int | None) -> Runtime:
-    return open_runtime(subject.folder, Path(subject.file) if subject.file else None, threads)
-
-
-def _measure(
-    subject: Subject,
-    runtime: Runtime,
-    held: Mapping[str, Heldout],
-    reference: Mapping[str, Values] | None,
-    progress: Progress | None,
-) -> tuple[Row, dict[str, Values]]:
-    bits: dict[str, Values] = {}
-    domains: dict[str, DomainResult] = {}
-    started, scored = perf_counter(), 0
-    for domain, text in held.items():
-        label = f"{subject.name} on {domain}"
-        bits[domain], sizes, tokens = _score(runtime, text, label, progress)
-        scored += tokens
-        against = ratio(bits[domain] - reference[domain], sizes) if reference else None
-        domains[domain] = DomainResult(ratio(bits[domain], sizes), against, len(sizes), text.nbytes, tokens)
-    seconds = max(perf_counter() - started, 1e-9)
-    speed = _writing_speed(runtime, [w.text for text in held.values() for w in text.windows])
-    return Row(subject.nbytes, speed, scored / seconds, domains), bits
-
-
-def _score(
-    runtime: Runtime, text: Heldout, label: str, progress: Progress | None
+def score(
+    runtime: Runtime, text: Heldout, label: str, progress: Progress | None = None
 ) -> tuple[Values, Values, int]:
-    """Bits and bytes of each document, shapes (documents,), and the number of tokens scored."""
+    """Bits and bytes of each document, shapes (documents,), and the number of tokens scored.
+
+    Raises:
+        RunFailed: the runtime gives no finite probability to a token; `label` is in the message.
+    """
     place = {number: index for index, number in enumerate(sorted({w.document for w in text.windows}))}
     bits, sizes, tokens = np.zeros(len(place)), np.zeros(len(place)), 0
     for done, window in enumerate(text.windows, start=1):
@@ -217,6 +196,31 @@ def _score(
         if progress:
             progress(label, done, len(text.windows))
     return bits, sizes, tokens
+
+
+def _open(subject: Subject, threads: int | None) -> Runtime:
+    return open_runtime(subject.folder, Path(subject.file) if subject.file else None, threads)
+
+
+def _measure(
+    subject: Subject,
+    runtime: Runtime,
+    held: Mapping[str, Heldout],
+    reference: Mapping[str, Values] | None,
+    progress: Progress | None,
+) -> tuple[Row, dict[str, Values]]:
+    bits: dict[str, Values] = {}
+    domains: dict[str, DomainResult] = {}
+    started, scored = perf_counter(), 0
+    for domain, text in held.items():
+        label = f"{subject.name} on {domain}"
+        bits[domain], sizes, tokens = score(runtime, text, label, progress)
+        scored += tokens
+        against = ratio(bits[domain] - reference[domain], sizes) if reference else None
+        domains[domain] = DomainResult(ratio(bits[domain], sizes), against, len(sizes), text.nbytes, tokens)
+    seconds = max(perf_counter() - started, 1e-9)
+    speed = _writing_speed(runtime, [w.text for text in held.values() for w in text.windows])
+    return Row(subject.nbytes, speed, scored / seconds, domains), bits
 
 
 def _writing_speed(runtime: Runtime, prompts: Sequence[str]) -> float:

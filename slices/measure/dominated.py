@@ -1,0 +1,71 @@
+"""Whether a slice is worth its bytes: the verdict from figures alone, against the parent's plain quants.
+
+A slice is dominated where a plain quant of at most its bytes needs fewer bits for the domain's text, by more
+than two standard errors of the difference, document by document. Measures nothing.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+from slices.manifest import Verdict
+from slices.measure.evaluate import Estimate, Values, ratio
+from slices.measure.heldout import Heldout
+from slices.measure.plain import Plain
+
+SURE = 2.0  # standard errors
+Said = Literal["dominated", "level", "better", "unknown"]
+
+
+def smallest(of: str, domain: str, text: Heldout) -> Verdict:
+    """The verdict on a file that has no rival of its size."""
+    reason = "no plain quant of the parent is as small"
+    return Verdict(of=of, domain=domain, verdict="better", data=text.sha256, reason=reason)
+
+
+def verdict(
+    of: str, domain: str, bits: Values, sizes: Values, rivals: Sequence[Plain], text: Heldout
+) -> Verdict:
+    """Hold a file against plain quants of at most its bytes, of which there is one at least.
+
+    Args:
+        bits, sizes: of each document, under the slice and in bytes; (documents,).
+    """
+    best = min(rivals, key=lambda each: each.values.sum())
+    difference = ratio(bits - best.values, sizes)
+    return Verdict(
+        of=of,
+        domain=domain,
+        verdict=_said(difference),
+        data=text.sha256,
+        by=best.label,
+        by_bytes=best.bytes,
+        difference=difference.value,
+        stderr=difference.stderr,
+        compared=len(rivals),
+    )
+
+
+def unknown(of: str, domain: str, reason: str) -> Verdict:
+    """A verdict that was not reached, and why."""
+    return Verdict(of=of, domain=domain, verdict="unknown", reason=reason)
+
+
+def sentence(found: Verdict) -> str:
+    """A verdict in words."""
+    if found.verdict == "unknown":
+        return f"whether a plain quant of the parent is better at equal bytes is not known: {found.reason}"
+    if found.by is None:
+        return f"dominated by nothing: {found.reason}"
+    rival = f"the parent as {found.by} ({found.by_bytes / 1e6:.1f} MB)"
+    figures = f"this file {found.difference:+.3f} ± {found.stderr:.3f} bits per byte"
+    return {
+        "dominated": f"DOMINATED: {rival} is no larger and better on {found.domain} ({figures})",
+        "level": f"no better than {rival}, which is no larger, on {found.domain} ({figures})",
+        "better": f"dominated by nothing: better than {rival} on {found.domain} ({figures})",
+    }[found.verdict]
+
+
+def _said(difference: Estimate) -> Said:
+    if abs(difference.value) <= SURE * difference.stderr:
+        return "level"
+    return "dominated" if difference.value > 0 else "better"

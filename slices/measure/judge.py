@@ -1,0 +1,87 @@
+"""A slice's file against the parent's plain quants, measured and written into slice.json."""
+
+from pathlib import Path
+
+from slices import manifest
+from slices.checkpoint import locate, weight_files
+from slices.errors import BadConfig, MissingExtra, RunFailed, Unsupported
+from slices.manifest import Verdict
+from slices.measure.dominated import smallest, unknown, verdict
+from slices.measure.evaluate import score
+from slices.measure.heldout import cut_heldout
+from slices.measure.plain import Progress, plain_quants
+from slices.measure.reference import TEXT_BYTES
+from slices.runtimes.open import open_runtime
+
+BF16 = "bf16"
+CHEAP = 4_000_000_000  # bytes of a parent whose plain quants are measured without being asked
+WHEN = ("auto", "always", "never")
+
+
+def judge(
+    folder: Path,
+    of: str,
+    documents: list[str],
+    when: str = "auto",
+    threads: int | None = None,
+    progress: Progress | None = None,
+) -> Verdict:
+    """Measure a slice's file (`of`: its name, or "bf16") on held-out documents; the verdict is recorded.
+
+    It is "unknown", with the reason, where nothing can be measured: never an error, since the slice is made.
+
+    Args:
+        when: auto leaves out parents of more than `CHEAP` bytes, always does not, never measures nothing.
+
+    Raises:
+        BadConfig: `when` is none of these.
+        NotFound: there is no slice.
+    """
+    if when not in WHEN:
+        raise BadConfig(f"--compare {when}: expected {', '.join(WHEN)}")
+    made = manifest.read(folder)
+    try:
+        found = _measured(folder, made, of, documents, when, threads, progress)
+    except (MissingExtra, RunFailed, Unsupported, BadConfig) as error:
+        found = unknown(of, made.domain, str(error))
+    return record_verdict(folder, found)
+
+
+def record_verdict(folder: Path, found: Verdict) -> Verdict:
+    """Write a verdict into slice.json, over an older one on the same file and domain; returns it."""
+    made = manifest.read(folder)
+    kept = [each for each in made.verdicts if (each.of, each.domain) != (found.of, found.domain)]
+    manifest.write(folder, made.model_copy(update={"verdicts": [*kept, found]}))
+    return found
+
+
+def _measured(
+    folder: Path,
+    made: manifest.Manifest,
+    of: str,
+    documents: list[str],
+    when: str,
+    threads: int | None,
+    progress: Progress | None,
+) -> Verdict:
+    if when == "never":
+        return unknown(of, made.domain, "it was not measured; mom eval compares")
+    parent = locate(made.parent.model)
+    if when == "auto" and made.parent.bytes > CHEAP:
+        return unknown(of, made.domain, "the parent is big, so it was not measured; --compare always does")
+    text = cut_heldout(documents, TEXT_BYTES)
+    nbytes = _bytes(folder, of)
+    plain = plain_quants(parent, text, nbytes, threads, progress)
+    if not plain:
+        return smallest(of, made.domain, text)
+    runtime = open_runtime(folder, None if of == BF16 else Path(of), threads)
+    try:
+        bits, sizes, _ = score(runtime, text, f"{made.name} ({of})", progress)
+    finally:
+        runtime.close()
+    return verdict(of, made.domain, bits, sizes, plain, text)
+
+
+def _bytes(folder: Path, of: str) -> int:
+    files = weight_files(folder) if of == BF16 else [folder / of]
+    return sum(file.stat().st_size for file in files)

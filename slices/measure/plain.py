@@ -1,0 +1,146 @@
+"""The parent's plain quants on a domain's held-out text: what any slice must beat at equal bytes.
+
+A plain quant cuts nothing: the whole parent in a smaller type, with llama.cpp's tables or smaller ones. Each
+is made, measured and deleted; what is kept, under `$MOM_HOME/plain`, are its bytes and its bits by document.
+"""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slices import atomic
+from slices.checkpoint import fingerprint, open_checkpoint
+from slices.disk import check_room
+from slices.errors import BadConfig, Unsupported
+from slices.export import write_gguf
+from slices.headers import parse_json_object
+from slices.home import home
+from slices.measure.evaluate import Values, score
+from slices.measure.heldout import Heldout
+from slices.quant.quantize import quantize
+from slices.quant.recipe import LLAMA_CPP
+from slices.quant.size import name_of, predict
+from slices.runtimes.open import open_runtime
+from slices.scratch import scratch_folder
+
+TYPES = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
+TABLES = (LLAMA_CPP, "Q4_K")
+NEAREST = 3  # of those that are small enough, the largest are measured
+Progress = Callable[[str, int, int], None]  # what is done, units done, units in all
+
+
+@dataclass(frozen=True)
+class Plain:
+    """A quant of the whole parent. `bits`: what each held-out document takes, by number."""
+
+    type: str
+    tables: str
+    bytes: int
+    bits: tuple[float, ...]
+
+    @property
+    def label(self) -> str:
+        """As people say it."""
+        return self.type if self.tables == LLAMA_CPP else f"{self.type} with tables of {self.tables}"
+
+    @property
+    def values(self) -> Values:
+        """`bits` as an array (documents,)."""
+        return np.array(self.bits)
+
+
+def plain_quants(
+    parent: Path, text: Heldout, most: int, threads: int | None = None, progress: Progress | None = None
+) -> list[Plain]:
+    """The parent's largest plain quants of at most `most` bytes, measured on `text`; smallest first.
+
+    Raises:
+        BadConfig: what is kept is damaged.
+        RunFailed: llama.cpp cannot make or run one.
+        SliceError: the disk is too small, or llama.cpp is not installed.
+    """
+    identity = fingerprint(open_checkpoint(str(parent)))[:16]
+    path = home() / "plain" / f"{identity}-{text.sha256[:16]}.json"
+    sizes = plain_sizes(parent)
+    wanted = [each for each, size in sizes.items() if size <= most][-NEAREST:]
+    known = _read(path, text)
+    missing = [each for each in wanted if each not in known]
+    if missing:
+        with scratch_folder(path.parent) as scratch:
+            exported = scratch / "bf16.gguf"
+            room = 2 * sum(entry.nbytes for entry in open_checkpoint(str(parent)).entries)
+            check_room(exported, room, "the parent's bf16 export and a plain quant")
+            write_gguf(parent, exported, name_of(parent))
+            for number, each in enumerate(missing):
+                if progress:
+                    progress("measure the parent's plain quants", number, len(missing))
+                known[each] = _measured(parent, exported, each, text, scratch / "plain.gguf", threads)
+                _write(path, text, known.values())
+    return [known[each] for each in wanted]
+
+
+def plain_sizes(parent: Path) -> dict[tuple[str, str], int]:
+    """Bytes of every plain quant of the parent, the smallest first, by type and tables; kept."""
+    path = home() / "plain" / f"{fingerprint(open_checkpoint(str(parent)))[:16]}-sizes.json"
+    if path.is_file():
+        stored = parse_json_object(path.read_bytes(), path)
+        return {(type, tables): size for type, tables, size in stored["sizes"]}
+    with scratch_folder(path.parent) as scratch:
+        found = _foretold(parent, scratch / "header.gguf")
+    rows = [[*each, size] for each, size in found.items()]
+    atomic.write_text(path, json.dumps({"sizes": rows}, indent=1) + "\n")
+    return found
+
+
+def _foretold(parent: Path, header: Path) -> dict[tuple[str, str], int]:
+    write_gguf(parent, header, name_of(parent), data=False)
+    sizes: dict[int, tuple[str, str]] = {}
+    for type in TYPES:
+        for tables in TABLES if type != "BF16" else TABLES[:1]:
+            try:
+                found = predict(parent, type, None if type == "BF16" else tables, exported=header)
+            except Unsupported:  # a type that takes no tables of its own
+                continue
+            sizes.setdefault(found.bytes, (type, tables))
+    return {sizes[size]: size for size in sorted(sizes)}
+
+
+def _measured(
+    parent: Path, exported: Path, each: tuple[str, str], text: Heldout, out: Path, threads: int | None
+) -> Plain:
+    type, tables = each
+    said = None if type == "BF16" else tables
+    made = quantize(parent, type, out, force=True, threads=threads, tables=said, exported=exported)
+    runtime = open_runtime(parent, out.resolve(), threads)
+    try:
+        bits, _, _ = score(runtime, text, f"the parent as {type}", None)
+    finally:
+        runtime.close()
+        out.unlink()
+    return Plain(type, tables, made.bytes, tuple(bits.tolist()))
+
+
+def _read(path: Path, text: Heldout) -> dict[tuple[str, str], Plain]:
+    if not path.is_file():
+        return {}
+    try:
+        stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        found = [
+            Plain(e["type"], e["tables"], int(e["bytes"]), tuple(map(float, e["bits"])))
+            for e in stored["quants"]
+        ]
+        right = stored["text"] == text.sha256 and all(len(e.bits) == text.documents for e in found)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadConfig(f"{path}: damaged: {error}; delete the file") from None
+    if not right:
+        raise BadConfig(f"{path}: it is of other text than it says; delete the file")
+    return {(each.type, each.tables): each for each in found}
+
+
+def _write(path: Path, text: Heldout, quants: Iterable[Plain]) -> None:
+    record = {"text": text.sha256, "quants": [asdict(each) for each in quants]}
+    atomic.write_text(path, json.dumps(record, indent=1) + "\n")
