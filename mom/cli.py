@@ -76,8 +76,10 @@ def slice_(
         str, typer.Option(help="all | swa | full | 0-23 | 0-5,11,17 | drop:12,13 | auto | auto:N")
     ],
     model: ModelOption = DEFAULT_MODEL,
-    vocab: Annotated[str, typer.Option(help="all | domain (rows its text uses) | N rows")] = "all",
-    ffn: Annotated[str, typer.Option(help="all | N neurons a layer")] = "all",
+    vocab: Annotated[
+        str | None, typer.Option(help="all (default) | domain (rows its text uses) | N rows")
+    ] = None,
+    ffn: Annotated[str | None, typer.Option(help="all (default) | N neurons a layer")] = None,
     ffn_rank: Annotated[str, typer.Option(help="scores (of the domain's text) | random")] = "scores",
     corpus: Corpus = None,
     output: Output = None,
@@ -88,6 +90,9 @@ def slice_(
         bool, typer.Option("--portable", help="Add spacers, so that stock transformers loads it.")
     ] = False,
     compare: Compare = "auto",
+    budget: Annotated[
+        str | None, typer.Option(help="Search for the best slice whose GGUF takes at most this, as in 100MB.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its exact size; write nothing.")
     ] = False,
@@ -99,11 +104,27 @@ def slice_(
     from slices.request import Request
 
     request = Request(
-        domain, layers, model, vocab, tuple(corpus or ()), output, name, seed, force, ffn, ffn_rank, repair,
-        portable,
+        domain, layers, model, vocab or "all", tuple(corpus or ()), output, name, seed, force, ffn or "all",
+        ffn_rank, repair, portable,
     )  # fmt: skip
+    if budget is not None:
+        _search(request, budget, vocab, ffn, compare, dry_run, json)
+        return
     figures = slicing.dry_run(request) if dry_run else slicing.slice_model(request, compare)
     _print(json, figures, lambda: slicing.show(figures))
+
+
+def _search(
+    request: Any, budget: str, vocab: str | None, ffn: str | None, compare: str, dry_run: bool, json: bool
+) -> None:
+    from mom import searching
+
+    if dry_run:
+        planned = searching.plan_search(request, budget, vocab, ffn)
+        _print(json, planned, lambda: searching.show_plan(planned))
+        return
+    figures = searching.search_slice(request, budget, vocab, ffn, compare)
+    _print(json, figures, lambda: searching.show_search(figures))
 
 
 @app.command()

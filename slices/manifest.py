@@ -120,6 +120,7 @@ class Manifest(_Part):
     verdicts: list[Verdict] = []
     notes: list[str] = []
     healing: dict[str, Any] | None = None  # what `mom heal` did, as slices.heal.heal records it
+    search: dict[str, Any] | None = None  # what `--budget` tried, as slices.search.search records it
 
 
 def now() -> str:

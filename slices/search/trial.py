@@ -1,0 +1,134 @@
+"""One structure of a search: cut it, foretell its sizes, measure the types that are worth it."""
+
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from slices import cut as story
+from slices.cut import Progress, plan_cut
+from slices.errors import Unsupported
+from slices.export import write_gguf
+from slices.measure.divergence import Divergence, measure
+from slices.measure.evaluate import Values, ratio, score
+from slices.measure.heldout import Heldout
+from slices.measure.reference import kept
+from slices.measure.token_map import token_map
+from slices.quant.quantize import quantize
+from slices.quant.size import name_of, predict
+from slices.request import Request
+from slices.runtimes.open import open_runtime
+from slices.search.candidates import TABLES, TYPES, Structure, may_fit, worth_trying
+from slices.search.frontier import Tried
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What every trial is measured with. `bits`, `sizes`: the parent's bits, the bytes, by document."""
+
+    request: Request
+    parent: Path
+    text: Heldout
+    budget: int
+    bits: Values
+    sizes: Values
+    scratch: Path
+    threads: int | None
+    progress: Progress
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A structure or type that was not measured, and why; `bytes` is what it would take."""
+
+    label: str
+    bytes: int
+    reason: str
+
+
+def parent_bits(
+    parent: Path, text: Heldout, threads: int | None, progress: Progress
+) -> tuple[Values, Values]:
+    """Bits and bytes of each document under the parent, in its own tokens."""
+    runtime = open_runtime(parent, None, threads)
+    try:
+        bits, sizes, _ = score(runtime, text, "the parent", progress)
+    finally:
+        runtime.close()
+    return bits, sizes
+
+
+def request_for(request: Request, structure: Structure, target: Path) -> Request:
+    """The cut that makes `structure` in `target`."""
+    return replace(
+        request, output=target, name=None, force=False,
+        layers=structure.layers, vocab=structure.vocab, ffn=structure.ffn,
+    )  # fmt: skip
+
+
+def try_structure(structure: Structure, bench: Bench) -> Iterator[Tried | Skipped]:
+    """Everything worth knowing of a structure: its files that fit, measured, and those that do not."""
+    folder = bench.scratch / "slice"
+    wanted = request_for(bench.request, structure, folder)
+    _, plan, _ = plan_cut(wanted, bench.progress, measure=False)
+    if not may_fit(plan.nbytes, bench.budget):
+        yield Skipped(str(structure), plan.nbytes, "over the budget in every type")
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    story.cut(wanted, bench.progress)
+    exported = bench.scratch / "bf16.gguf"
+    write_gguf(folder, exported, name_of(folder), data=False)
+    sizes = _sizes(folder, exported)
+    chosen = worth_trying(sizes, bench.budget)
+    for type, tables, nbytes in sizes:
+        if (type, tables) not in chosen:
+            label = f"{structure}: {type}" + (f", tables {tables}" if tables else "")
+            yield Skipped(label, nbytes, "over the budget" if nbytes > bench.budget else "a larger one fits")
+    if chosen:
+        write_gguf(folder, exported, name_of(folder))
+        yield from _measured(structure, folder, exported, chosen, bench)
+    shutil.rmtree(folder)
+
+
+def _sizes(folder: Path, exported: Path) -> list[tuple[str, str | None, int]]:
+    """Every type, tables and size to the byte; of equal sizes the first."""
+    found: dict[int, tuple[str, str | None, int]] = {}
+    for type in TYPES:
+        for tables in TABLES:
+            try:
+                size = predict(folder, type, tables, exported=exported).bytes
+            except Unsupported:
+                continue
+            found.setdefault(size, (type, tables, size))
+    return list(found.values())
+
+
+def _measured(
+    structure: Structure, folder: Path, exported: Path, chosen: list[tuple[str, str | None]], bench: Bench
+) -> Iterator[Tried]:
+    ours = open_runtime(folder, None, bench.threads)
+    windows = [ours.encode(window.text) for window in bench.text.windows]
+    ours.close()
+    ids = None if structure.vocab == "all" else token_map(folder, bench.parent)
+    parent = open_runtime(bench.parent, None, bench.threads)
+    with kept("the parent", parent, bench.text, windows, ids, bench.scratch, bench.progress) as reference:
+        parent.close()
+        for type, tables in chosen:
+            out = bench.scratch / "trial.gguf"
+            made = quantize(
+                folder, type, out, force=True, threads=bench.threads, tables=tables, exported=exported
+            )
+            runtime = open_runtime(folder, out.resolve(), bench.threads)
+            try:
+                found = measure(f"{structure}: {type}", runtime, reference, bench.progress)
+            finally:
+                runtime.close()
+                out.unlink()
+            yield _tried(structure, type, tables, made.bytes, found, bench)
+
+
+def _tried(
+    structure: Structure, type: str, tables: str | None, nbytes: int, found: Divergence, bench: Bench
+) -> Tried:
+    more = ratio(found.sums.bits - bench.bits, bench.sizes)
+    return Tried(structure, type, tables, nbytes, found.bits_per_byte, more, found.kl, found.lost_mass)
