@@ -65,7 +65,7 @@ def test_frontier_and_best(files: list[Tried], budget: int) -> None:
 def test_choices() -> None:
     assert row_choices(None, 50_000) == ["all", "46080", "32768", "24576"]
     assert row_choices("domain", 50_000) == ["domain"]
-    assert layer_choices("auto", 18) == ["all", "auto:17"]
+    assert layer_choices("auto", 18) == ["all", "auto:17", "auto:16"]
     assert layer_choices("swa", 18) == ["swa"]
     assert width_choices(None, 2048) == ["all", "1536", "1024"]
     assert width_choices("512", 2048) == ["512"]
@@ -86,7 +86,7 @@ def request(tmp_path: Path, layers: str = "auto") -> Request:
     return Request("law", layers, str(parent), corpus=(corpus,), output=tmp_path / "out")
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two types are enough to search among."""
     monkeypatch.setattr("slices.search.trial.TYPES", ("Q8_0", "Q4_K_M"))
@@ -95,6 +95,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("slices.search.candidates.DROPPED", (1,))
 
 
+@pytest.mark.usefixtures("few")
 def test_a_search_finds_writes_and_records_the_best(tmp_path: Path) -> None:
     """Among them the whole parent, quantized harder; the table is the whole truth."""
     asked = request(tmp_path)
@@ -110,6 +111,7 @@ def test_a_search_finds_writes_and_records_the_best(tmp_path: Path) -> None:
     assert not list((home() / "search").glob(".scratch*"))
 
 
+@pytest.mark.usefixtures("few")
 def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked, real, seen = request(tmp_path, "all"), story.try_structure, list[Structure]()
 
@@ -128,6 +130,7 @@ def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert seen[0] not in seen[1:]
 
 
+@pytest.mark.usefixtures("few")
 def test_a_budget_below_everything_names_the_smallest(tmp_path: Path) -> None:
     asked = request(tmp_path, "all")
     with pytest.raises(RunFailed, match=r"--budget 1,000 bytes: nothing fits; the smallest .* takes \d"):
@@ -135,6 +138,7 @@ def test_a_budget_below_everything_names_the_smallest(tmp_path: Path) -> None:
     assert not asked.target.exists()
 
 
+@pytest.mark.usefixtures("few")
 def test_damaged_memory_is_named(tmp_path: Path) -> None:
     asked = request(tmp_path, "all")
     with pytest.raises(RunFailed):
@@ -153,6 +157,7 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
+@pytest.mark.usefixtures("few")
 def test_the_command_line(tmp_path: Path) -> None:
     asked = request(tmp_path)
     words = ["--layers", "all", "--vocab", "all", "--model", asked.model, "--corpus", str(asked.corpus[0])]
