@@ -10,7 +10,7 @@ from dataclasses import dataclass
 DOMAINS = ("biochem", "law", "computing")
 ROWS = 32_768
 HOUR, TEN_MINUTES = 1_050, 150
-CHOICE = 14  # layers of 18 that stay where the ways to choose them are compared
+DEPTHS, SHALLOW = (2, 4, 6, 8, 10, 12, 14, 16, 18), (1, 2, 3, 4, 6, 8)  # layers dropped
 SEEDS = (0, 1, 2)
 
 
@@ -18,7 +18,8 @@ SEEDS = (0, 1, 2)
 class Row:
     """A slice of the parent by `--layers` and `--vocab`, raw and healed for `steps` steps (0: raw only).
 
-    `by` is the domain whose text chooses layers and rows; it is healed and measured on `domain`.
+    `by` is the domain whose text chooses layers and rows; it is healed and measured on `domain`. `unshared`
+    says how layers that shared K/V come to their own.
     """
 
     name: str
@@ -29,37 +30,41 @@ class Row:
     steps: int = 0
     by: str | None = None
     seed: int = 0
+    unshared: str | None = None
 
 
-def rows(layers: int) -> list[Row]:
-    """Every row for a parent of that many layers."""
-    return [*_swa(), *_words(), *_depth(layers), *_choice(layers)]
+def rows(layers: int, vocabulary: int, shared: int) -> list[Row]:
+    """Every row for a parent of that many layers, of which `shared` share K/V."""
+    words = str(ROWS) if vocabulary > ROWS else "all"
+    found = [*_swa(words, shared), *_depth(layers, words), *_choice(layers)]
+    return found if words == "all" else [*found, *_words(words)]
 
 
-def _swa() -> Iterator[Row]:
+def _swa(words: str, shared: int) -> Iterator[Row]:
     for domain in DOMAINS:
-        yield Row(f"swa-{domain}", "swa", domain, "swa", str(ROWS), HOUR)
+        yield Row(f"swa-{domain}", "swa", domain, "swa", words, HOUR)
+    for way in ("noise", "donor") if shared else ():
+        yield Row(f"swa-law-unshared-{way}", "unshared", "law", "swa", words, HOUR, unshared=way)
 
 
-def _words() -> Iterator[Row]:
+def _words(words: str) -> Iterator[Row]:
     for domain in DOMAINS:
-        yield Row(f"words-{domain}", "words", domain, "all", str(ROWS), TEN_MINUTES)
+        yield Row(f"words-{domain}", "words", domain, "all", words, TEN_MINUTES)
 
 
-def _depth(layers: int) -> Iterator[Row]:
-    for dropped in (1, 2, 3, 4, 6, 8):
-        kept = f"auto:{layers - dropped}"
-        yield Row(f"depth-{dropped}", "depth", "law", kept, str(ROWS), TEN_MINUTES)
+def _depth(layers: int, words: str) -> Iterator[Row]:
+    for dropped in DEPTHS if layers > 2 * DEPTHS[-1] else SHALLOW:
+        yield Row(f"depth-{dropped}", "depth", "law", f"auto:{layers - dropped}", words, TEN_MINUTES)
 
 
 def _choice(layers: int) -> Iterator[Row]:
     """As many layers, chosen by the domain's text, by general text, and by chance."""
-    kept = CHOICE if layers == 18 else layers * CHOICE // 18
+    kept = f"{layers - layers * 4 // 18}"
     for domain in ("law", "computing"):
-        yield Row(f"choice-{domain}-own", "choice", domain, f"auto:{kept}", steps=TEN_MINUTES)
-        yield Row(
-            f"choice-{domain}-general", "choice", domain, f"auto:{kept}", steps=TEN_MINUTES, by="general"
-        )
+        name = f"choice-{domain}"
+        yield Row(f"{name}-own", "choice", domain, f"auto:{kept}", steps=TEN_MINUTES)
+        yield Row(f"{name}-general", "choice", domain, f"auto:{kept}", steps=TEN_MINUTES, by="general")
         for seed in SEEDS:
-            name = f"choice-{domain}-chance-{seed}"
-            yield Row(name, "choice", domain, f"chance:{kept}", steps=TEN_MINUTES, seed=seed)
+            yield Row(
+                f"{name}-chance-{seed}", "choice", domain, f"chance:{kept}", steps=TEN_MINUTES, seed=seed
+            )

@@ -10,6 +10,7 @@
 import argparse
 import json
 import platform
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
@@ -20,6 +21,7 @@ from typing import Any
 import numpy as np
 from result_measure import Bench, likelihoods, weight_bytes, written
 from result_rows import DOMAINS, Row, rows
+from result_unshared import unshare
 
 from slices import manifest
 from slices.anatomy import read_anatomy
@@ -27,7 +29,7 @@ from slices.atomic import write_text
 from slices.checkpoint import locate, open_checkpoint
 from slices.corpus import read_corpus
 from slices.cut import cut
-from slices.errors import SliceError
+from slices.errors import RunFailed, SliceError
 from slices.heal.heal import Order, heal
 from slices.heal.loop import News
 from slices.heal.settings import Healing
@@ -42,9 +44,13 @@ def measured(row: Row, bench: Bench, model: str) -> dict[str, Any]:
     found: dict[str, Any] = {"row": asdict(row), "model": model, "layers": manifest.read(raw).layers}
     found["raw"] = form(raw, row, bench)
     if row.steps:
-        healed = healed_of(raw, row, bench)
-        found["healed"] = form(healed, row, bench)
-        found["healing"] = manifest.read(healed).healing
+        try:
+            healed = healed_of(raw, row, bench)
+        except RunFailed as error:  # healing made nothing better, which is a result too
+            found["not_healed"] = str(error)
+        else:
+            found["healed"] = form(healed, row, bench)
+            found["healing"] = manifest.read(healed).healing
     found["made"] = datetime.now(UTC).isoformat(timespec="seconds")
     found["versions"] = {name: version(name) for name in ("torch", "transformers", "llama-cpp-python")}
     found["machine"] = platform.machine()
@@ -70,7 +76,10 @@ def slice_of(row: Row, bench: Bench, model: str) -> Path:
             layers = by_chance(model, int(layers.removeprefix("chance:")), row.seed)
         text = (corpus(bench, row.by or row.domain),)
         cut(Request(row.domain, layers, model, row.vocab, text, folder, seed=row.seed))
-    return folder
+    if row.unshared is None:
+        return folder
+    target = folder.with_name(f"{folder.name}-own")
+    return target if target.is_dir() else unshare(folder, target, row.unshared)
 
 
 def by_chance(model: str, count: int, seed: int) -> str:
@@ -125,8 +134,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
-    layers = len(read_anatomy(open_checkpoint(args.model).config).layers)
-    wanted = [row for row in rows(layers) if not args.names or row.name in args.names]
+    anatomy = read_anatomy(open_checkpoint(args.model).config)
+    shared = sum(layer.shared for layer in anatomy.layers)
+    known = rows(len(anatomy.layers), anatomy.shape.vocab, shared)
+    wanted = [row for row in known if not args.names or row.name in args.names]
     if args.show:
         print("\n".join(f"{row.name}: {asdict(row)}" for row in wanted))
         return
@@ -134,6 +145,7 @@ def main() -> None:
     done = {(each["model"], each["row"]["name"]) for each in results}
     args.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(locate(args.model), args.data, args.work, args.limit, args.threads)
+    failed = False
     for row in wanted:
         if not args.names and (args.model, row.name) in done:
             continue
@@ -143,8 +155,10 @@ def main() -> None:
             results = kept(results, measured(replace(row, steps=steps), bench, args.model))
         except SliceError as error:
             print(f"  {error}", flush=True)
+            failed = True
             continue
         write_text(args.out, json.dumps({"rows": results}, indent=1) + "\n")
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def slice_of(parent: Path, target: Path, layers: str = "drop:0", vocab: str = "a
 
 def parent_gemma4(folder: Path) -> Path:
     """A Gemma 4 of six layers, the last three of which share K/V, with per-layer embeddings."""
-    return write_gemma4(folder, TYPES, num_kv_shared_layers=3)
+    return write_gemma4(folder, TYPES, num_kv_shared_layers=3, max_position_embeddings=2048)
 
 
 def parent_gemma3(folder: Path) -> Path:

@@ -1,0 +1,38 @@
+"""The script behind docs/RESULTS.md, on a pico: a row raw and healed, and one without sharing."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.slices.heal_fixtures import parent_gemma4, sentences
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "results.py"
+
+
+@pytest.mark.slow
+def test_rows_of_a_pico(tmp_path: Path) -> None:
+    for seed, domain in enumerate(("biochem", "law", "computing")):
+        (tmp_path / "corpora" / domain).mkdir(parents=True)
+        for name in ("calibration", "heldout"):
+            texts = sentences(60, seed=seed + 10 * (name == "heldout")).documents
+            lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+            (tmp_path / "corpora" / domain / f"{name}.jsonl").write_text(lines)
+    parent = parent_gemma4(tmp_path / "parent")
+    rows = ["swa-law", "swa-law-unshared-noise", "swa-law-unshared-donor", "choice-law-chance-1"]
+    command = [sys.executable, str(SCRIPT), "--data", str(tmp_path), "--model", str(parent), "--steps", "10"]
+    command += ["--limit", "1500", "--threads", "1", "--work", str(tmp_path / "work"), *rows]
+    done = subprocess.run([*command, "--out", str(tmp_path / "out.json")], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out.json").is_file(), done.stdout
+    found = {each["row"]["name"]: each for each in json.loads((tmp_path / "out.json").read_text())["rows"]}
+    assert list(found) == rows, done.stdout
+    for each in found.values():
+        assert ("healed" in each) != ("Healing made no better slice" in each.get("not_healed", ""))
+        assert set(each["raw"]["domains"]) >= {each["row"]["domain"]}
+        assert 0 <= each["raw"]["file"]["writing"]["brackets"]["value"] <= 1
+    assert any("healed" in each for each in found.values())
+    kls = [found[name]["raw"]["domains"]["law"]["kl"]["value"] for name in rows[:3]]
+    assert len(set(kls)) == 3
