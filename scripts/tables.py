@@ -1,7 +1,9 @@
 #!/usr/bin/env python
-"""Write the README's tables from benchmarks/*.json, between `<!-- table:NAME -->` and `<!-- /table:NAME -->`.
+"""Write the tables of README.md and docs/RESULTS.md from benchmarks/*.json.
 
-With --check nothing is written; the exit code tells whether the README is up to date.
+A table goes between `<!-- table:NAME -->` and `<!-- /table:NAME -->`.
+
+With --check nothing is written; the exit code tells whether they are up to date.
 """
 
 import argparse
@@ -11,6 +13,8 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
+
+from result_tables import matrix_table, rows_table
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (
@@ -197,6 +201,32 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
+RESULTS = ("swa", "unshared", "words", "depth", "choice", "matrix")  # tables of docs/RESULTS.md
+
+
+def results_table(figures: Mapping[str, Any], name: str) -> str:
+    """One table of docs/RESULTS.md, models in the order in which they were measured."""
+    parts = []
+    for model in dict.fromkeys(row["model"] for row in figures["rows"]):
+        found = [row for row in figures["rows"] if row["model"] == model]
+        columns, lines = matrix_table(found) if name == "matrix" else rows_table(found, name)
+        if lines:
+            parts.append(f"{Path(model).name}:\n\n{table(columns, lines)}")
+    return "\n\n".join(parts) or "Not measured yet."
+
+
+def contents() -> dict[str, str]:
+    """Every table by its name."""
+    found = {}
+    for name, make in TABLES.items():
+        source = ROOT / "benchmarks" / f"{name}.json"
+        if source.is_file():
+            found[name] = make(json.loads(source.read_text(encoding="utf-8")))
+    source = ROOT / "benchmarks" / "results.json"
+    figures = json.loads(source.read_text(encoding="utf-8")) if source.is_file() else {"rows": []}
+    return found | {f"results_{name}": results_table(figures, name) for name in RESULTS}
+
+
 def filled(text: str, name: str, content: str) -> str:
     """`text` with what is between the markers of `name` replaced, where it has them."""
     pattern = re.compile(rf"(<!-- table:{name} -->\n).*?(<!-- /table:{name} -->)", re.DOTALL)
@@ -204,21 +234,23 @@ def filled(text: str, name: str, content: str) -> str:
 
 
 def main() -> None:
-    """Bring the README up to date, or check that it is."""
+    """Bring the pages up to date, or check that they are."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--check", action="store_true")
-    parser.add_argument("--readme", type=Path, default=ROOT / "README.md")
     args = parser.parse_args()
-    before = after = args.readme.read_text(encoding="utf-8")
-    for name, make in TABLES.items():
-        source = ROOT / "benchmarks" / f"{name}.json"
-        if source.is_file():
-            after = filled(after, name, make(json.loads(source.read_text(encoding="utf-8"))))
-    if args.check:
-        sys.exit(0 if after == before else "README.md: the tables are out of date; run scripts/tables.py")
-    args.readme.write_text(after, encoding="utf-8")
+    tables, stale = contents(), []
+    for page in (ROOT / "README.md", ROOT / "docs" / "RESULTS.md"):
+        before = after = page.read_text(encoding="utf-8")
+        for name, content in tables.items():
+            after = filled(after, name, content)
+        if after != before:
+            stale.append(page.name)
+            if not args.check:
+                page.write_text(after, encoding="utf-8")
+    if args.check and stale:
+        sys.exit(f"{', '.join(stale)}: the tables are out of date; run scripts/tables.py")
 
 
 if __name__ == "__main__":
