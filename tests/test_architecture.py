@@ -44,9 +44,9 @@ def test_no_cycles() -> None:
 
 
 def test_no_lazy_import_of_our_own() -> None:
-    """Only the command line imports our own modules inside functions: its commands must stay light."""
+    """Only commands import our own modules inside functions: the command line must stay light."""
     for path in SOURCES:
-        if module_of(path) == "mom.cli":
+        if module_of(path) in ("mom.cli", "mom.making"):
             continue
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
