@@ -98,6 +98,7 @@ def heal(order: Order, told: Told = lambda news: None, bounded: Bounded = lambda
     stopped = train(scene.student, scene.teacher, scene.text, order.healing, run, told)
     weights, after = _best(order, scene)
     if not after.improves(before, order.healing.hard or 0.0):
+        state.discard(run)
         raise RunFailed(_no_better(before, after, stopped, run))
     made = _recorded(order, scene, after, stopped)
     ship(order.slice, order.target, weights, made, order.force)
