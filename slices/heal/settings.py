@@ -8,7 +8,7 @@ from slices.errors import BadConfig
 METHODS = ("norms", "lora", "full")
 PRECISIONS = ("auto", "float32", "bfloat16")
 INTACT = 0.5  # nats: a slice that is nearer to its parent than this is polished, not mended
-_RATES = {  # of AdamW at its highest, to mend and to polish; full is measured (docs/LOG.md), the others are not
+_RATES = {  # highest, to mend and to polish; full is measured (docs/LOG.md), the others are not
     "norms": (1e-2, 1e-3),
     "lora": (5e-4, 1e-4),
     "full": (1e-4, 2e-5),
