@@ -49,7 +49,7 @@ def bound(slice_folder: Path, parent: Path | None, healing: Healing, compute_byt
         teacher = compute_bytes * (theirs.total + rows)
     return Memory(
         teacher=teacher,
-        student=4 * parts.total + compute_bytes * rows,
+        student=(4 if healing.method == "full" else compute_bytes) * parts.total + compute_bytes * rows,
         learning=(4 + 8) * trained + compute_bytes * parts.decoder,
         activations=_activations(anatomy, healing),
     )

@@ -49,6 +49,8 @@ class Student:
 def load_student(folder: Path, healing: Healing, device: Device, absent: Any = None) -> Student:
     """The slice in `folder`, made ready to learn by `healing.method`.
 
+    What is trained is float32; what is not, under `norms` and `lora`, is what matrices are multiplied in.
+
     Args:
         absent: which rows stand for no token, bool (vocabulary,); None for none.
 
@@ -59,7 +61,8 @@ def load_student(folder: Path, healing: Healing, device: Device, absent: Any = N
     import torch
 
     torch.manual_seed(healing.seed)
-    model = device.load(folder, torch.float32).requires_grad_(False)
+    wide = torch.float32 if healing.method == "full" else device.compute
+    model = device.load(folder, wide).requires_grad_(False)
     if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
         raise BadCheckpoint(f"{folder}: the output layer is not the embedding, which healing counts on")
     weight = model.get_output_embeddings().weight.detach().to(device.compute)
@@ -70,6 +73,7 @@ def load_student(folder: Path, healing: Healing, device: Device, absent: Any = N
     _free_scalars(model)
     trained = _adapted(model, healing) if healing.method == "lora" else _chosen(model, healing.method)
     for parameter in trained.values():
+        parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
     return Student(model.train(), trained, Head(weight, cap, unknown), device)
 
@@ -79,8 +83,8 @@ def learned_weights(student: Student) -> dict[str, Any]:
     if not any(name.endswith(_LORA) for name in student.trained):
         return {name: value.detach() for name, value in student.trained.items()}
     return {
-        name.replace(".base_layer", "") + ".weight": module.get_base_layer().weight.detach()
-        + module.get_delta_weight("default")
+        name + ".weight": module.get_base_layer().weight.detach().float()
+        + module.get_delta_weight("default").float()
         for name, module in student.model.named_modules()
         if hasattr(module, "get_delta_weight")
     }

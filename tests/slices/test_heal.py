@@ -204,3 +204,12 @@ def test_a_gpu_heals_as_a_processor_does(swa: Path, tmp_path: Path) -> None:
     on_gpu = replace(ordered(swa, tmp_path / "gpu"), device="cuda")
     there, here = heal(on_gpu), heal(ordered(swa, tmp_path / "cpu"))
     assert there.after.kl.value == pytest.approx(here.after.kl.value, rel=0.05)
+
+
+@pytest.mark.parametrize("method", ["norms", "lora", "full"])
+def test_products_in_bf16_heal_as_well(method: str, swa: Path, parent: Path, tmp_path: Path) -> None:
+    """Whatever is computed in bf16, what is trained is float32: small corrections are not lost."""
+    coarse = replace(SHORT, method=method, rate=1e-2, precision="bfloat16")
+    healed = heal(ordered(swa, tmp_path / "healed", coarse))
+    assert healed.after.kl.value < 0.95 * healed.before.kl.value
+    assert _kl(tmp_path / "healed", parent) == pytest.approx(healed.after.kl.value, rel=0.05)
