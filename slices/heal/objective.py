@@ -7,6 +7,7 @@ logits of a batch are never in memory at once. Word-level distillation: Hinton e
 1503.02531; that it heals pruned language models: Minitron, Muralidharan et al., 2024, arXiv 2407.14679.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -65,38 +66,54 @@ def measure(hidden: Any, head: Head, target: Target, came: Any) -> Losses:
         hidden: the slice's last hidden states (positions, hidden).
         came: the token that came at each position, int64 (positions,), `NONE` for none.
     """
-    import torch
-
-    kl, nll = [], []
-    with torch.no_grad():
-        for start in range(0, len(hidden), CHUNK):
-            stop = min(start + CHUNK, len(hidden))
-            given, _ = head.logprobs(hidden[start:stop])
-            wanted = target.logprobs(start, stop, given)
-            kl.append(_divergence(wanted, given))
-            nll.append(_surprise(given, came[start:stop]))
-    return Losses(torch.cat(kl), torch.cat(nll))
+    return _joined([chunk.losses for chunk in _chunks(hidden, head, target, came)])
 
 
 def distil(hidden: Any, head: Head, target: Target, came: Any, hard: float) -> tuple[Any, Losses]:
     """The mean loss over all positions, through which `hidden` gets its gradient, and what it is made of."""
     import torch
 
-    gradient = torch.empty_like(hidden)
-    kl, nll = [], []
-    with torch.no_grad():
-        for start in range(0, len(hidden), CHUNK):
-            stop = min(start + CHUNK, len(hidden))
-            given, slope = head.logprobs(hidden[start:stop])
-            wanted = target.logprobs(start, stop, given)
-            kl.append(_divergence(wanted, given))
-            nll.append(_surprise(given, came[start:stop]))
-            error = given.exp_().sub_(_mixed(wanted.exp_(), came[start:stop], hard)).div_(len(hidden))
-            error = error if slope is None else error.mul_(slope)
-            gradient[start:stop] = error.to(head.weight.dtype) @ head.weight
-    losses = Losses(torch.cat(kl), torch.cat(nll))
+    gradient, found = torch.empty_like(hidden), []
+    for chunk in _chunks(hidden, head, target, came):
+        found.append(chunk.losses)
+        with torch.no_grad():
+            error = chunk.given.exp_().sub_(_mixed(chunk.wanted.exp_(), came[chunk.at], hard))
+            error = error.div_(len(hidden))
+            error = error if chunk.slope is None else error.mul_(chunk.slope)
+            gradient[chunk.at] = error.to(head.weight.dtype) @ head.weight
+    losses = _joined(found)
     value = (1 - hard) * losses.kl + hard * torch.where(came == NONE, losses.kl, losses.nll)
     return _carrier().apply(hidden, gradient, value.mean()), losses
+
+
+@dataclass(frozen=True)
+class _Chunk:
+    """Some positions: log probabilities of slice and teacher (positions, vocabulary), the cap's slope."""
+
+    at: slice
+    given: Any
+    wanted: Any
+    slope: Any
+    losses: Losses
+
+
+def _chunks(hidden: Any, head: Head, target: Target, came: Any) -> Iterator[_Chunk]:
+    """All positions in order; what a chunk holds is the caller's to change."""
+    import torch
+
+    for start in range(0, len(hidden), CHUNK):
+        at = slice(start, min(start + CHUNK, len(hidden)))
+        with torch.no_grad():
+            given, slope = head.logprobs(hidden[at])
+            wanted = target.logprobs(at.start, at.stop, given)
+            losses = Losses(_divergence(wanted, given), _surprise(given, came[at]))
+        yield _Chunk(at, given, wanted, slope, losses)
+
+
+def _joined(parts: Sequence[Losses]) -> Losses:
+    import torch
+
+    return Losses(torch.cat([part.kl for part in parts]), torch.cat([part.nll for part in parts]))
 
 
 def _mixed(share: Any, came: Any, hard: float) -> Any:
