@@ -6,7 +6,7 @@ from typing import Any
 from mom import console
 from mom.measuring import own_text
 from slices import domains, manifest
-from slices.errors import BadConfig
+from slices.errors import BadConfig, SliceError
 from slices.manifest import Manifest, Verdict
 from slices.measure.dominated import sentence, unknown
 from slices.measure.judge import BF16, WHEN, judge, record_verdict
@@ -28,8 +28,11 @@ def judge_file(folder: Path, of: str, when: str, threads: int | None, report: co
     if when == "auto" and not _has_text(made):
         return record_verdict(folder, unknown(of, made.domain, _NO_TEXT))
     documents: list[str] = []
-    if when != "never":
-        documents = list(own_text(made.domain, made, report).heldout().documents)
+    try:
+        if when != "never":
+            documents = list(own_text(made.domain, made, report).heldout().documents)
+    except SliceError as error:
+        return record_verdict(folder, unknown(of, made.domain, str(error)))
     return judge(folder, of, documents, when, threads, report)
 
 

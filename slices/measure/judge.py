@@ -4,7 +4,7 @@ from pathlib import Path
 
 from slices import manifest
 from slices.checkpoint import locate, weight_files
-from slices.errors import BadConfig, MissingExtra, RunFailed, Unsupported
+from slices.errors import BadConfig, SliceError
 from slices.manifest import Verdict
 from slices.measure.dominated import smallest, unknown, verdict
 from slices.measure.evaluate import score
@@ -42,7 +42,7 @@ def judge(
     made = manifest.read(folder)
     try:
         found = _measured(folder, made, of, documents, when, threads, progress)
-    except (MissingExtra, RunFailed, Unsupported, BadConfig) as error:
+    except SliceError as error:
         found = unknown(of, made.domain, str(error))
     return record_verdict(folder, found)
 

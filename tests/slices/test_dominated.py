@@ -130,6 +130,9 @@ def test_what_cannot_be_measured_is_not_known_and_no_error(parent: Path, tmp_pat
         folder, made.model_copy(update={"parent": made.parent.model_copy(update={"bytes": 10**10})})
     )
     assert "--compare always" in judge(folder, "bf16", DOCUMENTS).reason
+    (parent / "config.json").unlink()
+    manifest.write(folder, made)
+    assert "no model" in judge(folder, "bf16", DOCUMENTS).reason
     with pytest.raises(BadConfig, match="--compare sometimes: expected auto, always, never"):
         judge(folder, "bf16", DOCUMENTS, "sometimes")
     assert json.loads((folder / "slice.json").read_text())["verdicts"][0]["verdict"] == "unknown"
