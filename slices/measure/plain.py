@@ -15,7 +15,7 @@ import numpy as np
 from slices import atomic
 from slices.checkpoint import fingerprint, open_checkpoint
 from slices.disk import check_room
-from slices.errors import BadConfig, Unsupported
+from slices.errors import BadConfig
 from slices.export import write_gguf
 from slices.headers import parse_json_object
 from slices.home import home
@@ -99,14 +99,16 @@ def plain_sizes(parent: Path) -> dict[tuple[str, str], int]:
 def _foretold(parent: Path, header: Path) -> dict[tuple[str, str], int]:
     write_gguf(parent, header, name_of(parent), data=False)
     sizes: dict[int, tuple[str, str]] = {}
-    for type in TYPES:
-        for tables in TABLES if type != "BF16" else TABLES[:1]:
-            try:
-                found = predict(parent, type, None if type == "BF16" else tables, exported=header)
-            except Unsupported:  # a type that takes no tables of its own
-                continue
-            sizes.setdefault(found.bytes, (type, tables))
+    for type, tables in _kinds():
+        found = predict(parent, type, None if type == "BF16" else tables, exported=header)
+        sizes.setdefault(found.bytes, (type, tables))
     return {sizes[size]: size for size in sorted(sizes)}
+
+
+def _kinds() -> list[tuple[str, str]]:
+    """Types and tables: every type with llama.cpp's and with small tables, the smallest with the smallest."""
+    kinds = [(type, tables) for type in TYPES for tables in TABLES if (type, tables) != ("BF16", "Q4_K")]
+    return [*kinds, ("Q2_K", "Q2_K")]
 
 
 def _measured(
