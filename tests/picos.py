@@ -16,6 +16,7 @@ from slices.cut import cut, plan_cut
 from slices.gemma4_slice import register
 from slices.manifest import Manifest
 from slices.request import Request
+from slices.runtimes.torch_runtime import cache_name
 from tests.slices.gguf_fixtures import tokenizer_json, write_gemma3
 
 __all__ = [
@@ -241,9 +242,10 @@ def logits(model: Any, ids: Sequence[int] = IDS) -> Any:
         whole = model(tokens).logits[0]
         cache = model(tokens[:, :-5], use_cache=True)
         steps = [cache.logits[0, -1]]
-        past = cache.past_key_values
+        name = cache_name(model)
+        past = cache[name]
         for position in range(len(ids) - 5, len(ids) - 1):
-            step = model(tokens[:, position : position + 1], past_key_values=past, use_cache=True)
+            step = model(tokens[:, position : position + 1], use_cache=True, **{name: past})
             steps.append(step.logits[0, -1])
     return whole, torch.stack(steps)
 

@@ -5,6 +5,7 @@ rebuild it. Never runs code that came with a checkpoint. Check the files first (
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from inspect import signature
 from os import cpu_count
 from pathlib import Path
 from types import ModuleType
@@ -143,8 +144,9 @@ class TorchRuntime:
         torch = self._torch
         with torch.inference_mode():
             ids = torch.tensor([list(tokens)])
-            out = self._model(input_ids=ids, past_key_values=memory, use_cache=True, logits_to_keep=1)
-            return out.logits[0, -1].float().numpy(), out.past_key_values
+            name = cache_name(self._model)
+            out = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **{name: memory})
+            return out.logits[0, -1].float().numpy(), out[name]
 
     def _cap(self, logits: Any) -> Any:
         return (logits / self._softcap).tanh() * self._softcap if self._softcap else logits
@@ -167,6 +169,11 @@ def load_libraries() -> tuple[ModuleType, ModuleType]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return torch, transformers
+
+
+def cache_name(model: Any) -> str:
+    """What a model calls its keys and values so far: transformers renamed them in 5.24."""
+    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def load_model(folder: Path, dtype: object) -> Any:

@@ -16,6 +16,7 @@ from slices.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.families.table import FULL, SLIDING
 from slices.request import Request
+from slices.runtimes.torch_runtime import cache_name
 from slices.spacer import Place, arrange
 from tests.picos import IDS, bypassed, cut_exactly, difference, load, logits, write_shape
 
@@ -28,9 +29,11 @@ assert not any(report.values()), report
 ids = torch.tensor([list(map(int, sys.argv[3].split(",")))])
 with torch.inference_mode():
     whole = model(ids).logits[0]
-    past = model(ids[:, :-5], use_cache=True).past_key_values
+    first = model(ids[:, :-5], use_cache=True)
+    name = "cache" if "cache" in first else "past_key_values"
+    past = first[name]
     last = range(ids.shape[1] - 5, ids.shape[1])
-    steps = [model(ids[:, i:i + 1], past_key_values=past).logits[0, -1] for i in last]
+    steps = [model(ids[:, i:i + 1], **{name: past}).logits[0, -1] for i in last]
 numpy.savez(sys.argv[2], whole=whole.numpy(), steps=torch.stack(steps).numpy())
 assert not [name for name in sys.modules if name.split(".")[0] in ("slices", "mom", "router")]
 print(type(model).__name__)
@@ -138,10 +141,10 @@ def test_portable_slice_runs_without_our_package(tmp_path: Path) -> None:
     ids = torch.tensor([IDS])
     with torch.inference_mode():
         whole = model(ids).logits[0]
-        past = model(ids[:, :-5], use_cache=True).past_key_values
+        name = cache_name(model)
+        past = model(ids[:, :-5], use_cache=True)[name]
         steps = [
-            model(ids[:, i : i + 1], past_key_values=past).logits[0, -1]
-            for i in range(len(IDS) - 5, len(IDS))
+            model(ids[:, i : i + 1], **{name: past}).logits[0, -1] for i in range(len(IDS) - 5, len(IDS))
         ]
     with np.load(tmp_path / "found.npz") as found:
         assert np.array_equal(found["whole"], whole.numpy())
