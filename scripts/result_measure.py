@@ -68,11 +68,13 @@ def likelihoods(folder: Path, domain: str, bench: Bench) -> dict[str, Any]:
     return {**_told(found), "parent": asdict(base), "more": asdict(more), "bits": found.sums.bits.tolist()}
 
 
-def written(folder: Path, domain: str, bench: Bench) -> dict[str, Any]:
+def written(
+    folder: Path, domain: str, bench: Bench, type: str = TYPE, tables: str | None = None
+) -> dict[str, Any]:
     """The bytes of the quantized file, its bits per byte, and how it writes."""
-    out = bench.work / f"{folder.name}-{TYPE}.gguf"
+    out = bench.work / f"{folder.name}-{type}.gguf"
     out.unlink(missing_ok=True)
-    quantize(folder, TYPE, out, threads=bench.threads)
+    quantize(folder, type, out, threads=bench.threads, tables=tables)
     runtime = bench.open(folder, out)
     text = bench.text(domain)
     needed = bits(runtime, text)
@@ -81,8 +83,10 @@ def written(folder: Path, domain: str, bench: Bench) -> dict[str, Any]:
     size = out.stat().st_size
     out.unlink()
     return {
-        "type": TYPE,
+        "type": type,
         "bytes": size,
+        "parent": asdict(ratio(bench.parent_bits(domain), sizes(text))),
+        "bits": needed.tolist(),
         "bits_per_byte": asdict(ratio(needed, sizes(text))),
         "more": asdict(ratio(needed - bench.parent_bits(domain), sizes(text))),
         "writing": _shares(writing),

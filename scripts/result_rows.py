@@ -7,11 +7,14 @@ took an hour on two quiet cores with the SWA-only slice of Gemma 3 270M.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from slices.quant.recipe import LLAMA_CPP
+
 DOMAINS = ("biochem", "law", "computing")
 ROWS = 32_768
 HOUR, TEN_MINUTES = 1_050, 150
 DEPTHS, SHALLOW = (2, 4, 6, 8, 10, 12, 14, 16, 18), (1, 2, 3, 4, 6, 8)  # layers dropped
 SEEDS = (0, 1, 2)
+PLAIN = (("Q2_K", "Q2_K"), ("Q2_K", LLAMA_CPP), ("Q4_K_M", LLAMA_CPP), ("Q8_0", LLAMA_CPP))  # types, tables
 
 
 @dataclass(frozen=True)
@@ -19,7 +22,8 @@ class Row:
     """A slice of the parent by `--layers` and `--vocab`, raw and healed for `steps` steps (0: raw only).
 
     `by` is the domain whose text chooses layers and rows; it is healed and measured on `domain`. `unshared`
-    says how layers that shared K/V come to their own.
+    says how layers that shared K/V come to their own. `quant` makes it a plain quant of the whole parent, of
+    that type and tables, in place of a slice.
     """
 
     name: str
@@ -31,13 +35,21 @@ class Row:
     by: str | None = None
     seed: int = 0
     unshared: str | None = None
+    quant: tuple[str, str] | None = None
 
 
 def rows(layers: int, vocabulary: int, shared: int) -> list[Row]:
     """Every row for a parent of that many layers, of which `shared` share K/V."""
     words = str(ROWS) if vocabulary > ROWS else "all"
-    found = [*_swa(words, shared), *_depth(layers, words), *_choice(layers)]
+    found = [*_plain(), *_swa(words, shared), *_depth(layers, words), *_choice(layers)]
     return found if words == "all" else [*found, *_words(words)]
+
+
+def _plain() -> Iterator[Row]:
+    for domain in DOMAINS:
+        for type, tables in PLAIN:
+            small = "" if tables == LLAMA_CPP else f"-{tables}"
+            yield Row(f"plain-{domain}-{type}{small}", "plain", domain, "all", quant=(type, tables))
 
 
 def _swa(words: str, shared: int) -> Iterator[Row]:

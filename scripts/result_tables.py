@@ -17,7 +17,9 @@ COLUMNS = [
     "bits per byte",
     "against the parent",
 ]
-COLUMNS += ["as Q4_K_M", "arithmetic", "brackets", "repetition"]
+TASKS = ["arithmetic", "brackets", "repetition"]
+COLUMNS += ["as Q4_K_M", "less a plain quant's", *TASKS]
+PLAIN = ["domain", "type", "tables", "file", "bits per byte", "against the parent", *TASKS]
 SURE = 3.0  # standard errors
 
 
@@ -29,10 +31,24 @@ def rows_table(found: Sequence[Found], table: str) -> tuple[list[str], list[list
             continue
         for form in FORMS:
             if form in each:
-                lines.append(_line(each, form))
+                lines.append(_line(each, form, found))
         if "not_healed" in each:
             lines.append([each["row"]["name"], "healing did not help", *["-"] * (len(COLUMNS) - 2)])
     return COLUMNS, lines
+
+
+def plain_table(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
+    """Plain quants of the whole parent by domain, the smallest first."""
+    lines = []
+    order = {domain: number for number, domain in enumerate(DOMAINS)}
+    rows = [each for each in found if "plain" in each]
+    for each in sorted(rows, key=lambda e: (order[e["row"]["domain"]], e["plain"]["bytes"])):
+        file, (type, tables) = each["plain"], each["row"]["quant"]
+        needed = f"{file['bits_per_byte']['value']:.3f} ± {file['bits_per_byte']['stderr']:.3f}"
+        relative = _relative(file["more"], file["parent"]["value"])
+        size = f"{file['bytes'] / 1e6:.1f} MB"
+        lines.append([each["row"]["domain"], type, tables, size, needed, relative, *_tasks(file)])
+    return PLAIN, lines
 
 
 def matrix_table(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
@@ -62,19 +78,36 @@ def _diagonal(domain: str, slices: Mapping[str, Found]) -> str:
 
 def _ahead(gains: Sequence[float]) -> bool:
     """Whether a sum over documents is above zero by more than `SURE` of its standard errors."""
-    count, total = len(gains), sum(gains)
-    mean = total / count
-    spread = sum((gain - mean) ** 2 for gain in gains)
-    return total > SURE * (count / (count - 1) * spread) ** 0.5
+    return sum(gains) > SURE * _stderr(gains)
 
 
-def _line(each: Found, form: str) -> list[str]:
-    row, found = each["row"], each[form]
-    likely, file = found["domains"][row["domain"]], found["file"]
+def _stderr(values: Sequence[float]) -> float:
+    """The standard error of a sum."""
+    count, mean = len(values), sum(values) / len(values)
+    return float(count / (count - 1) * sum((value - mean) ** 2 for value in values)) ** 0.5
+
+
+def _less_plain(file: Found, domain: str, found: Sequence[Found]) -> str:
+    """The relative bits of a file less those of the best plain quant of no more bytes."""
+    plain = [each["plain"] for each in found if "plain" in each and each["row"]["domain"] == domain]
+    if not plain:
+        return "-"
+    rivals = [each for each in plain if each["bytes"] <= file["bytes"]]
+    if not rivals:
+        smallest = min(each["bytes"] for each in plain)
+        return f"none as small (least {smallest / 1e6:.0f} MB)"
+    theirs = min((each["bits"] for each in rivals), key=sum)
+    gains = [a - b for a, b in zip(file["bits"], theirs, strict=True)]
+    return f"{sum(gains) / sum(theirs):+.1%} ± {_stderr(gains) / sum(theirs):.1%}"
+
+
+def _line(each: Found, form: str, found: Sequence[Found]) -> list[str]:
+    row = each["row"]
+    likely, file = each[form]["domains"][row["domain"]], each[form]["file"]
     lost = likely["lost_mass"]
     healing = each.get("healing") or {}
     steps = f", {healing['tokens'] / 1000:.0f} k tokens" if form == "healed" else ""
-    base, writing = likely["parent"]["value"], file["writing"]
+    base = likely["parent"]["value"]
     return [
         row["name"],
         form + steps,
@@ -85,8 +118,13 @@ def _line(each: Found, form: str) -> list[str]:
         f"{likely['bits_per_byte']['value']:.3f} ± {likely['bits_per_byte']['stderr']:.3f}",
         _relative(likely["more"], base),
         _relative(file["more"], base),
-        *(_share(writing[task]) for task in ("arithmetic", "brackets", "repetition")),
+        _less_plain(file, row["domain"], found),
+        *_tasks(file),
     ]
+
+
+def _tasks(file: Found) -> list[str]:
+    return [_share(file["writing"][task]) for task in TASKS]
 
 
 def _relative(more: Mapping[str, float], base: float) -> str:

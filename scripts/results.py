@@ -39,10 +39,22 @@ OUT = Path(__file__).resolve().parent.parent / "benchmarks" / "results.json"
 
 
 def measured(row: Row, bench: Bench, model: str) -> dict[str, Any]:
-    """Everything about a row."""
+    """Everything about a row, and when and with what it was measured."""
+    found: dict[str, Any] = {"row": asdict(row), "model": model}
+    if row.quant is None:
+        found |= measured_slice(row, bench, model)
+    else:
+        found["plain"] = written(bench.parent, row.domain, bench, *row.quant)
+    found["made"] = datetime.now(UTC).isoformat(timespec="seconds")
+    found["versions"] = {name: version(name) for name in ("torch", "transformers", "llama-cpp-python")}
+    found["machine"] = platform.machine()
+    return found
+
+
+def measured_slice(row: Row, bench: Bench, model: str) -> dict[str, Any]:
+    """A slice, raw and healed."""
     raw = slice_of(row, bench, model)
-    found: dict[str, Any] = {"row": asdict(row), "model": model, "layers": manifest.read(raw).layers}
-    found["raw"] = form(raw, row, bench)
+    found: dict[str, Any] = {"layers": manifest.read(raw).layers, "raw": form(raw, row, bench)}
     if row.steps:
         try:
             healed = healed_of(raw, row, bench)
@@ -51,9 +63,6 @@ def measured(row: Row, bench: Bench, model: str) -> dict[str, Any]:
         else:
             found["healed"] = form(healed, row, bench)
             found["healing"] = manifest.read(healed).healing
-    found["made"] = datetime.now(UTC).isoformat(timespec="seconds")
-    found["versions"] = {name: version(name) for name in ("torch", "transformers", "llama-cpp-python")}
-    found["machine"] = platform.machine()
     return found
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from result_tables import matrix_table, rows_table
+from result_tables import matrix_table, plain_table, rows_table
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (
@@ -201,7 +201,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 }
 
 
-RESULTS = ("swa", "unshared", "words", "depth", "choice", "matrix")  # tables of docs/RESULTS.md
+OTHER = {"matrix": matrix_table, "plain": plain_table}
+RESULTS = ("plain", "swa", "unshared", "words", "depth", "choice", "matrix")  # tables of docs/RESULTS.md
 
 
 def results_table(figures: Mapping[str, Any], name: str) -> str:
@@ -209,7 +210,8 @@ def results_table(figures: Mapping[str, Any], name: str) -> str:
     parts = []
     for model in dict.fromkeys(row["model"] for row in figures["rows"]):
         found = [row for row in figures["rows"] if row["model"] == model]
-        columns, lines = matrix_table(found) if name == "matrix" else rows_table(found, name)
+        make = OTHER.get(name)
+        columns, lines = make(found) if make else rows_table(found, name)
         if lines:
             parts.append(f"{Path(model).name}:\n\n{table(columns, lines)}")
     return "\n\n".join(parts) or "Not measured yet."

@@ -21,7 +21,8 @@ def test_rows_of_a_pico(tmp_path: Path) -> None:
             lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
             (tmp_path / "corpora" / domain / f"{name}.jsonl").write_text(lines)
     parent = parent_gemma4(tmp_path / "parent")
-    rows = ["swa-law", "swa-law-unshared-noise", "swa-law-unshared-donor", "choice-law-chance-1"]
+    rows = ["plain-law-Q4_K_M", "swa-law", "swa-law-unshared-noise", "swa-law-unshared-donor"]
+    rows += ["choice-law-chance-1"]
     command = [sys.executable, str(SCRIPT), "--data", str(tmp_path), "--model", str(parent), "--steps", "10"]
     command += ["--limit", "1500", "--threads", "1", "--work", str(tmp_path / "work"), *rows]
     done = subprocess.run([*command, "--out", str(tmp_path / "out.json")], capture_output=True, text=True)
@@ -29,10 +30,14 @@ def test_rows_of_a_pico(tmp_path: Path) -> None:
     assert (tmp_path / "out.json").is_file(), done.stdout
     found = {each["row"]["name"]: each for each in json.loads((tmp_path / "out.json").read_text())["rows"]}
     assert list(found) == rows, done.stdout
+    plain = found.pop("plain-law-Q4_K_M")["plain"]
+    file = next(iter(found.values()))["raw"]["file"]
+    assert sum(plain["bits"]) < sum(file["bits"])
+    assert plain["parent"] == file["parent"]
     for each in found.values():
         assert ("healed" in each) != ("Healing made no better slice" in each.get("not_healed", ""))
         assert set(each["raw"]["domains"]) >= {each["row"]["domain"]}
         assert 0 <= each["raw"]["file"]["writing"]["brackets"]["value"] <= 1
     assert any("healed" in each for each in found.values())
-    kls = [found[name]["raw"]["domains"]["law"]["kl"]["value"] for name in rows[:3]]
+    kls = [found[name]["raw"]["domains"]["law"]["kl"]["value"] for name in rows[1:4]]
     assert len(set(kls)) == 3
