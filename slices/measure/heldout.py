@@ -1,7 +1,8 @@
 """The text that measures: held-out documents, cut into windows that are the same for every model.
 
-A window is at most 1,800 bytes, cut before whitespace, and scored on its own after a bos. The cut looks
-at bytes, never at tokens, so values compare across vocabularies. Reads text, runs nothing.
+A window is at most 1,800 bytes, cut before whitespace, and scored after a bos; where the stride is smaller
+than the window, its first part was scored before and is only context. The cut looks at bytes, never at
+tokens, so values compare across vocabularies. Reads text, runs nothing.
 """
 
 import hashlib
@@ -18,14 +19,15 @@ _WHITESPACE = (b" ", b"\n", b"\t", b"\r")
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of text and the number of the document it is from."""
+    """A stretch of text, the number of the document it is from, and what is read before it but not scored."""
 
     document: int
     text: str
+    context: str = ""
 
     @property
     def nbytes(self) -> int:
-        """UTF-8 bytes."""
+        """UTF-8 bytes that are scored."""
         return len(self.text.encode())
 
 
@@ -62,33 +64,62 @@ def read_heldout(data: Path, domains: Sequence[str] = ()) -> dict[str, list[str]
     return {domain: _documents(data / "corpora" / domain / "heldout.jsonl") for domain in domains or known}
 
 
-def cut_heldout(documents: Sequence[str], limit: int | None = None) -> Heldout:
+def cut_heldout(
+    documents: Sequence[str], limit: int | None = None, size: int = WINDOW_BYTES, stride: int | None = None
+) -> Heldout:
     """The windows of `documents`, or a sample of them of at most `limit` bytes (but at least one a piece
     of two documents). The sample is fixed by the text itself, so it is the same on every machine.
 
+    Args:
+        size: most bytes of a window, context included.
+        stride: most bytes of a window that are scored; by default all.
+
     Raises:
-        BadConfig: there are fewer than two documents with text; one alone has no standard error.
+        BadConfig: there are fewer than two documents with text; one alone has no standard error. Or the
+            stride is not between 1 and the window.
     """
-    windows = [Window(n, text) for n, document in enumerate(documents) for text in cut(document)]
+    stride = size if stride is None else stride
+    if not 1 <= stride <= size:
+        raise BadConfig(f"a stride of {stride} bytes: expected 1 to {size}, the window's")
+    windows = [
+        Window(number, text, context)
+        for number, document in enumerate(documents)
+        for text, context in strides(document, size, stride)
+    ]
     if limit is not None:
         windows = list(_sample(windows, limit))
     if len({window.document for window in windows}) < 2:
         raise BadConfig("measuring needs at least two documents with text: one alone has no standard error")
     digest = hashlib.sha256()
     for window in windows:
-        digest.update(_digest(window.text))
+        digest.update(_digest(window.context + window.text))
+        if window.context:
+            digest.update(len(window.context).to_bytes(8, "little"))
     return Heldout(tuple(windows), digest.hexdigest())
 
 
-def cut_all(texts: Mapping[str, Sequence[str]], limit: int | None = None) -> dict[str, Heldout]:
+def cut_all(
+    texts: Mapping[str, Sequence[str]],
+    limit: int | None = None,
+    size: int = WINDOW_BYTES,
+    stride: int | None = None,
+) -> dict[str, Heldout]:
     """`cut_heldout` for each domain; an error names the domain."""
     found = {}
     for domain, documents in texts.items():
         try:
-            found[domain] = cut_heldout(documents, limit)
+            found[domain] = cut_heldout(documents, limit, size, stride)
         except BadConfig as error:
             raise BadConfig(f"domain {domain!r}: {error}") from None
     return found
+
+
+def strides(text: str, size: int, stride: int) -> Iterator[tuple[str, str]]:
+    """Parts of at most `stride` bytes, each with at most `size - stride` bytes of what came before it."""
+    before = ""
+    for part in cut(text, stride):
+        yield part, before
+        before = _end_of(before + part, size - stride)
 
 
 def cut(text: str, size: int = WINDOW_BYTES) -> Iterator[str]:
@@ -112,6 +143,16 @@ def _end(raw: bytes, start: int, size: int) -> int:
     while raw[end] & 0xC0 == 0x80:  # the middle of a character
         end -= 1
     return end
+
+
+def _end_of(text: str, size: int) -> str:
+    """The last `size` bytes, from the first whitespace among them where there is one."""
+    raw = text.encode()
+    if len(raw) <= size:
+        return text
+    kept = raw[len(raw) - size :].decode(errors="ignore")
+    at = min((found for space in " \n\t\r" if (found := kept.find(space)) >= 0), default=0)
+    return kept[at:]
 
 
 def _sample(windows: list[Window], limit: int) -> Iterator[Window]:

@@ -1,0 +1,170 @@
+"""Fidelity: by hand, against whole distributions, from disk, and with windows that overlap."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from slices.errors import BadConfig, RunFailed
+from slices.measure.divergence import measure
+from slices.measure.expected import SAMPLED, TOP, divergences, expect
+from slices.measure.fidelity import Fidelity, fidelity
+from slices.measure.heldout import Heldout, cut_heldout, strides
+from slices.measure.reading import in_ids, read_windows
+from slices.measure.reference import kept
+from slices.measure.teachers import expectations, teacher_file
+from slices.runtime import Runtime, ScriptedRuntime
+from slices.runtimes.softmax import log_softmax
+
+DOCUMENTS = ["the quick brown fox " * 9, "jumps over the lazy dog " * 12, "and sleeps until noon " * 7]
+
+
+@dataclass
+class Random(ScriptedRuntime):
+    """A byte model of 257 tokens whose logits come from a seed; `reads` counts how often it is run."""
+
+    logits: NDArray[np.float32] = field(default_factory=lambda: np.zeros((257, 257), np.float32))
+    reads: int = 0
+
+    def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        self.reads += 1
+        for start in range(0, len(tokens) - 1, 5):
+            yield log_softmax(self.logits[list(tokens[start : min(start + 5, len(tokens) - 1)])])
+
+
+def random_model(seed: int, base: Random | None = None, noise: float = 3.0) -> Random:
+    drawn = np.random.default_rng(seed).normal(0, noise, (257, 257)).astype(np.float32)
+    return Random(logits=drawn if base is None else base.logits + drawn)
+
+
+@pytest.fixture(autouse=True)
+def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MOM_HOME", str(tmp_path))
+
+
+def against(model: Runtime, reference: Random, text: Heldout) -> Fidelity:
+    passages = read_windows("model", model, text)
+    expected = expectations("reference", "it", lambda: reference, passages, None)
+    return fidelity("model", model, text, passages, expected)
+
+
+@pytest.mark.parametrize("noise", [0.05, 1.0])
+def test_the_sampled_kl_is_that_of_whole_distributions(noise: float) -> None:
+    reference = random_model(1)
+    model, text = random_model(2, reference, noise), cut_heldout(DOCUMENTS * 9)
+    with kept("reference", reference, text) as whole:
+        exact = measure("model", model, whole)
+    found = against(model, reference, text)
+    assert found.likeness is not None
+    assert found.likeness.kl.mean == pytest.approx(exact.kl.value, rel=0.03)
+    assert found.likeness.same_top1 == exact.same_top1
+    assert found.likeness.perplexity_ratio.value == pytest.approx(exact.perplexity_ratio.value, rel=1e-6)
+    assert found.bits_per_byte.value == pytest.approx(exact.bits_per_byte.value, rel=1e-9)
+    assert found.bits_per_byte.stderr == pytest.approx(exact.bits_per_byte.stderr, rel=1e-9)
+
+
+def test_the_estimate_is_not_biased() -> None:
+    """Flat rows of 20,000 tokens, most of the mass in the tail: the mean over positions is the exact KL."""
+    random = np.random.default_rng(0)
+    ours = log_softmax(random.normal(0, 2, (400, 20_000)).astype(np.float32))
+    nothing = (np.zeros(400, np.float32), np.zeros(400, np.float32), np.empty(0, np.int32))
+    for noise in (0.05, 0.5):
+        theirs = log_softmax(ours + random.normal(0, noise, ours.shape).astype(np.float32))
+        exact = (np.exp(ours.astype(np.float64)) * (ours - theirs)).sum(axis=1)
+        kept_ = expect(ours, *nothing, seed=0)
+        assert kept_.ids.shape == (400, TOP + SAMPLED)
+        found = divergences(kept_, np.take_along_axis(theirs, kept_.ids.astype(np.int64), axis=1))
+        stderr = found.std() / 20
+        assert abs(found.mean() - exact.mean()) < 4 * stderr
+        assert stderr < 0.05 * exact.mean()
+
+
+def test_a_model_against_itself_differs_by_nothing_at_all() -> None:
+    model, text = random_model(3), cut_heldout(DOCUMENTS)
+    found = against(model, model, text).likeness
+    assert found is not None
+    assert (found.kl.mean, found.kl.max, found.same_top1.value, found.perplexity_ratio.value) == (0, 0, 1, 1)
+    assert found.lost_mass.value == 0
+
+
+def test_the_tail_of_the_kl_is_told() -> None:
+    found = against(random_model(5), random_model(4), cut_heldout(DOCUMENTS)).likeness
+    assert found is not None
+    assert 0 < found.kl.median < found.kl.p99 <= found.kl.p999 <= found.kl.max
+
+
+def test_a_teacher_is_run_once_and_read_from_disk_after(tmp_path: Path) -> None:
+    reference, text = random_model(1), cut_heldout(DOCUMENTS)
+    first = against(random_model(2), reference, text)
+    reads = reference.reads
+    second = against(random_model(2), reference, text)
+    assert reference.reads == reads > 0
+    assert second.likeness == first.likeness
+    (file,) = (tmp_path / "teachers").iterdir()
+    assert file.stat().st_size < 900 * first.tokens
+    file.write_bytes(file.read_bytes()[:-100])  # cut short: it is made again
+    assert against(random_model(2), reference, text).likeness == first.likeness
+    assert reference.reads == 2 * reads
+
+
+def test_another_reference_text_or_columns_is_another_file() -> None:
+    model, text = random_model(1), cut_heldout(DOCUMENTS)
+    passages = read_windows("model", model, text)
+    other = read_windows("model", model, cut_heldout(DOCUMENTS[:2]))
+    moved = in_ids(passages, np.arange(257)[::-1])
+    files = {
+        teacher_file("a", passages, None), teacher_file("b", passages, None), teacher_file("a", other, None),
+        teacher_file("a", moved, None), teacher_file("a", passages, np.arange(257)),
+    }  # fmt: skip
+    assert len(files) == 5
+
+
+def test_lost_mass_and_restriction_by_hand() -> None:
+    """The reference spends a quarter on token 256, which has no column, and the rest as the model does."""
+    reference = Random(logits=np.zeros((257, 257), np.float32))
+    reference.logits[:, 256] = np.log(256 / 3)
+    text = cut_heldout(DOCUMENTS)
+    passages = read_windows("model", reference, text)
+    ids = np.append(np.arange(256), -1)
+    expected = expectations("reference", "it", lambda: reference, passages, ids)
+    found = fidelity("model", Random(), text, passages, expected).likeness
+    assert found is not None
+    assert found.lost_mass.value == pytest.approx(0.25, rel=1e-5)
+    assert found.kl.mean == pytest.approx(np.log(257 / 256), rel=1e-3)  # the model spares 256 a share
+    assert found.perplexity_ratio.value == pytest.approx(257 * 0.75 / 256, rel=1e-4)
+
+
+def test_overlapping_windows_score_every_byte_once_and_read_more() -> None:
+    whole = "".join(f"word{number} " for number in range(400))
+    parts = list(strides(whole, 200, 50))
+    assert "".join(part for part, _ in parts) == whole
+    assert parts[0][1] == ""
+    for number, (part, before) in enumerate(parts):
+        assert len(part) + len(before) <= 200
+        assert whole[: sum(len(p) for p, _ in parts[:number])].endswith(before)
+    assert min(len(before) for _, before in parts[8:]) > 100
+    text, plain = cut_heldout([whole, whole[::-1]], None, 200, 50), cut_heldout([whole, whole[::-1]])
+    assert text.nbytes == plain.nbytes
+    assert text.sha256 != plain.sha256
+    model = random_model(6)
+    passages = read_windows("model", model, text)
+    assert sum(each.scored for each in passages) == text.nbytes
+    # A model of pairs of bytes only sees the last one, so context spares it what a bos costs, and no more.
+    exact = fidelity("model", model, text, passages).bits.sum()
+    steps = log_softmax(model.logits).astype(np.float64)
+    first = sum(-steps[256, ord(each[0])] for each in (whole, whole[::-1]))
+    rest = sum(-steps[ord(a), ord(b)] for each in (whole, whole[::-1]) for a, b in pairwise(each))
+    assert exact == pytest.approx((first + rest) / np.log(2), rel=1e-6)
+
+
+def test_a_stride_beyond_the_window_and_a_mute_model_are_refused() -> None:
+    with pytest.raises(BadConfig, match="a stride of 300 bytes: expected 1 to 200"):
+        cut_heldout(DOCUMENTS, None, 200, 300)
+    model, text = random_model(1), cut_heldout(DOCUMENTS)
+    model.logits[3:] = np.nan
+    with pytest.raises(RunFailed, match="dull gave no finite probability to every token of window 1"):
+        fidelity("dull", model, text, read_windows("dull", model, text))
