@@ -1,0 +1,1 @@
+"""Tasks with right answers: questions to choose on, numbers and words to write, code that runs."""

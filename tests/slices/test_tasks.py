@@ -1,0 +1,200 @@
+"""Tasks: what counts as right, by hand and with a scripted model; a real model's likelihoods; the sandbox."""
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from slices.errors import BadConfig, NotFound, PromptTooLong
+from slices.runtime import ScriptedRuntime
+from slices.runtimes.open import open_runtime
+from slices.runtimes.softmax import log_softmax
+from slices.tasks.choice import LETTER, TEXT, by_letter, choose, letter_prompt
+from slices.tasks.likelihood import likelihoods, shortened, split
+from slices.tasks.questions import Question, read_questions, sample
+from slices.tasks.sandbox import passes
+from slices.tasks.written import checks, code_prompt, finish, last_word, program, same_number, solve
+from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3
+
+ASKED = {"question": "Which one is blue?", "choices": ["sky", "grass"], "answer": 0, "domain": "law"}
+
+
+@dataclass
+class Liking(ScriptedRuntime):
+    """A byte model that likes the bytes of `liked` more than others."""
+
+    liked: str = ""
+
+    def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+        logits = np.zeros((len(tokens) - 1, 257), np.float32)
+        logits[:, list(self.liked.encode())] = 2.0
+        yield log_softmax(logits)
+
+
+def question(**other: object) -> Question:
+    return Question.model_validate({**ASKED, **other})
+
+
+def test_the_likelier_letter_and_the_likelier_text_are_chosen() -> None:
+    asked = [question(), question(answer=1), question(question="Another?")]
+    found = choose(Liking(liked="Bsky"), asked)
+    assert found[LETTER].scores.tolist() == [0, 1, 0]
+    assert found[TEXT].scores.tolist() == [1, 0, 1]
+    assert found[LETTER].share.value == pytest.approx(1 / 3)
+    assert found[LETTER].share.stderr == pytest.approx(1 / 3)
+    assert found[TEXT].data == found[LETTER].data
+
+
+def test_the_prompt_is_mmlus() -> None:
+    assert letter_prompt(question(subject="high_school_physics")) == (
+        "The following are multiple choice questions (with answers) about high school physics.\n\n"
+        "Which one is blue?\nA. sky\nB. grass\nAnswer:"
+    )
+
+
+def test_long_answers_win_nothing_by_being_short_or_long() -> None:
+    even = question(choices=["a", "a" * 40], answer=1)
+    logs = [each.logprob for each in likelihoods(ScriptedRuntime(), "Q:", ["a", "a" * 40])]
+    assert logs[0] > logs[1] == pytest.approx(40 * logs[0])
+    assert by_letter(ScriptedRuntime(), even) == 0
+
+
+@pytest.mark.parametrize("most", [None, 12])
+def test_likelihoods_are_the_models_own(tmp_path: Path, most: int | None) -> None:
+    """One token or several, alone or together, with a context that fits and one that does not."""
+    runtime = open_runtime(write_gemma3(tmp_path / "m", [SLIDING, FULL]))
+    context = next(iter(SAMPLES.values()))[:60]
+    continuations = [" a", " b", " the harbour", "x" * 3]
+    together = likelihoods(runtime, context, continuations, most)
+    assert {len(split(runtime, context, each)[1]) for each in continuations} > {1}
+    for each, found in zip(continuations, together, strict=True):
+        before, after = split(runtime, context, each)
+        tokens = shortened(before, after, most)
+        assert most is None or len(tokens) == most
+        expected = runtime.logprobs(tokens)[-len(after) :].sum()
+        assert found.logprob == pytest.approx(expected, rel=1e-4, abs=1e-4)
+    runtime.close()
+
+
+def test_spaces_before_a_continuation_belong_to_it() -> None:
+    before, after = split(ScriptedRuntime(), "Answer: ", "A")
+    assert bytes(before[1:]) == b"Answer:"
+    assert bytes(after) == b" A"
+    with pytest.raises(PromptTooLong, match="the continuation has 9 tokens"):
+        shortened((256,), tuple(range(9)), 9)
+
+
+def test_greedy_is_whether_the_model_would_write_it() -> None:
+    found = likelihoods(Liking(liked="s"), "say: ", ["s", "ss", "st"])
+    assert [each.greedy for each in found] == [False, False, False]  # the space is no favourite
+    assert [each.greedy for each in likelihoods(Liking(liked="s"), "say:", ["s", "ss", "st"])] == [1, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("told", "answer", "right"),
+    [
+        ("so 1,200 pieces. The answer is 1,200.", "1200", True), ("72 and then 70", "72", False),
+        ("It is -3.50", "-3.5", True), ("none", "4", False), ("12 / 4 = 3", "3", True),
+    ],
+)  # fmt: skip
+def test_the_last_number_is_the_answer(told: str, answer: str, right: bool) -> None:
+    assert same_number(told, answer) is right
+
+
+def test_written_numbers_and_last_words_count_exactly() -> None:
+    asked = [question(question=f"How many {n}?", choices=None, answer=str(n)) for n in (7, 9)]
+    outcome = solve(ScriptedRuntime(replies={"How many 7?": "3 + 4 = 7"}, default="8"), asked)
+    assert outcome.scores.tolist() == [1, 0]
+    text = "The harbour is quiet. " * 20 + "Nobody works at the harbour tonight."
+    before, word = last_word(text) or ("", "")
+    assert (before[-7:], word) == ("the", "harbour") or before.endswith("at the")
+    assert finish(ScriptedRuntime(default="harbour, again"), [text]).scores.tolist() == [1]
+    assert finish(ScriptedRuntime(default="harbours"), [text]).scores.tolist() == [0]
+    assert last_word("too short a passage for a passage") is None
+
+
+def test_code_is_right_where_its_tests_pass() -> None:
+    asked = [
+        question(
+            question="def twice(x):\n", choices=None, answer="", entry_point="twice",
+            test="def check(f):\n    assert f(2) == 4\n",
+        ),
+        question(question="Write thrice(x).", choices=None, answer="", test_list=("assert thrice(2) == 6",)),
+    ]  # fmt: skip
+    replies = {"def twice": "    return 2 * x", "Write thrice": "def thrice(x):\n    return 4 * x"}
+    assert program(ScriptedRuntime(replies=replies), asked).scores.tolist() == [1, 0]
+    assert checks(asked[0]).endswith("check(twice)")
+    assert "assert thrice(2) == 6" in code_prompt(asked[1])
+
+
+@pytest.mark.parametrize(
+    "program_",
+    [
+        "open('out.txt', 'w').write('x')",
+        "import os; os.remove('program.py')",
+        "import subprocess; subprocess.run(['true'])",
+        "import os; os.system('true')",
+        "import os\nif os.fork() == 0: pass",
+        "import socket; socket.create_connection(('127.0.0.1', 9))",
+        "while True: pass",
+        "held = bytearray(2 << 30)",
+        "raise SystemExit(0)",
+        "import os; os._exit(0)",
+        "print('passed', flush=True); raise ValueError",
+        "not python",
+        "assert 1 == 2",
+        "import numpy",
+    ],
+)
+def test_what_a_program_may_not_do(program_: str) -> None:
+    assert not passes(program_, seconds=2)
+
+
+def test_a_program_that_does_its_work_passes() -> None:
+    assert passes("import math, re, collections\nprint('noise')\nassert math.sqrt(4) == 2")
+
+
+def write_lines(folder: Path, *lines: str) -> Path:
+    (folder / "questions").mkdir(parents=True)
+    (folder / "questions" / "some.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_samples_are_the_same_whatever_the_order(tmp_path: Path) -> None:
+    lines = [json.dumps({**ASKED, "question": f"Number {n}?", "domain": "law"}) for n in range(30)]
+    lines += [json.dumps({**ASKED, "question": "Other?", "domain": "math"}), lines[0]]
+    lines.append(json.dumps({**ASKED, "question": "Faulty?", "redux": "wrong_groundtruth"}))
+    found = read_questions(write_lines(tmp_path / "a", *lines))
+    assert len(found) == 31
+    again = read_questions(write_lines(tmp_path / "b", *reversed(lines)))
+    taken = sample(found, "law", "choice", 10)
+    assert len(taken) == 10
+    assert taken == sample(again, "law", "choice", 10) == sample(found, "law", "choice", 20)[:10]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("{", "line 2: Invalid JSON"),
+        ('{"question": "a", "choices": null, "answer": "b"}', "line 2: domain: Field required"),
+        (json.dumps({**ASKED, "answer": 2}), "line 2: Value error, expected an answer from 0 to 1, found 2"),
+        (json.dumps({**ASKED, "choices": ["one"]}), "expected 2 to 10 choices"),
+        (json.dumps({**ASKED, "question": " "}), "the question is empty"),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, line: str, told: str) -> None:
+    with pytest.raises(BadConfig, match=told):
+        read_questions(write_lines(tmp_path, json.dumps(ASKED), line))
+
+
+def test_no_questions_and_no_text_are_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="holds no questions"):
+        read_questions(tmp_path)
+    write_lines(tmp_path)
+    (tmp_path / "questions" / "some.jsonl").write_bytes(b"\xff\xfe")
+    with pytest.raises(BadConfig, match="not UTF-8 text: byte 0"):
+        read_questions(tmp_path)
