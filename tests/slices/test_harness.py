@@ -1,0 +1,105 @@
+"""The harness over our Runtime: its own task files, offline, with figures worked out by hand."""
+
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from slices.errors import NotFound
+from slices.runtime import ScriptedRuntime
+from slices.runtimes.open import open_runtime
+from slices.tasks.choice import LETTER, choose
+from slices.tasks.harness import Figure, generate, rolling, run_tasks
+from slices.tasks.questions import Question
+from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3
+
+TASK = """
+task: {name}
+dataset_path: json
+dataset_kwargs:
+  data_files: {{test: {data}}}
+test_split: test
+output_type: {kind}
+doc_to_text: "{text}"
+doc_to_target: {target}
+{rest}
+metric_list:
+  - {{metric: {metric}}}
+"""
+CHOICES = 'doc_to_choice: ["A", "B"]'
+STEM = "The following are multiple choice questions (with answers) about law.\\n\\n{{question}}\\n"
+STEM += "A. {{choices[0]}}\\nB. {{choices[1]}}\\nAnswer:"
+
+
+@pytest.fixture(autouse=True)
+def _offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hub"))
+    monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "hub")
+
+
+def write_task(
+    folder: Path, name: str, kind: str, text: str, target: str, metric: str, rest: str = ""
+) -> None:
+    given = {"name": name, "kind": kind, "text": text, "target": target, "metric": metric, "rest": rest}
+    (folder / f"{name}.yaml").write_text(TASK.format(data=folder / "items.jsonl", **given))
+
+
+def items(folder: Path, count: int = 8) -> list[Question]:
+    words = next(iter(SAMPLES.values())).split()
+    found = [
+        {"question": f"{words[n]} or {words[n + 1]}?", "choices": words[n : n + 2], "answer": n % 2}
+        for n in range(count)
+    ]
+    (folder / "items.jsonl").write_text("".join(json.dumps(each) + "\n" for each in found))
+    return [Question.model_validate({**each, "domain": "law"}) for each in found]
+
+
+def figure(found: list[Figure]) -> Figure:
+    (one,) = found
+    return one
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_its_multiple_choice_is_ours(tmp_path: Path) -> None:
+    asked = items(tmp_path)
+    write_task(tmp_path, "toy_mcq", "multiple_choice", STEM, "answer", "acc", CHOICES)
+    runtime = open_runtime(write_gemma3(tmp_path / "m", [SLIDING, FULL]))
+    found = figure(run_tasks(runtime, ["toy_mcq"], tmp_path))
+    ours = choose(runtime, asked)[LETTER].share
+    runtime.close()
+    assert (found.task, found.metric, found.items) == ("toy_mcq", "acc", 8)
+    assert found.found.value == ours.value
+    assert found.found.stderr == pytest.approx(ours.stderr)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_rolling_and_written_figures_by_hand(tmp_path: Path) -> None:
+    items(tmp_path)
+    write_task(tmp_path, "toy_roll", "loglikelihood_rolling", "", '"{{question}}"', "bits_per_byte")
+    write_task(
+        tmp_path, "toy_write", "generate_until", "{{question}}", "scripted", "exact_match",
+        'generation_kwargs: {until: [" "]}',
+    )  # fmt: skip
+    found = {each.task: each for each in run_tasks(ScriptedRuntime(), ["toy_roll", "toy_write"], tmp_path, 3)}
+    assert found["toy_roll"].found.value == pytest.approx(8.0)
+    assert (found["toy_roll"].items, found["toy_write"].items) == (3, 3)
+    assert found["toy_write"].metric.startswith("exact_match")
+
+
+@pytest.mark.parametrize("context", [5, 64])
+def test_a_long_text_rolls_through_every_token_once(context: int) -> None:
+    assert rolling(ScriptedRuntime(), "x" * 23, context) == pytest.approx(-23 * math.log(256))
+
+
+def test_a_long_prompt_loses_its_beginning_and_an_answer_its_end() -> None:
+    runtime = ScriptedRuntime(default="one two three")
+    assert generate(runtime, "a" * 500 + "end", {"until": " two", "max_gen_toks": 8}, 100) == "one"
+    assert len(runtime.seen[0]) < 100
+    assert runtime.seen[0].endswith("end")
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_an_unknown_task_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="knows no task 'no_such_task'"):
+        run_tasks(ScriptedRuntime(), ["no_such_task"], tmp_path)
