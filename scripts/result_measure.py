@@ -3,7 +3,6 @@
 The parent is run once a domain and kept; differences pair by document. Chooses no rows, heals nothing.
 """
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,10 @@ import numpy as np
 from slices.checkpoint import weight_files
 from slices.measure.divergence import Divergence, against_parent
 from slices.measure.evaluate import Values, ratio
-from slices.measure.generative import Writing, measure_writing
 from slices.measure.heldout import Heldout, cut_heldout, read_heldout
 from slices.measure.token_map import token_map
+from slices.probes.prose import continue_texts
+from slices.probes.writing import close_brackets, solve_problems
 from slices.quant.quantize import quantize
 from slices.runtime import Runtime
 from slices.runtimes.open import open_runtime
@@ -78,7 +78,7 @@ def written(
     runtime = bench.open(folder, out)
     text = bench.text(domain)
     needed = bits(runtime, text)
-    writing = measure_writing(runtime, _openings(text), WRITTEN)
+    writing = _writing(runtime, text)
     runtime.close()
     size = out.stat().st_size
     out.unlink()
@@ -89,7 +89,7 @@ def written(
         "bits": needed.tolist(),
         "bits_per_byte": asdict(ratio(needed, sizes(text))),
         "more": asdict(ratio(needed - bench.parent_bits(domain), sizes(text))),
-        "writing": _shares(writing),
+        "writing": writing,
     }
 
 
@@ -120,14 +120,13 @@ def _places(text: Heldout) -> dict[int, int]:
     return {number: row for row, number in enumerate(sorted({w.document for w in text.windows}))}
 
 
-def _openings(text: Heldout) -> Sequence[str]:
-    return [window.text for window in text.windows]
-
-
 def _told(found: Divergence) -> dict[str, Any]:
     values = ("kl", "same_top1", "bits_per_byte", "lost_mass")
     return {name: value and asdict(value) for name in values for value in [getattr(found, name)]}
 
 
-def _shares(writing: Writing) -> dict[str, Any]:
-    return asdict(writing)
+def _writing(runtime: Runtime, text: Heldout) -> dict[str, Any]:
+    """The probes that stand beside the likelihoods: shares and their errors by name."""
+    prose = continue_texts(runtime, [window.text for window in text.windows], WRITTEN)
+    found = [solve_problems(runtime, WRITTEN, 0), close_brackets(runtime, WRITTEN, 0), prose["repetition"]]
+    return {outcome.task: asdict(outcome.share) for outcome in found}

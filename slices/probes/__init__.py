@@ -1,0 +1,1 @@
+"""Probes: small tasks that show what likelihoods hide, item by item."""
