@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mom import __version__, making
+from mom import __version__, making, reporting
 from mom.options import Corpus, Json, Output, emit
 
 app = typer.Typer(
@@ -56,29 +56,7 @@ app.command("heal")(making.heal)
 app.command("quantize")(making.quantize)
 
 
-@app.command("eval")
-def eval_(
-    slices: Annotated[
-        list[str], typer.Argument(metavar="SLICE...", help="Slices, checkpoints or GGUF files.")
-    ],
-    domain: Annotated[list[str] | None, typer.Option(help="Default: the slices' own domains.")] = None,
-    against: Annotated[str | None, typer.Option(help="The reference; default the parent, or 'none'.")] = None,
-    data: Annotated[Path | None, typer.Option(help="A folder with corpora/<domain>/heldout.jsonl.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="Bytes of text a domain.")] = 60_000,
-    json: Annotated[
-        Path | None, typer.Option(help="Write the report to this file, or to stdout if -.")
-    ] = None,
-) -> None:
-    """Measure bits per byte of held-out text: parent, slice and quantized slice."""
-    from mom import measuring
-
-    result = measuring.measure(slices, domain or [], against, data, limit)
-    if json == Path("-"):
-        emit(True, result.to_json(), None)
-        return
-    if json:
-        measuring.save(result, json)
-    measuring.show_report(result)
+app.command("eval")(reporting.eval_)
 
 
 route = typer.Typer(no_args_is_help=True, help="Fit, ask and measure the router.", rich_markup_mode=None)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mom import console
-from mom.judging import check_when, judge_file, show_verdict, told
+from mom.judging import judge_file, show_verdict, told
 from mom.measuring import own_text
 from slices import manifest
 from slices.corpus import Corpus, read_corpus
@@ -16,7 +16,7 @@ from slices.heal.loop import News
 from slices.heal.memory import Memory
 from slices.heal.settings import Healing
 from slices.home import check_name, slices_home
-from slices.measure.judge import BF16
+from slices.measure.judge import BF16, check_when
 from slices.pictures.figure import check_picture
 from slices.pictures.healing import draw_healing
 

@@ -6,20 +6,14 @@ from typing import Any
 from mom import console
 from mom.measuring import own_text
 from slices import domains, manifest
-from slices.errors import BadConfig, SliceError
+from slices.errors import SliceError
 from slices.manifest import Manifest, Verdict
 from slices.measure.dominated import sentence, unknown
-from slices.measure.judge import BF16, WHEN, judge, record_verdict
+from slices.measure.judge import BF16, judge, record_verdict
 
 _NO_TEXT = (
     "there is no text of the domain; bring some with --corpus, or --compare always has the parent write it"
 )
-
-
-def check_when(when: str) -> None:
-    """Refuse an unknown `--compare` before any work."""
-    if when not in WHEN:
-        raise BadConfig(f"--compare {when}: expected {', '.join(WHEN)}")
 
 
 def judge_file(folder: Path, of: str, when: str, threads: int | None, report: console.Report) -> Verdict:

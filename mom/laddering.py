@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mom import console
-from mom.judging import check_when, judge_made
+from mom.judging import judge_made
 from mom.measuring import folder_of, own_text
 from mom.quantizing import AUTO, Wish, covered, domain_imatrix, show_quantized
 from slices import manifest
@@ -16,6 +16,7 @@ from slices.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadConfig, NotFound
 from slices.measure.heldout import Heldout, cut_heldout, read_heldout
+from slices.measure.judge import check_when
 from slices.measure.ladder import Ladder, Making, climb, foretell
 from slices.measure.predictor import Ratio, advise, sentence, verdict_against
 from slices.measure.reference import TEXT_BYTES

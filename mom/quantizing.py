@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from mom import console
-from mom.judging import check_when, judge_made, show_verdict
+from mom.judging import judge_made, show_verdict
 from mom.measuring import folder_of, own_text
 from slices import manifest
 from slices.anatomy import match, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.corpus import Corpus
 from slices.errors import BadConfig, Unsupported
+from slices.measure.judge import check_when
 from slices.quant.coverage import explain_coverage, measure_coverage
 from slices.quant.fit import digest
 from slices.quant.imatrix import collect

@@ -3,12 +3,13 @@
 from typing import Any
 
 from mom import console
-from mom.judging import check_when, judge_file, show_verdict, told
+from mom.judging import judge_file, show_verdict, told
 from mom.laddering import parse_size
 from slices import domains, manifest
 from slices.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.cut import domain_text, plan_cut
+from slices.measure.judge import check_when
 from slices.request import Request
 from slices.search.candidates import Structure, layer_choices, may_fit, row_choices, width_choices
 from slices.search.frontier import Tried, frontier

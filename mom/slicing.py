@@ -3,11 +3,11 @@
 from typing import Any
 
 from mom import console
-from mom.judging import check_when, headline, judge_file, show_verdict, told
+from mom.judging import headline, judge_file, show_verdict, told
 from slices import manifest
 from slices.cut import cut, plan_cut
 from slices.manifest import Manifest
-from slices.measure.judge import BF16
+from slices.measure.judge import BF16, check_when
 from slices.plan import Plan
 from slices.record import summary
 from slices.request import Request

@@ -21,7 +21,7 @@ from slices.checkpoint import locate, weight_files
 from slices.cut import cut
 from slices.errors import Unsupported
 from slices.measure.divergence import Divergence, measure
-from slices.measure.evaluate import Values, ratio
+from slices.measure.estimate import Values, ratio
 from slices.measure.heldout import Heldout, cut_heldout, read_heldout
 from slices.measure.reference import Reference, kept
 from slices.measure.token_map import token_map

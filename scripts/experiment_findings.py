@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from experiment_trials import HIGH, LADDER, TABLE_TYPES, TABLED
 
-from slices.measure.evaluate import ratio
+from slices.measure.estimate import ratio
 from slices.measure.predictor import SMALLEST, Advice, Ratio, advise_layers, agreed, passes
 
 # (experiment, its row, the row it is held against): the difference is first less second.

@@ -11,7 +11,7 @@ import numpy as np
 
 from slices.checkpoint import weight_files
 from slices.measure.divergence import Divergence, against_parent
-from slices.measure.evaluate import Values, ratio
+from slices.measure.estimate import Values, ratio
 from slices.measure.heldout import Heldout, cut_heldout, read_heldout
 from slices.measure.token_map import token_map
 from slices.probes.prose import continue_texts

@@ -70,7 +70,7 @@ class Quantized(_Part):
 
 
 class Measurement(_Part):
-    """One measured value: of which file (`bf16` for the checkpoint itself), on what text."""
+    """One measured value: of which file (`bf16` for the checkpoint itself), on what data, by which code."""
 
     of: str
     domain: str
@@ -78,6 +78,7 @@ class Measurement(_Part):
     value: float
     stderr: float
     data: str = ""
+    code: str = ""
 
 
 class Verdict(_Part):

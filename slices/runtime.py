@@ -1,6 +1,6 @@
 """How an expert is run: one Protocol over llama.cpp, torch and a scripted fake.
 
-The router serves through this module and `slices.measure.evaluate` measures through it, so that what was
+The router serves through this module and `slices.report.run` measures through it, so that what was
 measured is what is served. Nothing here knows of chat, HTTP or domains.
 """
 

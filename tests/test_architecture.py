@@ -46,7 +46,7 @@ def test_no_cycles() -> None:
 def test_no_lazy_import_of_our_own() -> None:
     """Only commands import our own modules inside functions: the command line must stay light."""
     for path in SOURCES:
-        if module_of(path) in ("mom.cli", "mom.making"):
+        if module_of(path) in ("mom.cli", "mom.making", "mom.reporting"):
             continue
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):

@@ -10,7 +10,7 @@ from slices.heal.objective import measure
 from slices.heal.student import Student
 from slices.heal.teacher import Teacher, came_after
 from slices.heal.text import Text
-from slices.measure.evaluate import Estimate, ratio
+from slices.measure.estimate import Estimate, ratio
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """How far a model is from a reference, token by token: KL, same top token, bits per byte, all with errors.
 
-KL(reference || model) in nats, at every position of the windows that `slices.measure.evaluate` scores, on the
+KL(reference || model) in nats, at every position of the windows that `slices.measure.score` scores, on the
 reference's tokens; summed by document, since the tokens of one document are no independent samples. For a
 slice with a part of its parent's vocabulary the parent's distribution is restricted to that part, and what
 it gave the rest is the lost mass. The reference is kept by `slices.measure.reference`; nothing here decides.
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.errors import RunFailed
-from slices.measure.evaluate import Estimate, Values, ratio
+from slices.measure.estimate import Estimate, Values, ratio
 from slices.measure.heldout import Heldout
 from slices.measure.reference import Progress, Reference, chunks, kept
 from slices.runtime import Runtime

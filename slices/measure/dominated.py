@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from slices.manifest import Verdict
-from slices.measure.evaluate import Estimate, Values, ratio
+from slices.measure.estimate import Estimate, Values, ratio
 from slices.measure.heldout import Heldout
 from slices.measure.plain import Plain
 

@@ -7,15 +7,25 @@ from slices.checkpoint import locate, weight_files
 from slices.errors import BadConfig, SliceError
 from slices.manifest import Verdict
 from slices.measure.dominated import smallest, unknown, verdict
-from slices.measure.evaluate import score
 from slices.measure.heldout import cut_heldout
 from slices.measure.plain import Progress, plain_quants
 from slices.measure.reference import TEXT_BYTES
+from slices.measure.score import score
 from slices.runtimes.open import open_runtime
 
 BF16 = "bf16"
 CHEAP = 4_000_000_000  # bytes of a parent whose plain quants are measured without being asked
 WHEN = ("auto", "always", "never")
+
+
+def check_when(when: str) -> None:
+    """Refuse an unknown `--compare` before any work.
+
+    Raises:
+        BadConfig: it is none of `WHEN`.
+    """
+    if when not in WHEN:
+        raise BadConfig(f"--compare {when}: expected {', '.join(WHEN)}")
 
 
 def judge(
@@ -37,8 +47,7 @@ def judge(
         BadConfig: `when` is none of these.
         NotFound: there is no slice.
     """
-    if when not in WHEN:
-        raise BadConfig(f"--compare {when}: expected {', '.join(WHEN)}")
+    check_when(when)
     made = manifest.read(folder)
     try:
         found = _measured(folder, made, of, documents, when, threads, progress)

@@ -19,8 +19,9 @@ from slices.errors import BadConfig
 from slices.export import write_gguf
 from slices.headers import parse_json_object
 from slices.home import home
-from slices.measure.evaluate import Values, score
+from slices.measure.estimate import Values
 from slices.measure.heldout import Heldout
+from slices.measure.score import score
 from slices.quant.quantize import quantize
 from slices.quant.recipe import LLAMA_CPP
 from slices.quant.size import name_of, predict

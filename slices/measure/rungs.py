@@ -10,7 +10,7 @@ from typing import Any
 
 from slices.errors import BadConfig, SliceError
 from slices.measure.divergence import Divergence
-from slices.measure.evaluate import Estimate
+from slices.measure.estimate import Estimate
 
 
 @dataclass(frozen=True)

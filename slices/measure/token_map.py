@@ -19,7 +19,7 @@ def token_map(slice_folder: Path, parent_folder: Path) -> NDArray[np.int64]:
         BadCheckpoint: the slice has a token that the parent lacks, or two rows with the same one.
     """
     ours, theirs = _tokens(slice_folder), _tokens(parent_folder)
-    rows, known = _rows(slice_folder), _rows(parent_folder)
+    rows, known = count_rows(slice_folder), count_rows(parent_folder)
     ids = np.full(rows, -1, dtype=np.int64)
     for token, index in ours.items():
         if not theirs.get(token, known) < known:
@@ -33,7 +33,8 @@ def token_map(slice_folder: Path, parent_folder: Path) -> NDArray[np.int64]:
     return ids
 
 
-def _rows(folder: Path) -> int:
+def count_rows(folder: Path) -> int:
+    """Rows of a checkpoint's vocabulary."""
     return read_anatomy(open_checkpoint(str(folder)).config).shape.vocab
 
 

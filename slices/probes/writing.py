@@ -1,7 +1,7 @@
 """Short tasks to write, made here from a seed, for any base model: word problems and open brackets.
 
-Greedy, after four worked examples. Whether an answer ends is a probe of its own: a model that has lost its way
-does not end its turn.
+Greedy, after four worked examples. Whether an answer ends is a probe of its own: a model that has lost its
+way does not end its turn.
 """
 
 import hashlib
@@ -57,8 +57,8 @@ def end_turns(runtime: Runtime, count: int, seed: int, progress: Progress | None
 
     def ended(item: Item) -> bool:
         pieces = list(runtime.generate(item.prompt, _TURN))
-        text = "".join(piece.text for piece in pieces)
-        return bool(text.strip()) and (pieces[-1].finish == "stop" or "\n" in text)
+        line, newline, _ = "".join(piece.text for piece in pieces).partition("\n")
+        return bool(line.strip()) and (bool(newline) or pieces[-1].finish == "stop")
 
     return _outcome("ending", arithmetic(count, seed), ended, progress)
 

@@ -14,7 +14,7 @@ from slices.checkpoint import Checkpoint
 from slices.corpus import Corpus
 from slices.errors import BadCheckpoint
 from slices.legal import removable
-from slices.measure.evaluate import Estimate
+from slices.measure.estimate import Estimate
 from slices.scores.cache import cache_file, read_figures, write_figures
 from slices.scores.probe import CONTEXT, ROWS, TOKENS, influence, open_probe
 

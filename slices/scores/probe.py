@@ -21,7 +21,7 @@ from slices.checkpoint import Checkpoint
 from slices.corpus import Corpus
 from slices.device import Device, choose_device
 from slices.errors import RunFailed
-from slices.measure.evaluate import Estimate, ratio
+from slices.measure.estimate import Estimate, ratio
 from slices.quant.calibration import token_batches
 
 TOKENS = 4096  # of the text

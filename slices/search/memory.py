@@ -13,7 +13,7 @@ from slices.checkpoint import Checkpoint, fingerprint
 from slices.errors import BadConfig
 from slices.headers import parse_json_object
 from slices.home import home
-from slices.measure.evaluate import Values
+from slices.measure.estimate import Values
 from slices.measure.heldout import Heldout
 from slices.request import Request
 from slices.search.candidates import Structure

@@ -10,9 +10,10 @@ from slices.cut import Progress, plan_cut
 from slices.errors import Unsupported
 from slices.export import write_gguf
 from slices.measure.divergence import Divergence, measure
-from slices.measure.evaluate import Values, ratio, score
+from slices.measure.estimate import Values, ratio
 from slices.measure.heldout import Heldout
 from slices.measure.reference import kept
+from slices.measure.score import score
 from slices.measure.token_map import token_map
 from slices.quant.quantize import quantize
 from slices.quant.size import name_of, predict

@@ -140,9 +140,14 @@ def test_quantize_and_eval(pico_gemma3: Path, tmp_path: Path) -> None:
     small = parsed("quantize", out, "--type", "Q8_0", "--json")
     assert Path(small["path"]).stat().st_size == small["bytes"]
     report = tmp_path / "report.json"
-    done = mom("eval", out, "--json", str(report))
+    html = tmp_path / "report.html"
+    done = mom("eval", out, "--json", str(report), "--html", str(html), "--tasks", "text,cost")
     assert done.returncode == 0, done.stderr
+    assert "prompt tokens/s" in done.stdout
+    assert html.read_text().count("<svg") == 1
     found = json.loads(report.read_text())
+    assert found["slices"]["out-Q8_0"]["cost"]["bits_per_weight"] > 8
+    assert found["slices"]["out-Q8_0"]["domains"]["law"]["kl"]["mean"] > 0
     assert list(found["slices"]) == ["parent", "out", "out-Q8_0"]
     value = {name: row["domains"]["law"]["bits_per_byte"] for name, row in found["slices"].items()}
     assert value["out"]["stderr"] > 0

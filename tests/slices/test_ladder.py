@@ -16,7 +16,7 @@ import pytest
 from slices import embedded, manifest
 from slices.errors import BadConfig, Exists, NotFound, RunFailed
 from slices.measure.divergence import Divergence, Sums
-from slices.measure.evaluate import Estimate
+from slices.measure.estimate import Estimate
 from slices.measure.heldout import cut_heldout
 from slices.measure.ladder import Ladder, Making, climb
 from slices.measure.rungs import Goal, NonePasses, Rung, choose, refuse

@@ -7,7 +7,7 @@ import pytest
 
 from slices.errors import BadConfig, MissingExtra
 from slices.heal.curve import Point
-from slices.measure.evaluate import Estimate
+from slices.measure.estimate import Estimate
 from slices.pictures.figure import new_figure, save_figure
 from slices.pictures.healing import draw_healing
 

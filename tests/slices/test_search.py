@@ -13,7 +13,7 @@ from mom.cli import app
 from slices import manifest
 from slices.errors import BadConfig, RunFailed, SliceError
 from slices.home import home
-from slices.measure.evaluate import Estimate
+from slices.measure.estimate import Estimate
 from slices.request import Request
 from slices.search import search as story
 from slices.search.candidates import (

@@ -1,0 +1,1 @@
+"""`mom eval`: what slices are worth, measured and set against a reference."""
