@@ -11,6 +11,7 @@ from rich.table import Table
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
+PIPED = 200  # columns
 
 
 class Report(Protocol):
@@ -34,7 +35,12 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first)
     for row in rows:
         table.add_row(*row)
-    out.print(table)
+    _wide().print(table)
+
+
+def _wide() -> Console:
+    """Where tables go: in a file or a pipe they need not fit a terminal."""
+    return out if out.is_terminal else Console(highlight=False, width=max(out.width, PIPED))
 
 
 def fail(message: str) -> None:

@@ -25,14 +25,13 @@ def _show_domain(found: Json, domain: str) -> None:
     rows = []
     for name, row in found["slices"].items():
         cell = row["domains"][domain]
-        likeness = [_spread(cell["kl"]), _percent(cell["same_top1"]), f"{cell['lost_mass']:.2%}"]
         rows.append(
             [
                 name,
                 console.size(row["bytes"]),
                 _value(cell["bits_per_byte"]),
                 _gap(cell["against"]),
-                *(likeness if "kl" in cell else ["-", "-", "-"]),
+                *_likeness(cell),
                 *(_share(cell.get(task)) for task in TASKS if _any(found, domain, task)),
                 f"{row['tokens_per_second']:.0f}",
             ]
@@ -153,6 +152,13 @@ def _value(each: Json) -> str:
 
 def _gap(each: Json | None) -> str:
     return "-" if each is None else f"{each['value']:+.3f} ({each['low']:+.3f} to {each['high']:+.3f})"
+
+
+def _likeness(cell: Json) -> list[str]:
+    """KL, same first token and lost mass; the reference's own row has none."""
+    if "kl" not in cell:
+        return ["-", "-", "-"]
+    return [_spread(cell["kl"]), _percent(cell["same_top1"]), f"{cell['lost_mass']:.2%}"]
 
 
 def _spread(each: Json) -> str:
