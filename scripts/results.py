@@ -54,21 +54,21 @@ def measured(row: Row, bench: Bench, model: str) -> dict[str, Any]:
 def measured_slice(row: Row, bench: Bench, model: str) -> dict[str, Any]:
     """A slice, raw and healed."""
     raw = slice_of(row, bench, model)
-    found: dict[str, Any] = {"layers": manifest.read(raw).layers, "raw": form(raw, row, bench)}
+    found: dict[str, Any] = {"layers": manifest.read(raw).layers, "raw": form(raw, row, (row.domain,), bench)}
     if row.steps:
         try:
             healed = healed_of(raw, row, bench)
         except RunFailed as error:  # healing made nothing better, which is a result too
             found["not_healed"] = str(error)
         else:
-            found["healed"] = form(healed, row, bench)
+            domains = DOMAINS if row.table == "swa" else (row.domain,)
+            found["healed"] = form(healed, row, domains, bench)
             found["healing"] = manifest.read(healed).healing
     return found
 
 
-def form(folder: Path, row: Row, bench: Bench) -> dict[str, Any]:
-    """A checkpoint on the row's domain, and on the others where slices are compared across domains."""
-    domains = DOMAINS if row.table == "swa" else (row.domain,)
+def form(folder: Path, row: Row, domains: Sequence[str], bench: Bench) -> dict[str, Any]:
+    """A checkpoint on domains, the row's own among them, and its file on that."""
     return {
         "bytes": weight_bytes(folder),
         "domains": {domain: likelihoods(folder, domain, bench) for domain in domains},
