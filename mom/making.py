@@ -67,14 +67,17 @@ def _search(
 
 def heal(
     slice_: Annotated[str, typer.Argument(metavar="SLICE", help="A slice's folder or name.")],
-    steps: Annotated[int, typer.Option(help="Corrections to make.")] = 800,
+    steps: Annotated[int, typer.Option(help="Corrections to make.")] = 1600,
     minutes: Annotated[float | None, typer.Option(help="As many steps as fit, in place of --steps.")] = None,
     method: Annotated[str, typer.Option(help="norms | lora | full")] = "full",
     rate: Annotated[float | None, typer.Option(help="Highest learning rate; default by its KL.")] = None,
     hard: Annotated[
         float | None, typer.Option(help="Share of the target that is the text itself; default by its KL.")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Rows read at once.")] = 2,
+    states: Annotated[
+        float | None, typer.Option(help="Pull of the parent's hidden states; default by its KL.")
+    ] = None,
+    batch: Annotated[int, typer.Option(help="Rows read at once.")] = 1,
     accumulate: Annotated[int, typer.Option(help="Batches to a step.")] = 1,
     context: Annotated[int, typer.Option(help="Tokens in a row.")] = 512,
     rank: Annotated[int, typer.Option(help="Of --method lora.")] = 16,
@@ -97,7 +100,7 @@ def heal(
     from mom import healing
     from slices.heal.settings import Healing
 
-    settings = Healing(steps, method, rate, batch, accumulate, context, hard, rank=rank, seed=seed)
+    settings = Healing(steps, method, rate, batch, accumulate, context, hard, states, rank=rank, seed=seed)
     wish = healing.Wish(
         slice_, settings, minutes, output, tuple(corpus or ()), teacher, save_teacher, top_k, picture, device,
         threads, force, compare,

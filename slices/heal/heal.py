@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices import atomic, manifest
+from slices.anatomy import read_anatomy
 from slices.checkpoint import fingerprint, open_checkpoint
 from slices.corpus import Corpus
 from slices.device import Device, choose_device
-from slices.errors import RunFailed
+from slices.errors import BadConfig, RunFailed
 from slices.heal import memory, saved, state
 from slices.heal.curve import Point, measured
 from slices.heal.loop import Ending, Told, backward, train
@@ -24,6 +25,7 @@ from slices.heal.pace import TRIED, steps_within
 from slices.heal.settings import Healing
 from slices.heal.ship import as_stored, ship
 from slices.heal.state import Run
+from slices.heal.states import same_layers
 from slices.heal.student import Student, learned_weights, load_student
 from slices.heal.teacher import Parent, Teacher, find_parent
 from slices.heal.text import Text, read_text
@@ -94,7 +96,7 @@ def heal(order: Order, told: Told = lambda news: None, bounded: Bounded = lambda
     if not run.curve:
         run.curve.append(measured(scene.student, scene.teacher, scene.text))
     before = run.curve[0]
-    order = replace(order, healing=order.healing.settled(before.kl.value))
+    order = _settled(order, before.kl.value)
     stopped = train(scene.student, scene.teacher, scene.text, order.healing, run, told)
     weights, after = _best(order, scene)
     if not after.improves(before, order.healing.hard or 0.0):
@@ -137,6 +139,10 @@ def save_teacher(order: Order, path: Path, k: int, told: Callable[[int, int], No
 def _set(order: Order, bounded: Bounded) -> _Scene:
     device = choose_device(order.device, order.healing.precision, order.threads)
     parent, ids = find_parent(order.slice)
+    if order.teacher and order.healing.states:
+        raise BadConfig(
+            f"--states {order.healing.states}: a saved teacher has no hidden states to be drawn to"
+        )
     needed = memory.bound(
         order.slice, None if order.teacher else parent, order.healing, device.compute.itemsize
     )
@@ -145,12 +151,27 @@ def _set(order: Order, bounded: Bounded) -> _Scene:
         memory.check(needed)
     text = read_text(order.slice, order.text, order.healing)
     run = state.open_run(_identity(order, text, parent, device))
-    teacher = (
-        saved.Saved(order.teacher, text, device.name) if order.teacher else Parent(parent, ids, text, device)
-    )
+    own, theirs = _watched(order.slice, parent)
+    teacher: Teacher
+    if order.teacher:
+        teacher = saved.Saved(order.teacher, text, device.name)
+    else:
+        teacher = Parent(parent, ids, text, device, theirs)
     absent = ids < 0 if bool((ids < 0).any()) else None
-    student = load_student(order.slice, order.healing, device, absent)
+    student = load_student(order.slice, order.healing, device, absent, own)
     return _Scene(student, teacher, text, run, device, absent)
+
+
+def _settled(order: Order, kl: float) -> Order:
+    healing = order.healing.settled(kl)
+    return replace(order, healing=replace(healing, states=0.0) if order.teacher else healing)
+
+
+def _watched(folder: Path, parent: Path) -> tuple[list[int], list[int]]:
+    """The layers whose inputs are held against each other, as the slice and as its parent count them."""
+    made = manifest.read(folder)
+    anatomy = read_anatomy(open_checkpoint(str(parent)).config)
+    return same_layers(anatomy, made.layers, bool(made.recipe.get("portable")))
 
 
 def _identity(order: Order, text: Text, parent: Path, device: Device) -> dict[str, Any]:

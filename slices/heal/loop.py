@@ -103,7 +103,10 @@ def _step(
 
 
 def backward(student: Student, teacher: Teacher, text: Text, healing: Healing, step: int) -> float:
-    """Add a step's gradients to the trained parameters' and return its mean loss, in nats a token."""
+    """Add a step's gradients to the trained parameters' and return its mean loss, in nats a token.
+
+    What draws hidden states together is learned from as well, but is no part of the loss that is told.
+    """
     import torch
 
     numbers, hard = text.numbers(step, healing.rows), healing.hard or 0.0
@@ -111,10 +114,11 @@ def backward(student: Student, teacher: Teacher, text: Text, healing: Healing, s
     for start in range(0, len(numbers), healing.batch):
         part = numbers[start : start + healing.batch]
         tokens = torch.tensor(text.rows[part], dtype=torch.int64, device=student.device.name)
-        hidden = student.hidden(tokens)
-        loss, _ = distil(hidden, student.head, teacher.rows(part), came_after(tokens), hard)
+        states, target = student.states(tokens), teacher.rows(part)
+        loss, _ = distil(states.last, student.head, target, came_after(tokens), hard)
         share = len(part) / len(numbers)
-        (loss * share).backward()
+        pull = healing.states * target.apart(states) if healing.states else 0.0
+        ((loss + pull) * share).backward()
         total += float(loss.detach()) * share
     return total
 

@@ -101,7 +101,7 @@ def _activations(anatomy: Anatomy, healing: Healing) -> int:
     shape = anatomy.shape
     heads = [layer.head_dim * (layer.heads + 2 * layer.kv_heads) for layer in anatomy.layers]
     each = sum(
-        60 * shape.hidden + 16 * layer.ffn + 24 * wide + 40 * shape.ple
+        80 * shape.hidden + 16 * layer.ffn + 24 * wide + 40 * shape.ple
         for layer, wide in zip(anatomy.layers, heads, strict=True)
     )
     return healing.batch * healing.context * each + _LOGITS * 4 * CHUNK * shape.vocab

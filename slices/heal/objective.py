@@ -11,6 +11,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from slices.heal.states import States
+
 CHUNK = 256  # positions at a time
 NONE = -1  # where no token is to come
 
@@ -24,6 +26,10 @@ class Target(Protocol):
         Args:
             given: the slice's own, for teachers that do not know every token's; not to be changed.
         """
+        ...
+
+    def apart(self, states: States) -> Any:
+        """How far the slice's hidden states are from the teacher's; zero where that knows none of its own."""
         ...
 
 

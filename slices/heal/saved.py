@@ -19,6 +19,7 @@ from slices.disk import check_room, tell_full_disk
 from slices.errors import BadCheckpoint, NotFound
 from slices.headers import read_header
 from slices.heal.objective import CHUNK, Target
+from slices.heal.states import States
 from slices.heal.teacher import Teacher
 from slices.heal.text import Text
 from slices.writer import Slot, lay_out
@@ -42,6 +43,10 @@ class Top:
         theirs = (1 - given.gather(1, ids).exp().sum(dim=1)).clamp(min=_LEAST)
         found = given + (rest.log() - theirs.log())[:, None]
         return found.scatter_(1, ids, known)
+
+    def apart(self, states: States) -> Any:
+        """Zero: hidden states are not saved."""
+        return states.last.new_zeros(())
 
 
 class Saved:

@@ -14,6 +14,7 @@ _RATES = {  # highest, to mend and to polish; full is measured (docs/LOG.md), th
     "full": (1e-4, 2e-5),
 }
 _HARD = (0.1, 0.5)
+_STATES = (10.0, 0.0)
 
 
 @dataclass(frozen=True)
@@ -26,21 +27,24 @@ class Healing:
         rate: AdamW's learning rate at its highest.
         hard: how much of the target is the token that came, the rest being the teacher's distribution. A
             slice of all its parent's layers has little to learn from it but the spelling of cut words.
-            Rate and share None are decided by the slice's KL at the start (`settled`).
+        states: how strongly what enters each layer is drawn to what enters it in the parent, by the share of
+            its length that it is off (`slices.heal.states`); nothing where a saved teacher stands in.
+            Rate, `hard` and `states` None are decided by the slice's KL at the start (`settled`).
         warmup: steps of rising rate; from there it falls to zero in a straight line.
         every: steps between two measurements on held-out text.
         patience: measurements without a better one after which the run ends.
     """
 
-    steps: int = 800
+    steps: int = 1600
     method: str = "full"
     rate: float | None = None
-    batch: int = 2
+    batch: int = 1
     accumulate: int = 1
     context: int = 512
     hard: float | None = None
+    states: float | None = None
     warmup: int = 20
-    every: int = 100
+    every: int = 200
     patience: int = 5
     rank: int = 16
     seed: int = 0
@@ -63,16 +67,22 @@ class Healing:
             raise BadConfig(f"--context {self.context}: expected at least 2 tokens, a bos and one to predict")
         if self.hard is not None and not 0 <= self.hard <= 1:
             raise BadConfig(f"--hard {self.hard}: expected a share from 0 to 1")
+        if self.states is not None and not 0 <= self.states < float("inf"):
+            raise BadConfig(f"--states {self.states}: expected a weight of 0 or more")
         if self.warmup < 0 or self.seed < 0:
             raise BadConfig("warmup and --seed: expected no negative number")
         if self.rate is not None and not 0 < self.rate < float("inf"):
             raise BadConfig(f"--rate {self.rate}: expected a positive learning rate")
 
     def settled(self, kl: float) -> "Healing":
-        """The same with a rate and a share for a slice of this KL to its parent, in nats a token."""
+        """The same with nothing left open, for a slice of this KL to its parent, in nats a token."""
         regime = int(kl < INTACT)
-        rate = _RATES[self.method][regime] if self.rate is None else self.rate
-        return replace(self, rate=rate, hard=_HARD[regime] if self.hard is None else self.hard)
+        return replace(
+            self,
+            rate=_RATES[self.method][regime] if self.rate is None else self.rate,
+            hard=_HARD[regime] if self.hard is None else self.hard,
+            states=_STATES[regime] if self.states is None else self.states,
+        )
 
     @property
     def rows(self) -> int:

@@ -3,7 +3,7 @@
 The output layer is the embedding (tied), so it is not trained either.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from slices.device import Device
 from slices.errors import BadCheckpoint, MissingExtra
 from slices.heal.objective import Head
 from slices.heal.settings import Healing
+from slices.heal.states import States, decoder_layers, read
 
 SCALAR = "layer_scalar"
 _TABLES = ("embed_tokens.weight", "embed_tokens_per_layer.weight", "lm_head.weight")
@@ -20,18 +21,24 @@ _LORA = (".lora_A.default.weight", ".lora_B.default.weight")
 
 @dataclass(frozen=True)
 class Student:
-    """A model in learning. `trained` are its parameters that change, by name, in a fixed order."""
+    """A model in learning. `trained` are its parameters that change, by name, in a fixed order.
+
+    `watched` are the layers whose inputs are held against the parent's.
+    """
 
     model: Any
     trained: Mapping[str, Any]
     head: Head
     device: Device
+    watched: Sequence[Any] = ()
+
+    def states(self, tokens: Any) -> States:
+        """What enters the watched layers and leaves the last, for rows of tokens (rows, context)."""
+        return read(self.model, self.watched, self.device, tokens)
 
     def hidden(self, tokens: Any) -> Any:
         """The last hidden states after rows of tokens (rows, context): (rows x context, hidden)."""
-        with self.device.autocast():
-            found = self.model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
-        return found.flatten(0, 1)
+        return read(self.model, (), self.device, tokens).last
 
     def values(self) -> dict[str, Any]:
         """Copies of the trained parameters on the processor."""
@@ -46,13 +53,16 @@ class Student:
                 parameter.copy_(values[name])
 
 
-def load_student(folder: Path, healing: Healing, device: Device, absent: Any = None) -> Student:
+def load_student(
+    folder: Path, healing: Healing, device: Device, absent: Any = None, watched: Sequence[int] = ()
+) -> Student:
     """The slice in `folder`, made ready to learn by `healing.method`.
 
     What is trained is float32; what is not, under `norms` and `lora`, is what matrices are multiplied in.
 
     Args:
         absent: which rows stand for no token, bool (vocabulary,); None for none.
+        watched: the layers whose inputs are held against the parent's.
 
     Raises:
         BadCheckpoint: a file is damaged, or weights are missing from it.
@@ -71,11 +81,13 @@ def load_student(folder: Path, healing: Healing, device: Device, absent: Any = N
     if unknown is not None:
         unknown = torch.zeros(len(unknown), device=device.name).masked_fill(unknown, -torch.inf)
     _free_scalars(model)
+    layers = decoder_layers(model)
     trained = _adapted(model, healing) if healing.method == "lora" else _chosen(model, healing.method)
     for parameter in trained.values():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
-    return Student(model.train(), trained, Head(weight, cap, unknown), device)
+    head = Head(weight, cap, unknown)
+    return Student(model.train(), trained, head, device, [layers[index] for index in watched])
 
 
 def learned_weights(student: Student) -> dict[str, Any]:

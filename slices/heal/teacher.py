@@ -17,6 +17,7 @@ from slices.checkpoint import open_checkpoint
 from slices.device import Device
 from slices.errors import BadCheckpoint
 from slices.heal.objective import Head, Target
+from slices.heal.states import States, apart, decoder_layers, read
 from slices.heal.text import Text
 from slices.measure.token_map import token_map
 
@@ -35,21 +36,34 @@ class Teacher(Protocol):
 
 @dataclass(frozen=True)
 class Expected:
-    """Distributions that are computed from hidden states (positions, hidden) as they are asked for."""
+    """Distributions that are computed from the last hidden states as they are asked for.
 
-    hidden: Any
+    `norms` show entering states to their layers.
+    """
+
+    states: States
     head: Head
+    norms: Sequence[Any] = ()
 
     def logprobs(self, start: int, stop: int, given: Any) -> Any:
         """Log probabilities over the slice's vocabulary, float32 (stop - start, vocabulary)."""
-        return self.head.logprobs(self.hidden[start:stop])[0]
+        return self.head.logprobs(self.states.last[start:stop])[0]
+
+    def apart(self, states: States) -> Any:
+        """How far a slice's states are from the parent's, where the layers read them."""
+        return apart(states, self.states, self.norms)
 
 
 class Parent:
     """The parent, run as it is asked. Held-out windows are run once."""
 
-    def __init__(self, folder: Path, ids: NDArray[np.int64], text: Text, device: Device) -> None:
+    def __init__(
+        self, folder: Path, ids: NDArray[np.int64], text: Text, device: Device, watched: Sequence[int] = ()
+    ) -> None:
         """Load the parent in `folder`, whose ids of the slice's tokens are `ids` (slice vocabulary,).
+
+        Args:
+            watched: the layers whose inputs the slice's are held against.
 
         Raises:
             BadCheckpoint: a file is damaged, or weights are missing from it.
@@ -58,6 +72,8 @@ class Parent:
 
         self._device, self._text = device, text
         self._model = device.load(folder, device.compute).requires_grad_(False).eval()
+        layers = decoder_layers(self._model)
+        self._watched = [layers[index] for index in watched]
         self._ids = torch.tensor(ids, device=device.name)
         weight = self._model.get_output_embeddings().weight
         absent = torch.zeros(len(ids), device=device.name).masked_fill(self._ids < 0, -torch.inf)
@@ -78,10 +94,10 @@ class Parent:
     def _run(self, tokens: NDArray[np.int32]) -> Target:
         import torch
 
-        with torch.no_grad(), self._device.autocast():
+        with torch.no_grad():
             ids = self._ids[torch.tensor(tokens, dtype=torch.int64, device=self._device.name)]
-            hidden = self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state
-        return Expected(hidden.flatten(0, 1), self._head)
+            states = read(self._model, self._watched, self._device, ids)
+        return Expected(states, self._head, [layer.input_layernorm for layer in self._watched])
 
 
 def find_parent(slice_folder: Path) -> tuple[Path, NDArray[np.int64]]:

@@ -11,7 +11,7 @@ from slices import manifest
 from slices.errors import SliceError
 from tests.slices.heal_fixtures import parent_gemma4, sentences, slice_of
 
-FEW = ["--steps", "20", "--context", "32", "--batch", "4", "--rate", "0.01", "--hard", "0"]
+FEW = ["--steps", "40", "--context", "32", "--batch", "4", "--rate", "0.01", "--hard", "0"]
 FEW += ["--threads", "1"]
 
 
@@ -43,7 +43,7 @@ def test_json_picture_and_a_slice_by_the_default_name(
     figures = json.loads(run(slice_, *FEW, "--corpus", corpus, "--json", "--picture", str(picture)))
     assert figures["path"] == str(mom_home / "slices" / "swa-healed")
     assert figures["after"]["kl"]["value"] < figures["before"]["kl"]["value"]
-    assert (figures["steps"], figures["tokens"], figures["failed"]) == (20, 20 * 4 * 32, False)
+    assert (figures["steps"], figures["tokens"], figures["failed"]) == (40, 40 * 4 * 32, False)
     assert manifest.read(Path(figures["path"])).healing is not None
     assert "<svg" in picture.read_text()
 
@@ -52,7 +52,7 @@ def test_the_table_shows_before_and_after(slice_: str, corpus: str) -> None:
     shown = run(slice_, *FEW, "--corpus", corpus, "--method", "norms")
     assert "before" in shown
     assert "after" in shown
-    assert "step 20 of 20" in shown
+    assert "step 40 of 40" in shown
 
 
 def test_a_teacher_can_be_saved_and_used(slice_: str, corpus: str, tmp_path: Path) -> None:

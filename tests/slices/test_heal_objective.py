@@ -7,9 +7,14 @@ import torch
 
 from slices.heal.objective import NONE, Head, distil, measure
 from slices.heal.saved import Top
+from slices.heal.states import States
 from slices.heal.teacher import Expected
 
 POSITIONS, HIDDEN, ROWS = 600, 24, 50  # more positions than a chunk has
+
+
+def expected(hidden: Any, head: Head) -> Expected:
+    return Expected(States((), hidden), head)
 
 
 def world(cap: float | None, absent: bool) -> tuple[Any, Head, Expected, Any]:
@@ -22,7 +27,7 @@ def world(cap: float | None, absent: bool) -> tuple[Any, Head, Expected, Any]:
     other = Head(torch.randn(ROWS, HIDDEN), cap, gone if absent else None)
     came = torch.randint(0, 7, (POSITIONS,))
     came[::3] = NONE
-    return torch.randn(POSITIONS, HIDDEN), head, Expected(torch.randn(POSITIONS, HIDDEN), other), came
+    return torch.randn(POSITIONS, HIDDEN), head, expected(torch.randn(POSITIONS, HIDDEN), other), came
 
 
 def plain(hidden: Any, head: Head, target: Expected, came: Any, hard: float) -> Any:
@@ -33,7 +38,7 @@ def plain(hidden: Any, head: Head, target: Expected, came: Any, hard: float) -> 
         logits = torch.tanh(logits / layer.cap) * layer.cap if layer.cap else logits
         return logits if layer.absent is None else logits + layer.absent
 
-    wanted = logs(target.hidden, target.head).softmax(-1)
+    wanted = logs(target.states.last, target.head).softmax(-1)
     mixed = wanted * (1 - hard * (came != NONE))[:, None]
     mixed[torch.arange(len(came)), came.clamp(min=0)] += hard * (came != NONE)
     given = logs(hidden, head).log_softmax(-1).clamp(min=-1e9)
@@ -59,7 +64,7 @@ def test_loss_and_gradient_are_the_plain_ones(cap: float | None, absent: bool, h
 def test_nothing_to_learn_from_oneself() -> None:
     states, head, _, came = world(4.0, True)
     hidden = states.clone().requires_grad_()
-    value, losses = distil(hidden, head, Expected(states, head), came, 0.0)
+    value, losses = distil(hidden, head, expected(states, head), came, 0.0)
     value.backward()
     assert abs(value.item()) < 1e-6
     assert hidden.grad.abs().max() < 1e-8
