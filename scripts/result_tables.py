@@ -1,5 +1,6 @@
 """The tables of docs/RESULTS.md, from the rows that `scripts/results.py` measured. Measures nothing."""
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -26,7 +27,7 @@ SURE = 3.0  # standard errors
 def rows_table(found: Sequence[Found], table: str) -> tuple[list[str], list[list[str]]]:
     """Every row of a table, raw and healed, with likelihoods and writing."""
     lines = []
-    for each in found:
+    for each in sorted(found, key=_place):
         if each["row"]["table"] != table:
             continue
         for form in FORMS:
@@ -63,6 +64,12 @@ def matrix_table(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
             cells.append(f"{value['value']:.3f} ± {value['stderr']:.3f}{mark}")
         lines.append([each["row"]["name"], *cells])
     return ["slice", *DOMAINS], lines
+
+
+def _place(each: Found) -> list[tuple[bool, int, str]]:
+    """By name, numbers in it as numbers."""
+    parts = re.split(r"(\d+)", each["row"]["name"])
+    return [(part.isdigit(), int(part) if part.isdigit() else 0, part) for part in parts]
 
 
 def _diagonal(domain: str, slices: Mapping[str, Found]) -> str:

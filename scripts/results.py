@@ -4,10 +4,12 @@
     scripts/results.py --data DIR swa-law            one row
     scripts/results.py --data DIR                    every row that is not in benchmarks/results.json yet
 
-`--model` is any parent; rows are kept by model and name. `--show` lists the rows and measures nothing.
+`--model` is any parent; rows are kept by model and name. `--show` lists the rows and measures nothing. Two
+runs of different rows with `--threads 1` get through more than one with two.
 """
 
 import argparse
+import fcntl
 import json
 import platform
 import sys
@@ -122,10 +124,19 @@ def tell(news: News) -> None:
         print(f"  step {news.step} of {news.of}: KL {kl:.4f}, bits per byte {bits:.4f}, {speed}", flush=True)
 
 
-def kept(results: Sequence[dict[str, Any]], new: dict[str, Any]) -> list[dict[str, Any]]:
-    """The results with `new` in the place of an older one of its name."""
+def known(out: Path) -> list[dict[str, Any]]:
+    """The rows that were measured."""
+    found: list[dict[str, Any]] = json.loads(out.read_text())["rows"] if out.is_file() else []
+    return found
+
+
+def keep(out: Path, new: dict[str, Any]) -> None:
+    """Put `new` in the place of an older row of its name; several runs may do so at a time."""
     key = (new["model"], new["row"]["name"])
-    return [*(old for old in results if (old["model"], old["row"]["name"]) != key), new]
+    with out.with_name(f".{out.name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        others = [old for old in known(out) if (old["model"], old["row"]["name"]) != key]
+        write_text(out, json.dumps({"rows": [*others, new]}, indent=1) + "\n")
 
 
 def main() -> None:
@@ -145,13 +156,12 @@ def main() -> None:
     args = parser.parse_args()
     anatomy = read_anatomy(open_checkpoint(args.model).config)
     shared = sum(layer.shared for layer in anatomy.layers)
-    known = rows(len(anatomy.layers), anatomy.shape.vocab, shared)
-    wanted = [row for row in known if not args.names or row.name in args.names]
+    every = rows(len(anatomy.layers), anatomy.shape.vocab, shared)
+    wanted = [row for row in every if not args.names or row.name in args.names]
     if args.show:
         print("\n".join(f"{row.name}: {asdict(row)}" for row in wanted))
         return
-    results = json.loads(args.out.read_text())["rows"] if args.out.is_file() else []
-    done = {(each["model"], each["row"]["name"]) for each in results}
+    done = {(each["model"], each["row"]["name"]) for each in known(args.out)}
     args.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(locate(args.model), args.data, args.work, args.limit, args.threads)
     failed = False
@@ -161,12 +171,10 @@ def main() -> None:
         print(row.name, flush=True)
         steps = row.steps if args.steps is None else args.steps
         try:
-            results = kept(results, measured(replace(row, steps=steps), bench, args.model))
+            keep(args.out, measured(replace(row, steps=steps), bench, args.model))
         except SliceError as error:
             print(f"  {error}", flush=True)
             failed = True
-            continue
-        write_text(args.out, json.dumps({"rows": results}, indent=1) + "\n")
     sys.exit(1 if failed else 0)
 
 
