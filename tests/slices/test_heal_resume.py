@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,6 @@ import pytest
 
 from slices.errors import BadCheckpoint, BadConfig
 from slices.heal.heal import heal, within
-from slices.home import home
 from tests.slices.heal_fixtures import parent_gemma4, slice_of
 from tests.slices.test_heal import SHORT, ordered
 
@@ -28,21 +28,37 @@ heal(ordered(Path(sys.argv[1]), Path(sys.argv[2]), LONG))
 """
 
 
+@pytest.fixture(scope="module")
+def swa(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("resume")
+    return slice_of(parent_gemma4(folder / "parent"), folder / "slices" / "swa", "swa")
+
+
+@pytest.fixture(scope="module")
+def begun(swa: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, int]:
+    """The home of a run that was killed, and the step of its last save."""
+    home = tmp_path_factory.mktemp("begun") / "home"
+    return home, killed(swa, home, home.parent / "healed")
+
+
 @pytest.fixture
-def swa(tmp_path: Path) -> Path:
-    return slice_of(parent_gemma4(tmp_path / "parent"), tmp_path / "slices" / "swa", "swa")
+def saved(begun: tuple[Path, int], mom_home: Path) -> int:
+    """The test's own copy of that home; the step that was come to."""
+    shutil.copytree(begun[0], mom_home)
+    return begun[1]
 
 
 def digest(folder: Path) -> str:
     return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
-def killed(swa: Path, target: Path) -> int:
+def killed(swa: Path, home: Path, target: Path) -> int:
     """Begin a run in a process of its own and kill it once it has saved; the step of its last save."""
-    child = subprocess.Popen([sys.executable, "-c", RUN, str(swa), str(target)], env=dict(os.environ))
+    environment = dict(os.environ) | {"MOM_HOME": str(home)}
+    child = subprocess.Popen([sys.executable, "-c", RUN, str(swa), str(target)], env=environment)
     try:
         deadline = time.monotonic() + 120
-        while not list(home().glob("healing/*/run.json")):
+        while not list(home.glob("healing/*/run.json")):
             assert child.poll() is None, "it ended before it saved anything"
             assert time.monotonic() < deadline
             time.sleep(0.01)
@@ -50,32 +66,31 @@ def killed(swa: Path, target: Path) -> int:
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert not target.exists()
-    (state,) = home().glob("healing/*/state-*.safetensors")
+    (state,) = home.glob("healing/*/state-*.safetensors")
     return int(state.stem.removeprefix("state-"))
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(swa: Path, tmp_path: Path) -> None:
-    saved = killed(swa, tmp_path / "healed")
+def test_a_killed_run_goes_on_to_the_same_bits(swa: Path, saved: int, mom_home: Path, tmp_path: Path) -> None:
     steps: list[int] = []
     again = heal(ordered(swa, tmp_path / "healed", LONG), lambda news: steps.append(news.step))
     assert steps == list(range(saved + 1, LONG.steps + 1))
-    assert not list(home().glob("healing/*/*"))  # nothing is left of a finished run
+    assert not list(mom_home.glob("healing/*/*"))  # nothing is left of a finished run
     whole = heal(ordered(swa, tmp_path / "whole", LONG))
     assert digest(tmp_path / "healed") == digest(tmp_path / "whole")
     assert again.run.curve == whole.run.curve
 
 
+@pytest.mark.usefixtures("saved")
 def test_another_run_is_not_taken_up(swa: Path, tmp_path: Path) -> None:
-    killed(swa, tmp_path / "healed")
     steps: list[int] = []
     heal(ordered(swa, tmp_path / "other", replace(SHORT, seed=1)), lambda news: steps.append(news.step))
     assert steps[0] == 1
 
 
 @pytest.mark.parametrize("damage", ["cut short", "gone", "record"])
-def test_a_damaged_run_is_named(damage: str, swa: Path, tmp_path: Path) -> None:
-    killed(swa, tmp_path / "healed")
-    (state,) = home().glob("healing/*/state-*.safetensors")
+@pytest.mark.usefixtures("saved")
+def test_a_damaged_run_is_named(damage: str, swa: Path, mom_home: Path, tmp_path: Path) -> None:
+    (state,) = mom_home.glob("healing/*/state-*.safetensors")
     if damage == "cut short":
         state.write_bytes(state.read_bytes()[:-100])
     elif damage == "gone":
