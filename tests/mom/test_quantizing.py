@@ -1,6 +1,7 @@
 """`mom quantize` from the command line: prediction, tables, importance matrix, refusals."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,15 +11,22 @@ from slices.quant.imatrix_file import read_imatrix
 from tests.mom.test_cli import mom, parsed
 
 
-@pytest.fixture
-def law(pico_gemma3: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def cut_once(pico_gemma3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A slice with text of its own."""
-    text = tmp_path / "text.jsonl"
+    folder = tmp_path_factory.mktemp("quantizing")
+    text = folder / "text.jsonl"
     lines = [json.dumps({"text": f"The dog number {i} jumps over the lazy fox."}) for i in range(60)]
     text.write_text("\n".join(lines))
     parsed("slice", "--domain", "law", "--layers", "all", "--model", str(pico_gemma3), "--corpus", str(text),
-           "-o", str(tmp_path / "law"), "--json")  # fmt: skip
-    return tmp_path / "law"
+           "-o", str(folder / "law"), "--compare", "never", "--json")  # fmt: skip
+    return folder / "law"
+
+
+@pytest.fixture
+def law(cut_once: Path, tmp_path: Path) -> Path:
+    """The test's own copy of it."""
+    return Path(shutil.copytree(cut_once, tmp_path / "law"))
 
 
 def test_dry_run_tells_the_size_and_writes_nothing(law: Path) -> None:
