@@ -72,7 +72,7 @@ def written(
     folder: Path, domain: str, bench: Bench, type: str = TYPE, tables: str | None = None
 ) -> dict[str, Any]:
     """The bytes of the quantized file, its bits per byte, and how it writes."""
-    out = bench.work / f"{folder.name}-{type}.gguf"
+    out = bench.work / f"{folder.name}-{domain}-{type}-{tables}.gguf"
     out.unlink(missing_ok=True)
     quantize(folder, type, out, threads=bench.threads, tables=tables)
     runtime = bench.open(folder, out)

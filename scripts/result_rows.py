@@ -11,7 +11,7 @@ from slices.quant.recipe import LLAMA_CPP
 
 DOMAINS = ("biochem", "law", "computing")
 ROWS = 32_768
-FORTY_MINUTES, TEN_MINUTES = 500, 140
+LONG, SHORT = 500, 140  # steps of healing
 DEPTHS, SHALLOW = (2, 4, 6, 8, 10, 12, 14, 16, 18), (1, 2, 4, 6)  # layers dropped
 SEEDS = (0, 1, 2)
 PLAIN = (("Q2_K", "Q2_K"), ("Q2_K", LLAMA_CPP), ("Q4_K_M", LLAMA_CPP), ("Q8_0", LLAMA_CPP))  # types, tables
@@ -60,19 +60,19 @@ def _plain() -> Iterator[Row]:
 
 def _swa(words: str, shared: int) -> Iterator[Row]:
     for domain in DOMAINS:
-        yield Row(f"swa-{domain}", "swa", domain, "swa", words, FORTY_MINUTES)
+        yield Row(f"swa-{domain}", "swa", domain, "swa", words, LONG)
     for way in ("noise", "donor") if shared else ():
-        yield Row(f"swa-law-unshared-{way}", "unshared", "law", "swa", words, FORTY_MINUTES, unshared=way)
+        yield Row(f"swa-law-unshared-{way}", "unshared", "law", "swa", words, LONG, unshared=way)
 
 
 def _words(words: str) -> Iterator[Row]:
     for domain in DOMAINS:
-        yield Row(f"words-{domain}", "words", domain, "all", words, TEN_MINUTES)
+        yield Row(f"words-{domain}", "words", domain, "all", words, SHORT)
 
 
 def _depth(layers: int, words: str) -> Iterator[Row]:
     for dropped in DEPTHS if _deep(layers) else SHALLOW:
-        yield Row(f"depth-{dropped}", "depth", "law", f"auto:{layers - dropped}", words, TEN_MINUTES)
+        yield Row(f"depth-{dropped}", "depth", "law", f"auto:{layers - dropped}", words, SHORT)
 
 
 def _choice(layers: int) -> Iterator[Row]:
@@ -80,9 +80,7 @@ def _choice(layers: int) -> Iterator[Row]:
     kept = f"{layers - layers * 4 // 18}"
     for domain in ("law", "computing"):
         name = f"choice-{domain}"
-        yield Row(f"{name}-own", "choice", domain, f"auto:{kept}", steps=TEN_MINUTES)
-        yield Row(f"{name}-general", "choice", domain, f"auto:{kept}", steps=TEN_MINUTES, by="general")
+        yield Row(f"{name}-own", "choice", domain, f"auto:{kept}", steps=SHORT)
+        yield Row(f"{name}-general", "choice", domain, f"auto:{kept}", steps=SHORT, by="general")
         for seed in SEEDS:
-            yield Row(
-                f"{name}-chance-{seed}", "choice", domain, f"chance:{kept}", steps=TEN_MINUTES, seed=seed
-            )
+            yield Row(f"{name}-chance-{seed}", "choice", domain, f"chance:{kept}", steps=SHORT, seed=seed)

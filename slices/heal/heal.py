@@ -6,6 +6,7 @@ they are no better than the slice as given, nothing is written.
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -115,7 +116,7 @@ def within(order: Order, minutes: float) -> Order:
         BadConfig: not even one fits.
         SliceError: as `heal`.
     """
-    trial = replace(order, healing=replace(order.healing, steps=TRIED + 1))
+    trial = _settled(replace(order, healing=replace(order.healing, steps=TRIED + 1)), inf)  # as if to mend
     scene = _set(trial, lambda needed: None)
     steps = iter(range(TRIED + 1))
 

@@ -6,13 +6,13 @@ from afar. Distilling hidden states: FitNets, Romero et al., 2015, arXiv 1412.65
 Minitron, Muralidharan et al., 2024, arXiv 2407.14679.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from slices.anatomy import Anatomy
 from slices.device import Device
+from slices.runtimes.decoder import entering
 from slices.spacer import arrange
 
 
@@ -40,15 +40,9 @@ def same_layers(parent: Anatomy, layers: Sequence[int], portable: bool) -> tuple
 
 def read(model: Any, layers: Sequence[Any], device: Device, tokens: Any) -> States:
     """Run a model over rows of tokens (rows, context), noting what enters some of its layers."""
-    with _watched(layers) as seen, device.autocast():
+    with entering(layers) as seen, device.autocast():
         last = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     return States(tuple(each.flatten(0, 1) for each in seen), last.flatten(0, 1))
-
-
-def decoder_layers(model: Any) -> Any:
-    """A model's layers, in order."""
-    inner = model.base_model
-    return getattr(inner, "language_model", inner).layers
 
 
 def apart(ours: States, theirs: States, norms: Sequence[Any]) -> Any:
@@ -65,21 +59,3 @@ def apart(ours: States, theirs: States, norms: Sequence[Any]) -> Any:
 def _relative(ours: Any, theirs: Any) -> Any:
     ours, theirs = ours.float(), theirs.float()
     return ((ours - theirs).square().sum(dim=-1) / theirs.square().sum(dim=-1)).mean()
-
-
-@contextmanager
-def _watched(layers: Sequence[Any]) -> Iterator[list[Any]]:
-    seen: list[Any] = []
-    hooks = [layer.register_forward_pre_hook(_noting(seen), with_kwargs=True) for layer in layers]
-    try:
-        yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _noting(seen: list[Any]) -> Callable[..., None]:
-    def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append(args[0] if args else kwargs["hidden_states"])
-
-    return note

@@ -12,7 +12,8 @@ from slices.device import Device
 from slices.errors import BadCheckpoint, MissingExtra
 from slices.heal.objective import Head
 from slices.heal.settings import Healing
-from slices.heal.states import States, decoder_layers, read
+from slices.heal.states import States, read
+from slices.runtimes.decoder import decoder_layers
 
 SCALAR = "layer_scalar"
 _TABLES = ("embed_tokens.weight", "embed_tokens_per_layer.weight", "lm_head.weight")

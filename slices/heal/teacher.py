@@ -17,9 +17,10 @@ from slices.checkpoint import open_checkpoint
 from slices.device import Device
 from slices.errors import BadCheckpoint
 from slices.heal.objective import Head, Target
-from slices.heal.states import States, apart, decoder_layers, read
+from slices.heal.states import States, apart, read
 from slices.heal.text import Text
 from slices.measure.token_map import token_map
+from slices.runtimes.decoder import decoder_layers
 
 
 class Teacher(Protocol):
@@ -83,21 +84,21 @@ class Parent:
 
     def rows(self, numbers: NDArray[np.int64]) -> Target:
         """Run the parent over rows of the text."""
-        return self._run(self._text.rows[numbers])
+        return self._run(self._text.rows[numbers], self._watched)
 
     def window(self, number: int) -> Target:
-        """Run the parent over a window, if it has not been."""
+        """Run the parent over a window, if it has not been; what enters its layers is not kept."""
         if number not in self._windows:
-            self._windows[number] = self._run(self._text.windows[number][None])
+            self._windows[number] = self._run(self._text.windows[number][None], ())
         return self._windows[number]
 
-    def _run(self, tokens: NDArray[np.int32]) -> Target:
+    def _run(self, tokens: NDArray[np.int32], watched: Sequence[Any]) -> Expected:
         import torch
 
         with torch.no_grad():
             ids = self._ids[torch.tensor(tokens, dtype=torch.int64, device=self._device.name)]
-            states = read(self._model, self._watched, self._device, ids)
-        return Expected(states, self._head, [layer.input_layernorm for layer in self._watched])
+            states = read(self._model, watched, self._device, ids)
+        return Expected(states, self._head, [layer.input_layernorm for layer in watched])
 
 
 def find_parent(slice_folder: Path) -> tuple[Path, NDArray[np.int64]]:

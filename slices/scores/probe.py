@@ -23,6 +23,7 @@ from slices.device import Device, choose_device
 from slices.errors import RunFailed
 from slices.measure.estimate import Estimate, ratio
 from slices.quant.calibration import token_batches
+from slices.runtimes.decoder import decoder_layers, entering, final_norm
 
 TOKENS = 4096  # of the text
 CONTEXT = 512
@@ -47,8 +48,8 @@ class Probe:
         """What enters each layer and leaves the last, by stretch: layers + 1 of (1, tokens, hidden)."""
         found: States = []
         for tokens in self.stretches:
-            seen: list[Any] = []
-            with _handing_on(self.layers, bypassed, {}, self.donors), _watched(self.layers, seen):
+            watched = [*self.layers, final_norm(self.model)]
+            with _handing_on(self.layers, bypassed, {}, self.donors), entering(watched) as seen:
                 self._run(tokens)
             found.append(seen)
         return found
@@ -74,8 +75,7 @@ class Probe:
     @property
     def layers(self) -> Any:
         """The decoder's layers."""
-        inner = self.model.base_model
-        return getattr(inner, "language_model", inner).layers
+        return decoder_layers(self.model)
 
     def _divergence(self, number: int, bypassed: Sequence[int], below: States | None) -> float:
         known = {} if below is None else dict(enumerate(below[number][: bypassed[-1] + 1]))
@@ -171,22 +171,3 @@ def _instead(forward: Any, known: Any) -> Callable[..., Any]:
         return (hidden_states if known is None else known).clone()
 
     return run
-
-
-@contextmanager
-def _watched(layers: Any, seen: list[Any]) -> Iterator[None]:
-    """Note what enters each layer and what leaves the last."""
-    hooks = [layer.register_forward_pre_hook(_noting(seen), with_kwargs=True) for layer in layers]
-    hooks.append(layers[-1].register_forward_hook(lambda module, given, out: seen.append(out.clone())))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _noting(seen: list[Any]) -> Callable[..., None]:
-    def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append((args[0] if args else kwargs["hidden_states"]).clone())
-
-    return note

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from mom.cli import app
 from tests.browser import WIDTHS, kinds_of_pixels, opened
-from tests.slices.heal_fixtures import parent_gemma3, sentences, slice_of
+from tests.slices.heal_fixtures import parent_gemma3, slice_of, write_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 TASKS = "text,mcq,probes,cost"
@@ -23,13 +23,7 @@ def run(*arguments: str) -> None:
 def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of two slices on two domains: one healed, with a ladder of types."""
     folder = tmp_path_factory.mktemp("page")
-    data = folder / "data"
-    for seed, domain in enumerate(("biochem", "law")):
-        (data / "corpora" / domain).mkdir(parents=True)
-        for name in ("calibration", "heldout"):
-            texts = sentences(60, seed=seed + 10 * (name == "heldout")).documents
-            lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-            (data / "corpora" / domain / f"{name}.jsonl").write_text(lines)
+    data = write_data(folder / "data", ("biochem", "law"))
     (data / "questions").mkdir()
     asked = [
         {"question": f"What is {n} and 1?", "choices": ["salt", "sugar"], "answer": n % 2,

@@ -1,6 +1,8 @@
 """A pico that learned a little, slices of it, and text: what healing tests begin with."""
 
+import json
 import random
+from collections.abc import Sequence
 from pathlib import Path
 
 from slices.corpus import Corpus
@@ -16,6 +18,17 @@ def sentences(count: int = 80, words: int = 60, seed: int = 1) -> Corpus:
     """Documents of random words: text enough for a pico, a tenth of it held out."""
     draw, known = random.Random(seed), PROSE.split(" ")
     return Corpus("files", tuple(" ".join(draw.choices(known, k=words)) for _ in range(count)))
+
+
+def write_data(folder: Path, domains: Sequence[str], count: int = 60) -> Path:
+    """A folder with calibration and held-out text of `sentences` for each domain; returns it."""
+    for seed, domain in enumerate(domains):
+        (folder / "corpora" / domain).mkdir(parents=True)
+        for name in ("calibration", "heldout"):
+            texts = sentences(count, seed=seed + 10 * (name == "heldout")).documents
+            lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
+            (folder / "corpora" / domain / f"{name}.jsonl").write_text(lines)
+    return folder
 
 
 def slice_of(parent: Path, target: Path, layers: str = "drop:0", vocab: str = "all") -> Path:

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -19,7 +18,7 @@ from slices.heal.heal import heal, save_teacher
 from slices.heal.settings import Healing
 from slices.heal.states import States, apart, same_layers
 from slices.heal.student import Student, load_student
-from slices.heal.teacher import Expected, Parent, find_parent
+from slices.heal.teacher import Parent, find_parent
 from slices.heal.text import read_text
 from slices.request import Request
 from tests.picos import load
@@ -72,9 +71,7 @@ def test_spacers_pair_with_nothing(parent: Path, tmp_path: Path) -> None:
 
 
 def _states(teacher: Parent) -> States:
-    found = teacher._run(TOKENS.numpy().astype(np.int32))
-    assert isinstance(found, Expected)
-    return found.states
+    return teacher._run(TOKENS.numpy().astype(np.int32), teacher._watched).states
 
 
 def test_what_is_noted_is_what_enters(parent: Path, tmp_path: Path) -> None:
@@ -102,8 +99,8 @@ def distance(student: Student, teacher: Parent) -> float:
     """On held-out text."""
     window = teacher._text.windows[0][None]
     with torch.no_grad():
-        found: Any = teacher._run(window).apart(student.states(torch.tensor(window, dtype=torch.int64)))
-    return float(found)
+        theirs = teacher._run(window, teacher._watched)
+        return float(theirs.apart(student.states(torch.tensor(window, dtype=torch.int64))))
 
 
 def test_states_alone_draw_a_slice_nearer(parent: Path, tmp_path: Path) -> None:

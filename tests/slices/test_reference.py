@@ -17,7 +17,7 @@ from slices.cut import cut
 from slices.export import export
 from slices.request import Request
 from tests.picos import load
-from tests.slices.heal_fixtures import sentences
+from tests.slices.heal_fixtures import write_data
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "train_reference.py"
 TINY = ["--hidden", "32", "--rows", "400", "--context", "32", "--window", "8", "--ple", "8", "--heads", "2"]
@@ -26,14 +26,7 @@ TINY += ["--head", "8", "--batch", "2", "--threads", "1", "--every", "4", "--ste
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("data")
-    for seed, domain in enumerate(("law", "general")):
-        (folder / "corpora" / domain).mkdir(parents=True)
-        for name in ("calibration", "heldout"):
-            texts = sentences(40, seed=seed + 10 * (name == "heldout")).documents
-            lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-            (folder / "corpora" / domain / f"{name}.jsonl").write_text(lines)
-    return folder
+    return write_data(tmp_path_factory.mktemp("data"), ("law", "general"), 40)
 
 
 def command(data: Path, out: Path, *more: str) -> list[str]:

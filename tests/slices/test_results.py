@@ -7,19 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.slices.heal_fixtures import parent_gemma4, sentences
+from tests.slices.heal_fixtures import parent_gemma4, write_data
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "results.py"
 
 
 @pytest.mark.slow
 def test_rows_of_a_pico(tmp_path: Path) -> None:
-    for seed, domain in enumerate(("biochem", "law", "computing")):
-        (tmp_path / "corpora" / domain).mkdir(parents=True)
-        for name in ("calibration", "heldout"):
-            texts = sentences(60, seed=seed + 10 * (name == "heldout")).documents
-            lines = "".join(json.dumps({"text": text}) + "\n" for text in texts)
-            (tmp_path / "corpora" / domain / f"{name}.jsonl").write_text(lines)
+    write_data(tmp_path, ("biochem", "law", "computing"))
     parent = parent_gemma4(tmp_path / "parent")
     rows = ["plain-law-Q4_K_M", "swa-law", "swa-law-unshared-noise", "swa-law-unshared-donor"]
     rows += ["choice-law-chance-1"]
