@@ -42,13 +42,7 @@ def rows(layers: int, vocabulary: int, shared: int) -> list[Row]:
     """Every row for a parent of that many layers, of which `shared` share K/V."""
     words = str(ROWS) if vocabulary > ROWS else "all"
     found = [*_plain(), *_swa(words, shared), *_depth(layers, words)]
-    found += _choice(layers) if _deep(layers) else ()
-    return found if words == "all" else [*found, *_words(words)]
-
-
-def _deep(layers: int) -> bool:
-    """Whether there are layers enough to leave many out, and a choice among them."""
-    return layers > 2 * DEPTHS[-1]
+    return [*found, *(_choice(layers) if words == "all" else _words(words))]
 
 
 def _plain() -> Iterator[Row]:
@@ -71,12 +65,12 @@ def _words(words: str) -> Iterator[Row]:
 
 
 def _depth(layers: int, words: str) -> Iterator[Row]:
-    for dropped in DEPTHS if _deep(layers) else SHALLOW:
+    for dropped in DEPTHS if layers > 2 * DEPTHS[-1] else SHALLOW:
         yield Row(f"depth-{dropped}", "depth", "law", f"auto:{layers - dropped}", words, SHORT)
 
 
 def _choice(layers: int) -> Iterator[Row]:
-    """As many layers, chosen by the domain's text, by general text, and by chance."""
+    """As many layers, chosen by the domain's text, by general text, and by chance; every row is kept."""
     kept = f"{layers - layers * 4 // 18}"
     for domain in ("law", "computing"):
         name = f"choice-{domain}"

@@ -37,7 +37,7 @@ def swa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield target
 
 
-@pytest.mark.parametrize(("method", "steps"), [("norms", 8), ("lora", 8), ("full", 12)])
+@pytest.mark.parametrize(("method", "steps"), [("norms", 16), ("lora", 16), ("full", 24)])
 def test_a_few_steps_help_within_the_memory_that_was_said(
     method: str, steps: int, swa: Path, tmp_path: Path
 ) -> None:
