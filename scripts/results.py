@@ -42,7 +42,7 @@ OUT = Path(__file__).resolve().parent.parent / "benchmarks" / "results.json"
 
 def measured(row: Row, bench: Bench, model: str) -> dict[str, Any]:
     """Everything about a row, and when and with what it was measured."""
-    found: dict[str, Any] = {"row": asdict(row), "model": model}
+    found: dict[str, Any] = {"row": asdict(row), "model": Path(model).name}
     if row.quant is None:
         found |= measured_slice(row, bench, model)
     else:
@@ -166,7 +166,7 @@ def main() -> None:
     bench = Bench(locate(args.model), args.data, args.work, args.limit, args.threads)
     failed = False
     for row in wanted:
-        if not args.names and (args.model, row.name) in done:
+        if not args.names and (Path(args.model).name, row.name) in done:
             continue
         print(row.name, flush=True)
         steps = row.steps if args.steps is None else args.steps

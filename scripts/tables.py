@@ -213,7 +213,7 @@ def results_table(figures: Mapping[str, Any], name: str) -> str:
         make = OTHER.get(name)
         columns, lines = make(found) if make else rows_table(found, name)
         if lines:
-            parts.append(f"{Path(model).name}:\n\n{table(columns, lines)}")
+            parts.append(f"{model}:\n\n{table(columns, lines)}")
     return "\n\n".join(parts) or "Not measured yet."
 
 

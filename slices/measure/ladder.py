@@ -24,7 +24,8 @@ from slices.measure.reference import Reference, kept
 from slices.measure.rungs import Goal, Rung, choose, refuse
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.quantize import Quantized, quantize, record_gguf
-from slices.quant.size import name_of, predict
+from slices.quant.recipe import make_recipe
+from slices.quant.size import name_of, predict_each
 from slices.quant.types import TYPES, find_type
 from slices.runtimes.open import open_runtime
 from slices.scratch import scratch_folder
@@ -129,10 +130,9 @@ def foretell(folder: Path, exported: Path, types: Sequence[str], making: Making)
     write_gguf(folder, exported, name_of(folder), data=False)
     weighted = making.imatrix is not None
     there = [type for type in types if weighted or find_type(type).imatrix != "needed"]
-    sizes = {
-        type: predict(folder, type, making.tables_of(type), with_imatrix=weighted, exported=exported).bytes
-        for type in there
-    }
+    recipes = [make_recipe(type, making.tables_of(type)) for type in there]
+    foretold = predict_each(exported, recipes, weighted)
+    sizes = {type: each.bytes for type, each in zip(there, foretold, strict=True) if each is not None}
     return dict(sorted(sizes.items(), key=lambda item: item[1]))
 
 

@@ -23,8 +23,8 @@ from slices.measure.estimate import Values
 from slices.measure.heldout import Heldout
 from slices.measure.score import score
 from slices.quant.quantize import quantize
-from slices.quant.recipe import LLAMA_CPP
-from slices.quant.size import name_of, predict
+from slices.quant.recipe import LLAMA_CPP, make_recipe
+from slices.quant.size import name_of, predict_each
 from slices.runtimes.open import open_runtime
 from slices.scratch import scratch_folder
 
@@ -99,10 +99,12 @@ def plain_sizes(parent: Path) -> dict[tuple[str, str], int]:
 
 def _foretold(parent: Path, header: Path) -> dict[tuple[str, str], int]:
     write_gguf(parent, header, name_of(parent), data=False)
+    kinds = _kinds()
+    recipes = [make_recipe(type, None if type == "BF16" else tables) for type, tables in kinds]
     sizes: dict[int, tuple[str, str]] = {}
-    for type, tables in _kinds():
-        found = predict(parent, type, None if type == "BF16" else tables, exported=header)
-        sizes.setdefault(found.bytes, (type, tables))
+    for kind, found in zip(kinds, predict_each(header, recipes, with_imatrix=False), strict=True):
+        if found is not None:
+            sizes.setdefault(found.bytes, kind)
     return {sizes[size]: size for size in sorted(sizes)}
 
 

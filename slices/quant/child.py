@@ -1,6 +1,7 @@
 """The process that runs llama.cpp's quantizer and tries out the result, since llama.cpp may abort.
 
-    python -m slices.quant.child plan ORDER         prints `tensor type` for each tensor, writes nothing
+    python -m slices.quant.child plan ORDER...      for each order prints `next`, then `tensor type` for each
+                                                    tensor; writes nothing
     python -m slices.quant.child quantize ORDER     prints `done total` for each tensor
     python -m slices.quant.child tokens FILE FOLDER     only the vocabulary need be there
     python -m slices.quant.child verify FILE FOLDER
@@ -24,6 +25,7 @@ from tokenizers import Tokenizer
 from slices.child import work_as_child
 from slices.errors import RunFailed
 from slices.gguf.check import check_gguf
+from slices.quant.quantizer import NEXT
 from slices.runtimes.llama_library import last_complaint, load_library, watch
 from slices.runtimes.llama_runtime import LlamaRuntime
 
@@ -158,8 +160,10 @@ class _TypePrinter:
 def obey(arguments: list[str]) -> None:
     """Do what the arguments say."""
     match arguments:
-        case ["plan", order]:
-            quantize(json.loads(order), dry_run=True)
+        case ["plan", *orders]:
+            for order in orders:
+                print(NEXT, flush=True)
+                quantize(json.loads(order), dry_run=True)
         case ["quantize", order]:
             quantize(json.loads(order))
         case ["tokens", file, folder]:

@@ -4,7 +4,7 @@ The other end is `slices.quant.child`.
 """
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from slices.quant.recipe import Recipe
 from slices.quant.types import find_type, type_number
 
 _CHILD = "slices.quant.child"
+NEXT = "next"  # the line before the types of each order
 Progress = Callable[[int, int], None]  # tensors done, tensors in all
 
 
@@ -44,20 +45,23 @@ def make_order(
     )  # fmt: skip
 
 
-def plan_types(order: Order) -> dict[str, str]:
-    """The ggml type that every tensor would get, by name. Reads headers only and writes nothing.
+def plan_types(orders: Sequence[Order]) -> list[dict[str, str]]:
+    """The ggml type that every tensor would get, by name, for each order. Writes nothing, reads headers only.
 
     Raises:
         RunFailed: llama.cpp gave up.
     """
-    types: dict[str, str] = {}
+    planned: list[dict[str, str]] = []
 
     def keep(line: str) -> None:
+        if line == NEXT:
+            planned.append({})
+            return
         name, type = line.split()
-        types[name] = type
+        planned[-1][name] = type
 
-    run_child(_CHILD, ["plan", json.dumps(asdict(order))], keep)
-    return types
+    run_child(_CHILD, ["plan", *(json.dumps(asdict(order)) for order in orders)], keep)
+    return planned
 
 
 def run_quantizer(order: Order, progress: Progress | None = None) -> None:

@@ -5,7 +5,7 @@ its metadata and its tensors' names take as many bytes as in the export, and eve
 """
 
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -78,15 +78,45 @@ def predict_from(exported: Path, recipe: Recipe, with_imatrix: bool) -> Predicti
         RunFailed: llama.cpp gave up.
     """
     header = read_gguf_header(exported)
+    (types,) = _planned(exported, header, [recipe], with_imatrix)
+    _check_weighted(types, with_imatrix)
+    return _prediction(exported, header, recipe, types, with_imatrix)
+
+
+def predict_each(exported: Path, recipes: Sequence[Recipe], with_imatrix: bool) -> list[Prediction | None]:
+    """The same for many recipes at once; None where there is no importance matrix and would have to be.
+
+    Raises:
+        RunFailed: llama.cpp gave up.
+    """
+    header = read_gguf_header(exported)
+    return [
+        None if _wanting(types, with_imatrix) else _prediction(exported, header, recipe, types, with_imatrix)
+        for recipe, types in zip(recipes, _planned(exported, header, recipes, with_imatrix), strict=True)
+    ]
+
+
+def _planned(
+    exported: Path, header: GGUFHeader, recipes: Sequence[Recipe], with_imatrix: bool
+) -> list[dict[str, str]]:
+    """The type of every tensor, by name, for each recipe."""
+    asked = [recipe for recipe in recipes if recipe.type != "BF16"]
+    orders = [make_order(exported, exported, recipe, weighted=with_imatrix) for recipe in asked]
+    planned = iter(plan_types(orders) if orders else ())
+    own = {tensor.name: type_name(tensor.type) for tensor in header.tensors}
+    found = [own if recipe.type == "BF16" else next(planned) for recipe in recipes]
+    for types in found:
+        if untold := own.keys() ^ types.keys():
+            raise RunFailed(f"llama.cpp did not say the type of every tensor, such as {min(untold)!r}")
+    return found
+
+
+def _prediction(
+    exported: Path, header: GGUFHeader, recipe: Recipe, types: Mapping[str, str], with_imatrix: bool
+) -> Prediction:
     size = exported.stat().st_size
     if recipe.type == "BF16":
-        types = {tensor.name: type_name(tensor.type) for tensor in header.tensors}
         return Prediction(size, header.bits_per_weight, types, size)
-    types = plan_types(make_order(exported, exported, recipe, weighted=with_imatrix))
-    untold = {tensor.name for tensor in header.tensors} ^ types.keys()
-    if untold:
-        raise RunFailed(f"llama.cpp did not say the type of every tensor, such as {min(untold)!r}")
-    _check_weighted(types, with_imatrix)
     said = gguf_metadata(recipe, _SHA256 if with_imatrix else None)
     data = sum(_tensor_bytes(tensor, types) for tensor in header.tensors)
     weights = sum(tensor.weights for tensor in header.tensors)
@@ -96,9 +126,13 @@ def predict_from(exported: Path, recipe: Recipe, with_imatrix: bool) -> Predicti
     return Prediction(total, 8 * data / weights, types, size, _notes(header, recipe, types))
 
 
+def _wanting(types: Mapping[str, str], with_imatrix: bool) -> list[str]:
+    """Tensors whose type needs the importance matrix that there is not."""
+    return [] if with_imatrix else [name for name, type in types.items() if type in WEIGHTED]
+
+
 def _check_weighted(types: Mapping[str, str], with_imatrix: bool) -> None:
-    wanting = [name for name, type in types.items() if type in WEIGHTED]
-    if wanting and not with_imatrix:
+    if wanting := _wanting(types, with_imatrix):
         raise Unsupported(
             f"{wanting[0]} would be {types[wanting[0]]}, which needs an importance matrix "
             f"({len(wanting)} such tensors): pass --imatrix domain, or choose a type of more bits"

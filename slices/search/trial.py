@@ -7,7 +7,6 @@ from pathlib import Path
 
 from slices import cut as story
 from slices.cut import Progress, plan_cut
-from slices.errors import Unsupported
 from slices.export import write_gguf
 from slices.measure.divergence import Divergence, measure
 from slices.measure.estimate import Values, ratio
@@ -16,7 +15,8 @@ from slices.measure.reference import kept
 from slices.measure.score import score
 from slices.measure.token_map import token_map
 from slices.quant.quantize import quantize
-from slices.quant.size import name_of, predict
+from slices.quant.recipe import make_recipe
+from slices.quant.size import name_of, predict_each
 from slices.request import Request
 from slices.runtimes.open import open_runtime
 from slices.search.candidates import TABLES, TYPES, Structure, may_fit, worth_trying
@@ -79,7 +79,7 @@ def try_structure(structure: Structure, bench: Bench) -> Iterator[Tried | Skippe
     story.cut(wanted, bench.progress)
     exported = bench.scratch / "bf16.gguf"
     write_gguf(folder, exported, name_of(folder), data=False)
-    sizes = _sizes(folder, exported)
+    sizes = _sizes(exported)
     chosen = worth_trying(sizes, bench.budget)
     for type, tables, nbytes in sizes:
         if (type, tables) not in chosen:
@@ -91,16 +91,14 @@ def try_structure(structure: Structure, bench: Bench) -> Iterator[Tried | Skippe
     shutil.rmtree(folder)
 
 
-def _sizes(folder: Path, exported: Path) -> list[tuple[str, str | None, int]]:
+def _sizes(exported: Path) -> list[tuple[str, str | None, int]]:
     """Every type, tables and size to the byte; of equal sizes the first."""
+    kinds = [(type, tables) for type in TYPES for tables in TABLES if not (type == "BF16" and tables)]
+    foretold = predict_each(exported, [make_recipe(*kind) for kind in kinds], with_imatrix=False)
     found: dict[int, tuple[str, str | None, int]] = {}
-    for type in TYPES:
-        for tables in TABLES:
-            try:
-                size = predict(folder, type, tables, exported=exported).bytes
-            except Unsupported:
-                continue
-            found.setdefault(size, (type, tables, size))
+    for (type, tables), each in zip(kinds, foretold, strict=True):
+        if each is not None:
+            found.setdefault(each.bytes, (type, tables, each.bytes))
     return list(found.values())
 
 

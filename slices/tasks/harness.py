@@ -48,10 +48,9 @@ def run_tasks(
     """
     model = language_model(runtime, context)
     from lm_eval import simple_evaluate
-    from lm_eval.tasks import TaskManager
 
-    manager = TaskManager(include_path=None if include is None else str(include))
-    unknown = [name for name in names if not manager.match_tasks([name])]
+    manager = _task_manager(names, include)
+    unknown = _unknown(manager, names)
     if unknown:
         raise NotFound(
             f"lm-eval knows no task {unknown[0]!r}; with --include DIR it reads task files of yours"
@@ -60,6 +59,21 @@ def run_tasks(
         model=model, tasks=list(names), task_manager=manager, limit=limit, log_samples=False
     )
     return _figures(found)
+
+
+def _task_manager(names: Sequence[str], include: Path | None) -> Any:
+    """The tasks in `include` alone where they are enough: to read all of the harness's takes seconds."""
+    from lm_eval.tasks import TaskManager
+
+    if include is not None:
+        own = TaskManager(include_path=str(include), include_defaults=False)
+        if not own.all_groups and not _unknown(own, names):
+            return own
+    return TaskManager(include_path=None if include is None else str(include))
+
+
+def _unknown(manager: Any, names: Sequence[str]) -> list[str]:
+    return [name for name in names if not manager.match_tasks([name])]
 
 
 def language_model(runtime: Runtime, context: int = CONTEXT) -> Any:

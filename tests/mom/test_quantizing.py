@@ -8,7 +8,7 @@ import pytest
 
 from slices import manifest
 from slices.quant.imatrix_file import read_imatrix
-from tests.mom.test_cli import mom, parsed
+from tests.mom.line import mom, parsed
 
 
 @pytest.fixture(scope="module")
