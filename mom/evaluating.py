@@ -109,7 +109,7 @@ def _reference(against: str | None, recipes: Sequence[manifest.Manifest]) -> Sub
     if against == "none" or (against is None and not recipes):
         return None
     if against is None:
-        return Subject("parent", locate(recipes[0].parent.model))
+        return Subject(manifest.PARENT, locate(recipes[0].parent.model))
     path = Path(against) if Path(against).exists() else None
     first = subjects(path or _slice_or_model(against))[0]
     return replace(first, name=f"{first.name} (reference)")

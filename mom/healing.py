@@ -16,7 +16,8 @@ from slices.heal.loop import News
 from slices.heal.memory import Memory
 from slices.heal.settings import Healing
 from slices.home import check_name, slices_home
-from slices.measure.judge import BF16, check_when
+from slices.manifest import BF16
+from slices.measure.judge import check_when
 from slices.pictures.figure import check_picture
 from slices.pictures.healing import draw_healing
 

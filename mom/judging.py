@@ -7,9 +7,9 @@ from mom import console
 from mom.measuring import own_text
 from slices import domains, manifest
 from slices.errors import SliceError
-from slices.manifest import Manifest, Verdict
+from slices.manifest import BF16, Manifest, Verdict
 from slices.measure.dominated import sentence, unknown
-from slices.measure.judge import BF16, judge, record_verdict
+from slices.measure.judge import judge, record_verdict
 
 _NO_TEXT = (
     "there is no text of the domain; bring some with --corpus, or --compare always has the parent write it"

@@ -6,8 +6,8 @@ from mom import console
 from mom.judging import headline, judge_file, show_verdict, told
 from slices import manifest
 from slices.cut import cut, plan_cut
-from slices.manifest import Manifest
-from slices.measure.judge import BF16, check_when
+from slices.manifest import BF16, Manifest
+from slices.measure.judge import check_when
 from slices.plan import Plan
 from slices.record import summary
 from slices.request import Request

@@ -78,8 +78,9 @@ class Service:
         """Who answers `text`: the expert named `model`, or for `auto` the one the router chooses."""
         if model != AUTO:
             return route.by_name(model, self._expert(model).domain)
-        experts, generalist = self.catalogue.by_domain, self.catalogue.generalist
-        return await run_in_threadpool(route.route, text, self.router, self.embedder, experts, generalist)
+        known = self.catalogue
+        among = (known.by_domain, known.generalist, known.barred)
+        return await run_in_threadpool(route.route, text, self.router, self.embedder, *among)
 
     def _expert(self, name: str) -> Expert:
         if name not in self.catalogue.experts:

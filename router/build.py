@@ -61,8 +61,9 @@ def explain(text: str, settings: Settings, domains: Queries | None = None) -> De
     names = None if settings.experts == "all" else settings.experts
     if names is None and not manifest.all_slices(settings.slices):
         return route(text, router, embedder, {name: name for name in router.classes}, "general")
-    served = read_catalogue(names, settings.generalist, settings.type, settings.slices)
-    return route(text, router, embedder, served.by_domain, served.generalist)
+    policy = settings.policy.policy()
+    served = read_catalogue(names, settings.generalist, settings.type, settings.slices, policy)
+    return route(text, router, embedder, served.by_domain, served.generalist, served.barred)
 
 
 def _stored(embedder: str, queries_sha256: str) -> Router | None:

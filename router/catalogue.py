@@ -1,16 +1,17 @@
-"""Which experts there are: finished slices, each with the file that it is run from.
+"""Which experts there are: finished slices, each with the file that it is run from, and who has which domain.
 
-Reads `slice.json` and the chat format beside it, never a weight. Whether the expert fits in memory
-or is any good is not known here.
+Reads `slice.json` and the chat format beside it, never a weight. Whether the expert fits in memory is not
+known here.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from router.chat import ChatFormat, read_format
 from router.decide import GENERAL
 from router.errors import BadExperts
+from router.policy import BEST, Policy, Worth, assign
 from slices import manifest
 from slices.manifest import Manifest
 
@@ -30,15 +31,20 @@ class Expert:
     bytes: int
     created: str
     chat: ChatFormat
+    worth: Worth
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The experts that are served, by name, and which of them answers for which domain."""
+    """The experts that are served, by name, and which of them answers for which domain.
+
+    `barred`: domains whose questions go to the generalist although there is an expert, and why.
+    """
 
     experts: dict[str, Expert]
     by_domain: dict[str, str]
     generalist: str
+    barred: dict[str, str] = field(default_factory=dict)
 
 
 def read(
@@ -46,12 +52,13 @@ def read(
     generalist: str | None = None,
     prefer: str | None = None,
     root: Path | None = None,
+    policy: Policy = BEST,
 ) -> Catalogue:
     """The slices called `names`, or all below `root` (default `$MOM_HOME/slices`).
 
     `generalist` names the one that takes what no expert does (default: the slice of domain `general`);
     `prefer` is the quantization type to run where a slice has it. Of two slices of a domain, the newer
-    one gets its queries; the older still answers to its name.
+    one gets its queries, unless `policy` finds another better; the older still answers to its name.
 
     Raises:
         BadExperts: there are none, two share a name, or no generalist can be told.
@@ -64,8 +71,16 @@ def read(
         if card.name in experts:
             raise BadExperts(f"two slices are called {card.name!r}: {experts[card.name].folder} and {folder}")
         experts[card.name] = _expert(folder, card, prefer)
-    by_domain = {expert.domain: name for name, expert in experts.items() if expert.domain != GENERAL}
-    return Catalogue(experts, by_domain, _generalist(experts, generalist))
+    return _assigned(experts, _generalist(experts, generalist), policy)
+
+
+def _assigned(experts: dict[str, Expert], generalist: str, policy: Policy) -> Catalogue:
+    newest = {expert.domain: name for name, expert in experts.items() if expert.domain != GENERAL}
+    worths = {name: expert.worth for name, expert in experts.items()}
+    found = {domain: assign(domain, own, worths, generalist, policy) for domain, own in newest.items()}
+    by_domain = {domain: each.expert for domain, each in found.items() if each.expert}
+    barred = {domain: each.reason for domain, each in found.items() if not each.expert}
+    return Catalogue(experts, by_domain, generalist, barred)
 
 
 def _chosen(names: Sequence[str] | None, root: Path | None) -> list[tuple[Path, Manifest]]:
@@ -88,9 +103,23 @@ def _expert(folder: Path, card: Manifest, prefer: str | None) -> Expert:
     for kind in wanted:
         if kind in there:
             item = there[kind]
+            worth = _worth(card, item.file, item.bytes)
             path = folder / item.file
-            return Expert(card.name, card.domain, folder, path, kind, item.bytes, card.created, chat)
-    return Expert(card.name, card.domain, folder, None, TORCH, card.bytes, card.created, chat)
+            return Expert(card.name, card.domain, folder, path, kind, item.bytes, card.created, chat, worth)
+    worth = _worth(card, manifest.BF16, card.bytes)
+    return Expert(card.name, card.domain, folder, None, TORCH, card.bytes, card.created, chat, worth)
+
+
+def _worth(card: Manifest, file: str, nbytes: int) -> Worth:
+    """What `mom eval` found of the file that is run, and of the parent beside it."""
+    bits = [each for each in card.measurements if each.metric == manifest.BITS]
+    speeds = [e.value for e in card.measurements if (e.metric, e.of) == (manifest.SPEED, file)]
+    return Worth(
+        nbytes,
+        {(each.domain, each.data): each.value for each in bits if each.of == file},
+        {(each.domain, each.data): each.value for each in bits if each.of == manifest.PARENT},
+        speeds[-1] if speeds else None,
+    )
 
 
 def _generalist(experts: dict[str, Expert], wanted: str | None) -> str:

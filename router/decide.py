@@ -6,11 +6,13 @@ known question catches what is like nothing the head has seen. Only numpy; nothi
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
 
 GENERAL = "general"
+NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -57,15 +59,23 @@ def decide(
     router: Router,
     experts: Mapping[str, str],
     generalist: str,
+    barred: Mapping[str, str] = NOTHING,
 ) -> Decision:
-    """Choose for one query: `experts` maps a domain to an expert's name, `vector` has shape (dim,)."""
+    """Choose for one query.
+
+    Args:
+        vector: of the query, shape (dim,).
+        experts: an expert's name by domain.
+        barred: domains that have an expert which is not to be asked, and why.
+    """
     chances = probabilities(vector[None, :], router)[0]
     order = np.argsort(-chances, kind="stable")
     domain, runner_up = (router.classes[index] for index in order[:2])
     confidence = float(chances[order[0]])
     margin = confidence - float(chances[order[1]])
     distance = float(distances(vector[None, :], router)[0])
-    objection = _objection(domain, runner_up, confidence, margin, distance, router.thresholds, experts)
+    objection = _objection(domain, runner_up, confidence, margin, distance, router.thresholds)
+    objection = objection or _vacancy(domain, confidence, experts, barred)
     return Decision(
         expert=generalist if objection else experts[domain],
         domain=domain,
@@ -113,7 +123,6 @@ def _objection(
     margin: float,
     distance: float,
     limits: Thresholds,
-    experts: Mapping[str, str],
 ) -> str | None:
     """Why no expert should answer, or None. The first that applies is the one told."""
     if domain == GENERAL:
@@ -124,6 +133,13 @@ def _objection(
         return f"unsure: {domain} has only {confidence:.2f}, under {limits.confidence:.2f}"
     if margin < limits.margin:
         return f"torn between {domain} and {runner_up}: {margin:.2f} apart, under {limits.margin:.2f}"
-    if domain not in experts:
-        return f"{domain} at {confidence:.2f}, but there is no expert for it"
     return None
+
+
+def _vacancy(
+    domain: str, confidence: float, experts: Mapping[str, str], barred: Mapping[str, str]
+) -> str | None:
+    """Why nobody but the generalist can be asked of a domain, or None."""
+    if domain in experts:
+        return None
+    return f"{domain} at {confidence:.2f}, but {barred.get(domain, 'there is no expert for it')}"

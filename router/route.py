@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from router.decide import GENERAL, Decision, Router, decide
+from router.decide import GENERAL, NOTHING, Decision, Router, decide
 from router.embed import Embedder
 
 
@@ -12,11 +12,12 @@ def route(
     embedder: Embedder,
     experts: Mapping[str, str],
     generalist: str,
+    barred: Mapping[str, str] = NOTHING,
 ) -> Decision:
-    """Who answers `text`: `experts` maps a domain to an expert's name. Blocks while it embeds."""
+    """Who answers `text`; the other arguments are `router.decide.decide`'s. Blocks while it embeds."""
     if not text.strip():
         return Decision(generalist, GENERAL, 0.0, 0.0, 0.0, True, "there is nothing to route on", {})
-    return decide(embedder.embed([text])[0], router, experts, generalist)
+    return decide(embedder.embed([text])[0], router, experts, generalist, barred)
 
 
 def by_name(expert: str, domain: str) -> Decision:

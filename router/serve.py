@@ -51,7 +51,8 @@ def check(settings: Settings, domains: build.Queries | None = None) -> Plan:
     if find_spec("ray") is None:
         raise MissingExtra("ray", "serve")
     names = None if settings.experts == "all" else settings.experts
-    served = catalogue.read(names, settings.generalist, settings.type, settings.slices)
+    policy = settings.policy.policy()
+    served = catalogue.read(names, settings.generalist, settings.type, settings.slices, policy)
     if unknown := sorted(set(settings.overrides) - set(served.experts)):
         raise BadSettings(f"`overrides` name experts that are not served: {', '.join(unknown)}")
     for name in served.experts:

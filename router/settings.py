@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from router.decide import Router, Thresholds
 from router.errors import BadSettings
+from router.policy import Kind, Policy
 from slices import home
 
 
@@ -24,6 +25,17 @@ class Cutoffs(_Settings):
     confidence: float | None = Field(default=None, ge=0, le=1)
     margin: float | None = Field(default=None, ge=0, le=1)
     distance: float | None = Field(default=None, ge=0, le=2)
+
+
+class Preference(_Settings):
+    """What counts among experts: see `router.policy.Policy`."""
+
+    prefer: Kind = "quality"
+    within: float = Field(default=0.05, ge=0, le=1)
+
+    def policy(self) -> Policy:
+        """The same for the catalogue."""
+        return Policy(self.prefer, self.within)
 
 
 class Limits(_Settings):
@@ -62,6 +74,7 @@ class Settings(_Settings):
     embedder: str | None = None
     router: Path | None = None
     thresholds: Cutoffs = Cutoffs()
+    policy: Preference = Preference()
     limits: Limits = Limits()
     default: Scaling = Scaling()
     overrides: dict[str, Scaling] = {}

@@ -17,6 +17,8 @@ from slices.errors import BadConfig, NotFound
 from slices.home import check_name, slices_home
 
 FILE = "slice.json"
+BF16, PARENT = "bf16", "parent"  # what a measurement may be of, beside a file
+BITS, SPEED = "bits_per_byte", "tokens_per_second"  # metrics that others look for
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -70,7 +72,9 @@ class Quantized(_Part):
 
 
 class Measurement(_Part):
-    """One measured value: of which file (`bf16` for the checkpoint itself), on what data, by which code."""
+    """One measured value: of which file (or of `BF16`, the checkpoint itself, or of `PARENT`), on what
+    data, by which code. `domain` is empty where it does not matter.
+    """
 
     of: str
     domain: str

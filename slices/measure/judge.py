@@ -13,7 +13,6 @@ from slices.measure.reference import TEXT_BYTES
 from slices.measure.score import score
 from slices.runtimes.open import open_runtime
 
-BF16 = "bf16"
 CHEAP = 4_000_000_000  # bytes of a parent whose plain quants are measured without being asked
 WHEN = ("auto", "always", "never")
 
@@ -83,7 +82,7 @@ def _measured(
     plain = plain_quants(parent, text, nbytes, threads, progress)
     if not plain:
         return smallest(of, made.domain, text)
-    runtime = open_runtime(folder, None if of == BF16 else Path(of), threads)
+    runtime = open_runtime(folder, None if of == manifest.BF16 else Path(of), threads)
     try:
         bits, sizes, _ = score(runtime, text, f"{made.name} ({of})", progress)
     finally:
@@ -92,5 +91,5 @@ def _measured(
 
 
 def _bytes(folder: Path, of: str) -> int:
-    files = weight_files(folder) if of == BF16 else [folder / of]
+    files = weight_files(folder) if of == manifest.BF16 else [folder / of]
     return sum(file.stat().st_size for file in files)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from slices import manifest
-from slices.manifest import Verdict
+from slices.manifest import BF16, Verdict
 from slices.measure.dominated import smallest, unknown, verdict
 from slices.measure.estimate import Estimate, ratio
-from slices.measure.judge import BF16, CHEAP
+from slices.measure.judge import CHEAP
 from slices.measure.plain import Plain, plain_quants
 from slices.measure.score import Progress
 from slices.report.run import Report, Row

@@ -5,9 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from slices import manifest
-from slices.manifest import Measurement
+from slices.manifest import BF16, BITS, PARENT, SPEED, Measurement
 from slices.measure.estimate import Estimate, ratio
-from slices.measure.judge import BF16
 from slices.report.cell import Cell
 from slices.report.run import Report, Row
 
@@ -19,7 +18,7 @@ def record(report: Report, code: str) -> None:
         if not (folder / manifest.FILE).is_file():
             continue
         made = manifest.read(folder)
-        new = list(_measurements(row, report, code))
+        new = [*_measurements(row, report, code), *_of_parent(report, code)]
         replaced = {(each.of, each.domain, each.metric, each.data) for each in new}
         kept = [m for m in made.measurements if (m.of, m.domain, m.metric, m.data) not in replaced]
         manifest.write(folder, made.model_copy(update={"measurements": [*kept, *new]}))
@@ -33,12 +32,21 @@ def _measurements(row: Row, report: Report, code: str) -> Iterator[Measurement]:
             yield _measurement(of, domain, metric, found, data, code)
         for task, scores in cell.outcomes.items():
             yield _measurement(of, domain, task, scores.outcome(task).share, scores.data, code)
+    yield _measurement(of, "", SPEED, Estimate(row.whole.tokens_per_second, 0.0), "", code)
     for name, scores in row.whole.probes.items():
         yield _measurement(of, "", name, scores.outcome(name).share, scores.data, code)
 
 
+def _of_parent(report: Report, code: str) -> Iterator[Measurement]:
+    """What the parent needs for the same text, where it was the reference."""
+    if report.against == PARENT:
+        for domain, cell in report.rows[PARENT].cells.items():
+            found = ratio(np.array(cell.bits), np.array(cell.bytes))
+            yield _measurement(PARENT, domain, BITS, found, report.texts[domain].sha256, code)
+
+
 def _values(cell: Cell) -> dict[str, Estimate]:
-    found = {"bits_per_byte": ratio(np.array(cell.bits), np.array(cell.bytes))}
+    found = {BITS: ratio(np.array(cell.bits), np.array(cell.bytes))}
     if cell.likeness is not None:
         found["kl"] = Estimate(cell.likeness.kl.mean, cell.likeness.kl.stderr)
         found["same_top1"] = cell.likeness.same_top1
