@@ -24,6 +24,7 @@ from router.catalogue import Catalogue, Expert
 from router.decide import Router
 from router.embed import open_embedder
 from router.errors import BadSettings, ExpertFailed
+from router.remember import Remembering
 from router.replica import IN_FLIGHT, ExpertReplica, RayEngine, import_runtime
 from router.settings import Scaling, Settings
 from slices.errors import MissingExtra
@@ -149,7 +150,7 @@ def _application(plan: Plan) -> Any:
 
     def asgi() -> FastAPI:
         handles = {name: serve.get_deployment_handle(name, app_name=APP) for name in experts}
-        embedder = open_embedder(plan.settings.embedder)
+        embedder = Remembering(open_embedder(plan.settings.embedder))
         store.check_embedder(plan.router, embedder)
         engine = RayEngine(handles)
         return build_app(Service(plan.router, embedder, plan.catalogue, engine, plan.settings.limits))
