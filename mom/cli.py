@@ -66,7 +66,9 @@ Config = Annotated[Path | None, typer.Option(help="A serve.yaml; default the fir
 
 @route.command("fit")
 def route_fit(
-    data: Annotated[Path | None, typer.Option(help='More queries: JSONL with "query" and "domain".')] = None,
+    data: Annotated[
+        Path | None, typer.Option(help='More queries: JSONL with "query" and "domain", or a folder.')
+    ] = None,
     output: Output = None,
     config: Config = None,
     json: Json = False,
@@ -89,8 +91,11 @@ def route_explain(text: str, config: Config = None, json: Json = False) -> None:
 
 @route.command("eval")
 def route_eval(
-    data: Annotated[Path, typer.Option(help='JSONL with "query" and "domain" ("ood": no expert).')],
+    data: Annotated[
+        Path, typer.Option(help='JSONL with "query" and "domain" ("ood": no expert), or a folder.')
+    ],
     config: Config = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with pictures there too.")] = None,
     json: Json = False,
 ) -> None:
     """Measure the router on labelled queries."""
@@ -99,6 +104,8 @@ def route_eval(
     from mom import routing
 
     report = routing.measure(data, config)
+    if html is not None:
+        routing.write_page(report, html)
     emit(json, asdict(report), lambda: routing.show_measured(report))
 
 

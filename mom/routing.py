@@ -9,7 +9,10 @@ from mom import console
 from router import build, settings, store
 from router.embed import open_embedder
 from router.errors import BadSettings
-from router.evaluate import RouteReport, evaluate, read_queries
+from router.evaluate import RouteReport, evaluate
+from router.page import page
+from router.queries import read_queries
+from slices import atomic
 
 
 def fit(data: Path | None, out: Path | None, config: Path | None) -> dict[str, Any]:
@@ -57,14 +60,26 @@ def measure(data: Path, config: Path | None) -> RouteReport:
     return evaluate(read_queries(data), router, open_embedder(chosen.embedder))
 
 
+def write_page(report: RouteReport, out: Path) -> None:
+    """The figures and their pictures as one HTML file."""
+    atomic.write_text(out, page(asdict(report)))
+
+
 def show_measured(report: RouteReport) -> None:
     """The headline figures."""
     rows = [
         ["queries", str(report.n)],
         ["accuracy", f"{report.accuracy:.3f} ± {report.stderr:.3f}"],
+        ["right expert, or rightly none", f"{report.routed:.3f}"],
         ["calibration error", f"{report.ece:.3f}"],
-        ["out-of-domain AUROC", "-" if report.ood_auroc is None else f"{report.ood_auroc:.3f}"],
-        ["out-of-domain recall", "-" if report.ood_recall is None else f"{report.ood_recall:.3f}"],
+        ["out-of-domain AUROC", _share(report.ood_auroc)],
+        ["out-of-domain recall", _share(report.ood_recall)],
+        ["out-of-domain recall at 95 % acceptance", _share(report.ood_recall_at_95)],
+        *([f"decisions that survive: {kind}", _share(value)] for kind, value in report.survived.items()),
         *([f"latency {name}, ms", f"{value:.1f}"] for name, value in report.latency_ms.items()),
     ]
     console.print_table("router", ["", "value"], rows)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"

@@ -4,11 +4,11 @@ A label `ood` or `general` means that no expert should answer. Rows of a domain 
 know are left out and counted. Nothing here fits or runs an expert.
 """
 
-import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,16 +16,25 @@ from numpy.typing import NDArray
 from router.decide import GENERAL, Router, decide, distances, probabilities
 from router.embed import Embedder
 from router.errors import BadTraining
+from router.noise import NOISE
+from router.queries import OOD
+from router.scores import auroc, calibration_error, coverage, recall_at, reliability
 
-OOD = "ood"
 TIMED = 100  # queries timed one by one
+NOISY = 500  # queries disturbed, of each kind of noise
+ACCEPTED = 0.95  # share of in-domain queries let through where the recall of others is told
 
 
 @dataclass(frozen=True)
 class RouteReport:
-    """`accuracy`: right domain, with its standard error, over in-domain and general rows.
-    `ood_auroc`: does 1 - P(general) tell experts' questions from `ood` ones; None without both.
-    `ood_recall`: share of `ood` rows that fell back. `coverage`: accuracy of the surest share.
+    """Shares from 0 to 1.
+
+    `accuracy`: right domain, with its standard error, over in-domain and general rows; `routed`: right expert
+    or rightly none, over all rows. `confusion`: by label, how often each class was likeliest.
+    `ood_auroc`: does belonging to an expert's domain tell experts' questions from `ood` ones; `ood_recall`:
+    share of `ood` rows that fell back; `ood_recall_at_95`: that share were 95 % of experts' questions let
+    through; None without both kinds. `coverage`: accuracy of the surest share. `survived`: by kind of
+    noise, the share of queries that went to the same expert in spite of it.
     """
 
     n: int
@@ -34,41 +43,20 @@ class RouteReport:
     stderr: float
     routed: float
     per_domain: dict[str, dict[str, float]]
+    confusion: dict[str, dict[str, int]]
     ece: float
+    reliability: list[dict[str, float]]
     ood_auroc: float | None
     ood_recall: float | None
+    ood_recall_at_95: float | None
     coverage: list[dict[str, float]]
+    survived: dict[str, float]
     latency_ms: dict[str, float]
 
 
-def read_queries(path: Path) -> list[tuple[str, str]]:
-    """(query, domain) of each line of a JSONL file; lines whose domain is null are left out.
-
-    Raises:
-        BadTraining: it cannot be read, or a line is not an object with a text `query`; it is numbered.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadTraining(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
-    rows: list[tuple[str, str]] = []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            said = json.loads(line)
-        except ValueError as error:
-            raise BadTraining(f"{path}, line {number}: not JSON: {error}") from None
-        if not isinstance(said, dict) or not isinstance(said.get("query"), str):
-            raise BadTraining(
-                f"{path}, line {number}: expected an object with the texts `query` and `domain`"
-            )
-        if said.get("domain") is not None:
-            rows.append((said["query"], str(said["domain"])))
-    return rows
-
-
-def evaluate(queries: Sequence[tuple[str, str]], router: Router, embedder: Embedder) -> RouteReport:
+def evaluate(
+    queries: Sequence[tuple[str, str]], router: Router, embedder: Embedder, seed: int = 0
+) -> RouteReport:
     """Measure `router` on `queries`, pairs of (text, domain), as if every domain had its expert.
 
     Raises:
@@ -77,48 +65,51 @@ def evaluate(queries: Sequence[tuple[str, str]], router: Router, embedder: Embed
     known = [(text, domain) for text, domain in queries if domain in (*router.classes, OOD)]
     if not any(domain != OOD for _, domain in known):
         raise BadTraining(f"no query is of a domain the router knows: {', '.join(router.classes)}")
-    vectors = embedder.embed([text for text, _ in known])
-    wanted = np.array([domain for _, domain in known])
-    chances = probabilities(vectors, router)
-    guess = np.array(router.classes)[chances.argmax(axis=1)]
-    routed = np.array([_routed(vector, router) for vector in vectors])
-    labelled, ood = wanted != OOD, wanted == OOD
-    right = (guess == wanted)[labelled]
-    sure = chances.max(axis=1)[labelled]
-    correct = routed == np.where(ood, GENERAL, wanted)
-    accuracy = float(right.mean())
+    texts, wanted = [text for text, _ in known], np.array([domain for _, domain in known])
+    vectors = embedder.embed(texts)
+    routed = _routed(vectors, router)
     return RouteReport(
         n=len(known),
         skipped=len(queries) - len(known),
-        accuracy=accuracy,
-        stderr=float(np.sqrt(accuracy * (1 - accuracy) / len(right))),
-        routed=float(correct.mean()),
-        per_domain=_per_domain(wanted, guess, routed),
-        ece=calibration_error(sure, right),
-        ood_auroc=auroc(_belonging(vectors, router), labelled & (wanted != GENERAL), ood),
-        ood_recall=float((routed[ood] == GENERAL).mean()) if ood.any() else None,
-        coverage=_coverage(sure, right),
-        latency_ms=_latency([text for text, _ in known[:TIMED]], router, embedder),
+        routed=float((routed == np.where(wanted == OOD, GENERAL, wanted)).mean()),
+        survived=_survived(texts, routed, router, embedder, seed),
+        latency_ms=_latency(texts[:TIMED], router, embedder),
+        **_of_domains(vectors, wanted, routed, router),
+        **_of_strangers(vectors, wanted, routed, router),
     )
 
 
-def auroc(scores: NDArray[np.float64], high: NDArray[np.bool_], low: NDArray[np.bool_]) -> float | None:
-    """The chance that a row of `high` scores above one of `low`, ties half; None if either is empty."""
-    if not high.any() or not low.any():
-        return None
-    ordered = np.sort(scores[low])
-    below = np.searchsorted(ordered, scores[high], "left")
-    not_above = np.searchsorted(ordered, scores[high], "right")
-    return float((below + not_above).mean() / 2 / len(ordered))
+def _of_domains(
+    vectors: NDArray[np.float32], wanted: NDArray[np.str_], routed: NDArray[np.str_], router: Router
+) -> dict[str, Any]:
+    """How well domains are told apart, and how well it is known how well."""
+    labelled = wanted != OOD
+    chances = probabilities(vectors[labelled], router)
+    guess, sure = np.array(router.classes)[chances.argmax(axis=1)], chances.max(axis=1)
+    right = guess == wanted[labelled]
+    accuracy = float(right.mean())
+    return {
+        "accuracy": accuracy,
+        "stderr": float(np.sqrt(accuracy * (1 - accuracy) / len(right))),
+        "per_domain": _per_domain(wanted[labelled], guess, routed[labelled]),
+        "confusion": _confusion(wanted[labelled], guess),
+        "ece": calibration_error(sure, right),
+        "reliability": reliability(sure, right),
+        "coverage": coverage(sure, right),
+    }
 
 
-def calibration_error(sure: NDArray[np.float64], right: NDArray[np.bool_], bins: int = 15) -> float:
-    """Mean gap between stated and true accuracy over `bins` equal bins of confidence (ECE)."""
-    bin_of = np.minimum((sure * bins).astype(int), bins - 1)
-    gaps = [
-        (bin_of == b).mean() * abs(sure[bin_of == b].mean() - right[bin_of == b].mean()) for b in set(bin_of)
-    ]
-    return float(sum(gaps))
+def _of_strangers(
+    vectors: NDArray[np.float32], wanted: NDArray[np.str_], routed: NDArray[np.str_], router: Router
+) -> dict[str, Any]:
+    """How well what no expert should answer is told from what one should."""
+    ood, own = wanted == OOD, (wanted != OOD) & (wanted != GENERAL)
+    belonging = _belonging(vectors, router)
+    return {
+        "ood_auroc": auroc(belonging, own, ood),
+        "ood_recall": float((routed[ood] == GENERAL).mean()) if ood.any() else None,
+        "ood_recall_at_95": recall_at(belonging, own, ood, ACCEPTED),
+    }
 
 
 def _belonging(vectors: NDArray[np.float32], router: Router) -> NDArray[np.float64]:
@@ -127,16 +118,17 @@ def _belonging(vectors: NDArray[np.float32], router: Router) -> NDArray[np.float
     return 1.0 - probabilities(vectors, router)[:, router.classes.index(GENERAL)]
 
 
-def _routed(vector: NDArray[np.float32], router: Router) -> str:
+def _routed(vectors: NDArray[np.float32], router: Router) -> NDArray[np.str_]:
+    """The expert of each vector, shape (n,), were there one for every domain."""
     experts = {name: name for name in router.classes}
-    return decide(vector, router, experts, GENERAL).expert
+    return np.array([decide(vector, router, experts, GENERAL).expert for vector in vectors])
 
 
 def _per_domain(
     wanted: NDArray[np.str_], guess: NDArray[np.str_], routed: NDArray[np.str_]
 ) -> dict[str, dict[str, float]]:
     table: dict[str, dict[str, float]] = {}
-    for domain in sorted({str(name) for name in wanted} - {OOD}):
+    for domain in sorted({str(name) for name in wanted}):
         mine = wanted == domain
         share = {
             "recall": float((guess[mine] == domain).mean()),
@@ -146,20 +138,30 @@ def _per_domain(
     return table
 
 
-def _coverage(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> list[dict[str, float]]:
-    by_surety = right[np.argsort(-sure, kind="stable")]
-    shares = [share / 10 for share in range(1, 11)]
-    counts = [max(1, round(share * len(right))) for share in shares]
-    return [
-        {"coverage": share, "accuracy": float(by_surety[:count].mean())}
-        for share, count in zip(shares, counts, strict=True)
-    ]
+def _confusion(wanted: NDArray[np.str_], guess: NDArray[np.str_]) -> dict[str, dict[str, int]]:
+    return {
+        domain: dict(Counter(guess[wanted == domain].tolist()).most_common())
+        for domain in sorted({str(name) for name in wanted})
+    }
+
+
+def _survived(
+    texts: Sequence[str], routed: NDArray[np.str_], router: Router, embedder: Embedder, seed: int
+) -> dict[str, float]:
+    """By kind of noise, the share of a sample of queries whose expert stays the same."""
+    draw = np.random.default_rng(seed)
+    chosen = draw.permutation(len(texts))[:NOISY]
+    shares = {}
+    for kind, disturb in NOISE.items():
+        noisy = [disturb(texts[index], draw) for index in chosen]
+        shares[kind] = float((_routed(embedder.embed(noisy), router) == routed[chosen]).mean())
+    return shares
 
 
 def _latency(texts: Sequence[str], router: Router, embedder: Embedder) -> dict[str, float]:
     took = []
     for text in texts:
         begin = time.perf_counter()
-        _routed(embedder.embed([text])[0], router)
+        _routed(embedder.embed([text]), router)
         took.append(1000 * (time.perf_counter() - begin))
     return {f"p{share}": float(np.percentile(took, share)) for share in (50, 95, 99)}

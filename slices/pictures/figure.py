@@ -1,5 +1,6 @@
 """A figure to draw on and the file it becomes. Knows nothing of what is drawn; keeps no global state."""
 
+import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,3 +50,15 @@ def save_figure(figure: "Figure", path: Path) -> None:
     metadata = {"Date": None} if kind == "svg" else {}
     with mpl.rc_context(settings), atomic.staged(path, force=True) as partial:
         figure.savefig(partial, format=kind, dpi=150, metadata=metadata)
+
+
+def as_svg(figure: "Figure") -> str:
+    """The figure as an SVG element, the same each time."""
+    import matplotlib as mpl
+
+    settings: dict[Any, Any] = {"svg.hashsalt": "mom", "svg.fonttype": "none"}
+    with mpl.rc_context(settings):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
+    text = buffer.getvalue()
+    return text[text.index("<svg") :]

@@ -1,13 +1,9 @@
 """The pictures of a report: size against quality, the matrix, ladders, healing curves; as SVG text."""
 
-import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from slices.pictures.figure import new_figure
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+from slices.pictures.figure import as_svg, new_figure
 
 Json = Mapping[str, Any]
 
@@ -79,18 +75,6 @@ def healing(name: str, curve: Sequence[Json]) -> str:
     axes.set_yscale("log")
     axes.grid(visible=True, which="both", alpha=0.3)
     return as_svg(figure)
-
-
-def as_svg(figure: "Figure") -> str:
-    """The figure as an SVG element, the same each time."""
-    import matplotlib as mpl
-
-    settings: dict[Any, Any] = {"svg.hashsalt": "mom", "svg.fonttype": "none"}
-    with mpl.rc_context(settings):
-        buffer = io.StringIO()
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
-    text = buffer.getvalue()
-    return text[text.index("<svg") :]
 
 
 def _points(axes: Any, label: str, rows: Json, domain: str) -> None:

@@ -11,7 +11,6 @@ import pytest
 from router.decide import Decision, Router, Thresholds, nearest, probabilities, softmax
 from router.embed import HashEmbedder, SentenceEmbedder, open_embedder, routed_text
 from router.errors import BadSettings, BadTraining
-from router.evaluate import auroc, calibration_error, evaluate, read_queries
 from router.fit import digest, fit, temperature
 from router.route import route
 from slices.errors import MissingExtra
@@ -120,26 +119,6 @@ def test_softmax_survives_large_logits() -> None:
     assert softmax(np.array([[1e9, 0.0]])) == pytest.approx(np.array([[1.0, 0.0]]))
 
 
-def test_auroc_and_ece_on_known_cases() -> None:
-    scores = np.array([0.9, 0.8, 0.8, 0.1])
-    high = np.array([True, True, False, False])
-    assert auroc(scores, high, ~high) == pytest.approx(0.875)  # one tie among four pairs
-    assert auroc(scores, high, np.zeros(4, bool)) is None
-    assert calibration_error(np.full(10, 0.75), np.arange(10) < 5) == pytest.approx(0.25)
-
-
-def test_queries_are_read_from_jsonl(tmp_path: Path) -> None:
-    path = tmp_path / "q.jsonl"
-    path.write_text('{"query": "a\u2028b", "domain": "law"}\n\n{"query": "c", "domain": null}\n', "utf-8")
-    assert read_queries(path) == [("a\u2028b", "law")]
-    for bad in ("{", "[]", '{"query": 3, "domain": "law"}'):
-        path.write_text(f'{{"query": "a", "domain": "law"}}\n{bad}\n')
-        with pytest.raises(BadTraining, match="line 2"):
-            read_queries(path)
-    with pytest.raises(BadTraining, match="cannot read"):
-        read_queries(tmp_path / "none.jsonl")
-
-
 def test_an_embedder_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for source in (str(tmp_path / "none"), "not-a-hub-id", "a/b/c"):
         with pytest.raises(BadSettings, match="no embedder"):
@@ -155,14 +134,3 @@ def test_deciding_and_checking_requests_load_nothing_heavy() -> None:
     code = f"import sys, {modules}; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_evaluation_counts_what_it_leaves_out(fitted: Router, embedder: HashEmbedder) -> None:
-    report = evaluate([*PAIRS, ("zzzz qqqq", "ood"), ("x", "music")], fitted, embedder)
-    assert (report.n, report.skipped) == (len(PAIRS) + 1, 1)
-    assert report.accuracy == 1.0
-    assert report.ood_recall == 1.0
-    assert set(report.per_domain) == {"biochem", "law", "computing", "general"}
-    assert [point["coverage"] for point in report.coverage] == [share / 10 for share in range(1, 11)]
-    with pytest.raises(BadTraining, match="no query"):
-        evaluate([("x", "music")], fitted, embedder)

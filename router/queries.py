@@ -1,0 +1,59 @@
+"""Labelled queries from files: what a router is fitted on and measured with.
+
+A line is an object with a text, `query` or `question`, and a `domain`; a domain of null says nothing and is
+left out. A folder stands for all the `.jsonl` files in it and in its `questions/` and `routing/`.
+"""
+
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from router.errors import BadTraining
+
+OOD = "ood"  # the label of what no expert should answer
+_PLACES = ("*.jsonl", "questions/*.jsonl", "routing/*.jsonl")
+_TEXTS = ("query", "question")
+
+
+def read_queries(path: Path) -> list[tuple[str, str]]:
+    """(text, domain) of every labelled line of a file, or of the files of a folder by name.
+
+    Raises:
+        BadTraining: nothing is there or can be read, or a line is not such an object; it is numbered.
+    """
+    if not path.is_dir():
+        return list(_read(path))
+    files = sorted({file for place in _PLACES for file in path.glob(place)})
+    if not files:
+        raise BadTraining(f"{path} holds no .jsonl files, nor do its questions/ and routing/")
+    return [pair for file in files for pair in _read(file)]
+
+
+def _read(path: Path) -> Iterator[tuple[str, str]]:
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadTraining(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    for number, line in enumerate(lines, 1):
+        if line.strip():
+            said = _object(line, f"{path}, line {number}")
+            if said.get("domain") is not None:
+                yield _text(said, f"{path}, line {number}"), str(said["domain"])
+
+
+def _object(line: str, where: str) -> dict[str, Any]:
+    try:
+        said = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise BadTraining(f"{where}: not JSON: {error}") from None
+    if not isinstance(said, dict):
+        raise BadTraining(f"{where}: expected an object with the texts `query` and `domain`")
+    return said
+
+
+def _text(said: dict[str, Any], where: str) -> str:
+    found: Sequence[Any] = [said[key] for key in _TEXTS if key in said]
+    if len(found) != 1 or not isinstance(found[0], str):
+        raise BadTraining(f"{where}: expected a text as `query` or as `question`")
+    return found[0]

@@ -1,0 +1,94 @@
+"""What judges a router, on cases known by hand; queries from files; the page."""
+
+import json
+import re
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mom.routing import show_measured, write_page
+from router.decide import Router
+from router.embed import HashEmbedder
+from router.errors import BadTraining
+from router.evaluate import evaluate
+from router.queries import read_queries
+from router.scores import auroc, calibration_error, coverage, recall_at, reliability
+from tests.router.router_world import PAIRS
+
+
+def test_auroc_and_ece_on_known_cases() -> None:
+    scores = np.array([0.9, 0.8, 0.8, 0.1])
+    high = np.array([True, True, False, False])
+    assert auroc(scores, high, ~high) == pytest.approx(0.875)  # one tie among four pairs
+    assert auroc(scores, high, np.zeros(4, bool)) is None
+    assert calibration_error(np.full(10, 0.75), np.arange(10) < 5) == pytest.approx(0.25)
+
+
+def test_recall_at_an_acceptance() -> None:
+    """What lets three of four pass lies between 0.3 and 0.4, at 0.375; three of four others are below."""
+    scores = np.array([0.3, 0.4, 0.8, 0.9, 0.1, 0.2, 0.35, 0.7])
+    high = np.arange(8) < 4
+    assert recall_at(scores, high, ~high, 0.75) == 0.75
+    assert recall_at(scores, high, np.zeros(8, bool), 0.75) is None
+
+
+def test_the_surest_come_first() -> None:
+    sure, right = np.arange(10) / 10, np.arange(10) >= 5
+    assert [point["accuracy"] for point in coverage(sure, right)][::3] == [1.0, 1.0, 5 / 7, 0.5]
+    bins = reliability(sure, right, bins=2)
+    assert [(each["n"], each["accuracy"]) for each in bins] == [(5, 0.0), (5, 1.0)]
+    assert [each["confidence"] for each in bins] == pytest.approx([0.2, 0.7])
+
+
+def test_queries_are_read_from_jsonl(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    path.write_text('{"query": "a\u2028b", "domain": "law"}\n\n{"query": "c", "domain": null}\n', "utf-8")
+    assert read_queries(path) == [("a\u2028b", "law")]
+    for bad in ("{", "[]", '{"query": 3, "domain": "law"}'):
+        path.write_text(f'{{"query": "a", "domain": "law"}}\n{bad}\n')
+        with pytest.raises(BadTraining, match="line 2"):
+            read_queries(path)
+    with pytest.raises(BadTraining, match="cannot read"):
+        read_queries(tmp_path / "none.jsonl")
+
+
+def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
+    (tmp_path / "routing").mkdir()
+    (tmp_path / "questions").mkdir()
+    (tmp_path / "routing" / "b.jsonl").write_text('{"query": "b", "domain": "law"}\n')
+    (tmp_path / "questions" / "a.jsonl").write_text('{"question": "a", "domain": "math"}\n')
+    assert read_queries(tmp_path) == [("a", "math"), ("b", "law")]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BadTraining, match=r"holds no \.jsonl files"):
+        read_queries(tmp_path / "empty")
+
+
+def test_evaluation_counts_what_it_leaves_out(fitted: Router, embedder: HashEmbedder) -> None:
+    report = evaluate([*PAIRS, ("zzzz qqqq", "ood"), ("x", "music")], fitted, embedder)
+    assert (report.n, report.skipped) == (len(PAIRS) + 1, 1)
+    assert report.accuracy == 1.0
+    assert report.ood_recall == 1.0
+    assert set(report.per_domain) == {"biochem", "law", "computing", "general"}
+    assert [point["coverage"] for point in report.coverage] == [share / 10 for share in range(1, 11)]
+    with pytest.raises(BadTraining, match="no query"):
+        evaluate([("x", "music")], fitted, embedder)
+
+
+def test_noise_and_confusion_are_told(
+    fitted: Router, embedder: HashEmbedder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    report = evaluate([*PAIRS, ("<b>zzzz</b>", "ood")], fitted, embedder)
+    assert set(report.survived) == {"typo", "case", "fragment"}
+    assert report.survived["case"] > 0.5
+    assert report.confusion["law"] == {"law": 6}
+    assert evaluate([*PAIRS, ("<b>zzzz</b>", "ood")], fitted, embedder).survived == report.survived
+    assert report.ood_recall_at_95 == 1.0
+    write_page(report, tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    assert html.count("<svg") == 3
+    assert not re.search(r"<(script|link rel=.stylesheet|img)", html)
+    json.dumps(asdict(report))
+    show_measured(report)
+    assert "decisions that survive: typo" in capsys.readouterr().out
