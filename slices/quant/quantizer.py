@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from slices.child import run_child
+from slices.errors import RunFailed
 from slices.quant.recipe import Recipe
 from slices.quant.types import find_type, type_number
 
@@ -49,7 +50,7 @@ def plan_types(orders: Sequence[Order]) -> list[dict[str, str]]:
     """The ggml type that every tensor would get, by name, for each order. Writes nothing, reads headers only.
 
     Raises:
-        RunFailed: llama.cpp gave up.
+        RunFailed: llama.cpp gave up, or what it says is not understood.
     """
     planned: list[dict[str, str]] = []
 
@@ -57,10 +58,14 @@ def plan_types(orders: Sequence[Order]) -> list[dict[str, str]]:
         if line == NEXT:
             planned.append({})
             return
-        name, type = line.split()
+        name, _, type = line.partition(" ")
+        if not planned or not type:
+            raise RunFailed(f"a plan of types has a line that means nothing: {line!r}")
         planned[-1][name] = type
 
     run_child(_CHILD, ["plan", *(json.dumps(asdict(order)) for order in orders)], keep)
+    if len(planned) != len(orders):
+        raise RunFailed(f"expected {len(orders)} plans of types, found {len(planned)}")
     return planned
 
 

@@ -46,13 +46,23 @@ def test_abort_is_told_and_leaves_nothing(
     assert visible_and_hidden(pico) == before
 
 
-def test_a_plan_that_lacks_a_tensor_is_noticed(
-    pico: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("said", "message"),
+    [
+        ("echo next; echo token_embd.weight Q8_0", "did not say the type of every tensor"),
+        ("echo token_embd.weight Q8_0", "a line that means nothing: 'token_embd.weight Q8_0'"),
+        ("echo next; echo Q8_0", "a line that means nothing: 'Q8_0'"),
+        ("echo next; echo next", "expected 1 plans of types, found 2"),
+        ("true", "expected 1 plans of types, found 0"),
+    ],
+)
+def test_a_plan_that_is_not_understood_is_no_plan(
+    said: str, message: str, pico: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Types are read off llama.cpp's log: another wording must not become a wrong size."""
-    script = "echo token_embd.weight Q8_0; exit 0"
-    monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path / "stub", "plan", script)))
-    with pytest.raises(RunFailed, match="did not say the type of every tensor"):
+    stub = write_stub(tmp_path / "stub", "plan", f"{said}; exit 0")
+    monkeypatch.setattr(sys, "executable", str(stub))
+    with pytest.raises(RunFailed, match=message):
         quantize(pico, "Q8_0")
 
 
