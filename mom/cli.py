@@ -101,8 +101,10 @@ def route_eval(
     """Measure the router on labelled queries."""
     from dataclasses import asdict
 
-    from mom import routing
+    from mom import paging, routing
 
+    if html is not None:
+        paging.check_pictures()
     report = routing.measure(data, config)
     if html is not None:
         routing.write_page(report, html)

@@ -7,11 +7,12 @@ from typing import Any
 
 from mom import console
 from router import build, settings, store
+from router.decide import GENERAL
 from router.embed import open_embedder
 from router.errors import BadSettings
 from router.evaluate import RouteReport, evaluate
 from router.page import page
-from router.queries import read_queries
+from router.queries import OOD, read_queries
 from slices import atomic
 
 
@@ -24,7 +25,7 @@ def fit(data: Path | None, out: Path | None, config: Path | None) -> dict[str, A
         )
     queries = build.domain_queries()
     for text, domain in read_queries(data) if data else ():
-        queries.setdefault("general" if domain == "ood" else domain, []).append(text)
+        queries.setdefault(GENERAL if domain == OOD else domain, []).append(text)
     folder = out or chosen.router or store.default_folder()
     router = build.fit_from_domains(queries, open_embedder(chosen.embedder), folder)
     return {

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from router import store
+from router.catalogue import Catalogue
 from router.catalogue import read as read_catalogue
 from router.decide import Decision, Router
 from router.embed import Embedder, embedder_name, open_embedder
@@ -53,16 +54,25 @@ def current_router(settings: Settings, domains: Queries) -> Router:
     return with_cutoffs(router, settings.thresholds)
 
 
+def served_by(settings: Settings) -> Catalogue:
+    """The experts that the settings name, and who has which domain.
+
+    Raises:
+        BadExperts: there are none, or they do not fit together.
+    """
+    names = None if settings.experts == "all" else settings.experts
+    policy = settings.policy.policy()
+    return read_catalogue(names, settings.generalist, settings.type, settings.slices, policy)
+
+
 def explain(text: str, settings: Settings, domains: Queries | None = None) -> Decision:
     """Who would answer `text`. Before any slice exists, each domain counts as an expert of its name."""
     router = current_router(settings, domain_queries() if domains is None else domains)
     embedder = open_embedder(settings.embedder)
     store.check_embedder(router, embedder)
-    names = None if settings.experts == "all" else settings.experts
-    if names is None and not manifest.all_slices(settings.slices):
+    if settings.experts == "all" and not manifest.all_slices(settings.slices):
         return route(text, router, embedder, {name: name for name in router.classes}, "general")
-    policy = settings.policy.policy()
-    served = read_catalogue(names, settings.generalist, settings.type, settings.slices, policy)
+    served = served_by(settings)
     return route(text, router, embedder, served.by_domain, served.generalist, served.barred)
 
 

@@ -1,7 +1,7 @@
 """Queries as people really type them: with slips of the keyboard, in other case, cut short.
 
-Every change is drawn from a generator, so that the same seed gives the same text. Used to widen what a router
-is fitted on, and to measure whether its decisions survive.
+Every change is drawn from a generator, so that the same seed gives the same text. Tells whether a router's
+decisions survive.
 """
 
 from collections.abc import Callable, Mapping

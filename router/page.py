@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slices.pictures.figure import as_svg, new_figure
+from slices.report.page import render
 
 _TEMPLATE = Path(__file__).with_name("page.html")
 Json = Mapping[str, Any]
@@ -16,12 +17,8 @@ def page(found: Json) -> str:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    from jinja2 import Environment, StrictUndefined
-
-    world = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     figures = [confusion(found["confusion"]), reliability(found["reliability"]), coverage(found["coverage"])]
-    template = world.from_string(_TEMPLATE.read_text(encoding="utf-8"))
-    return template.render(found=found, figures=figures)
+    return render(_TEMPLATE, found=found, figures=figures)
 
 
 def confusion(counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -17,7 +17,7 @@ class Policy:
 
     `quality`: a domain's expert, unless the generalist is better there by more than `within`. `cost`: the
     smallest model, whatever its domain, that needs no more than `within` above the parent. `latency`: the
-    fastest such.
+    fastest such. Where none is known to be so good, or so fast, both do as `quality` does.
     """
 
     prefer: Kind = "quality"

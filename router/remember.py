@@ -31,13 +31,15 @@ class Remembering:
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of length 1, shape (len(texts), dim); unknown ones are computed in one batch."""
+        if not texts:
+            return self._inner.embed([])
         keys = [_key(text) for text in texts]
         found = self._recall(keys)
         new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-        if new or not keys:
+        if new:
             found |= dict(zip(new, self._inner.embed(list(new.values())), strict=True))
             self._keep({key: found[key] for key in new})
-        return np.stack([found[key] for key in keys]) if keys else self._inner.embed([])
+        return np.stack([found[key] for key in keys])
 
     def _recall(self, keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
         with self._lock:

@@ -27,11 +27,8 @@ def recall_at(
 
 def calibration_error(sure: NDArray[np.float64], right: NDArray[np.bool_], bins: int = BINS) -> float:
     """Mean gap of stated and true accuracy over `bins` equal bins of confidence: ECE, Guo et al. 2017."""
-    bin_of = np.minimum((sure * bins).astype(int), bins - 1)
-    gaps = [
-        (bin_of == b).mean() * abs(sure[bin_of == b].mean() - right[bin_of == b].mean()) for b in set(bin_of)
-    ]
-    return float(sum(gaps))
+    gaps = [each["n"] * abs(each["confidence"] - each["accuracy"]) for each in reliability(sure, right, bins)]
+    return float(sum(gaps) / len(sure))
 
 
 def coverage(sure: NDArray[np.float64], right: NDArray[np.bool_]) -> list[dict[str, float]]:

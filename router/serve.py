@@ -18,7 +18,7 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from router import build, catalogue, store
+from router import build, store
 from router.app import Service, build_app
 from router.catalogue import Catalogue, Expert
 from router.decide import Router
@@ -51,9 +51,7 @@ def check(settings: Settings, domains: build.Queries | None = None) -> Plan:
     """
     if find_spec("ray") is None:
         raise MissingExtra("ray", "serve")
-    names = None if settings.experts == "all" else settings.experts
-    policy = settings.policy.policy()
-    served = catalogue.read(names, settings.generalist, settings.type, settings.slices, policy)
+    served = build.served_by(settings)
     if unknown := sorted(set(settings.overrides) - set(served.experts)):
         raise BadSettings(f"`overrides` name experts that are not served: {', '.join(unknown)}")
     for name in served.experts:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from router.decide import Router, Thresholds
 from router.errors import BadSettings
-from router.policy import Kind, Policy
+from router.policy import BEST, Kind, Policy
 from slices import home
 
 
@@ -30,8 +30,8 @@ class Cutoffs(_Settings):
 class Preference(_Settings):
     """What counts among experts: see `router.policy.Policy`."""
 
-    prefer: Kind = "quality"
-    within: float = Field(default=0.05, ge=0, le=1)
+    prefer: Kind = BEST.prefer
+    within: float = Field(default=BEST.within, ge=0, le=1)
 
     def policy(self) -> Policy:
         """The same for the catalogue."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".svg", ".png")
+_SVG: dict[Any, Any] = {"svg.hashsalt": "mom", "svg.fonttype": "none"}  # text as text, ids the same each time
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -46,9 +47,8 @@ def save_figure(figure: "Figure", path: Path) -> None:
     import matplotlib as mpl
 
     kind = check_picture(path).suffix[1:]
-    settings: dict[Any, Any] = {"svg.hashsalt": "mom", "svg.fonttype": "none"}
     metadata = {"Date": None} if kind == "svg" else {}
-    with mpl.rc_context(settings), atomic.staged(path, force=True) as partial:
+    with mpl.rc_context(_SVG), atomic.staged(path, force=True) as partial:
         figure.savefig(partial, format=kind, dpi=150, metadata=metadata)
 
 
@@ -56,8 +56,7 @@ def as_svg(figure: "Figure") -> str:
     """The figure as an SVG element, the same each time."""
     import matplotlib as mpl
 
-    settings: dict[Any, Any] = {"svg.hashsalt": "mom", "svg.fonttype": "none"}
-    with mpl.rc_context(settings):
+    with mpl.rc_context(_SVG):
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     text = buffer.getvalue()

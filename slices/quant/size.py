@@ -42,7 +42,6 @@ def predict(
     overrides: Mapping[str, str] = NOTHING,
     pure: bool = False,
     with_imatrix: bool = False,
-    exported: Path | None = None,
 ) -> Prediction:
     """What `slices.quant.quantize.quantize` would write with the same arguments.
 
@@ -50,15 +49,12 @@ def predict(
 
     Args:
         with_imatrix: whether there will be an importance matrix, on which some types depend.
-        exported: the bf16 GGUF of `folder`, where there is one already.
 
     Raises:
         SliceError: as `quantize` does before it begins.
     """
     recipe = make_recipe(type, tables, overrides, pure)
     check_imatrix(recipe, with_imatrix)
-    if exported is not None:
-        return predict_from(exported, recipe, with_imatrix)
     with tempfile.TemporaryDirectory(prefix="mom-") as scratch:
         path = Path(scratch) / "headers.gguf"
         write_gguf(folder, path, name_of(folder), data=False)

@@ -19,9 +19,6 @@ class Figure:
 
 def page(found: Mapping[str, Any], figures: Sequence[Figure]) -> str:
     """The HTML of a report in the JSON form of `slices.report.as_json`. Names and text in it are escaped."""
-    from jinja2 import Environment, StrictUndefined
-
-    world = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     rows = found["slices"].values()
     tasks = {
         domain: [task for task in _TASKS if any(task in row["domains"][domain] for row in rows)]
@@ -29,7 +26,8 @@ def page(found: Mapping[str, Any], figures: Sequence[Figure]) -> str:
     }
     diagonal = found["diagonal"].items()
     best = [(each["slice"], domain) for domain, own in diagonal for each in own if each["best"]]
-    return world.from_string(_TEMPLATE.read_text(encoding="utf-8")).render(
+    return render(
+        _TEMPLATE,
         found=found,
         figures=figures,
         tasks=tasks,
@@ -38,3 +36,11 @@ def page(found: Mapping[str, Any], figures: Sequence[Figure]) -> str:
         costs=any(row["cost"] for row in rows),
         published=any(row["published"] for row in rows),
     )
+
+
+def render(template: Path, **values: Any) -> str:
+    """A template's HTML; values are escaped, and one that it misses is an error."""
+    from jinja2 import Environment, StrictUndefined
+
+    world = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    return world.from_string(template.read_text(encoding="utf-8")).render(**values)

@@ -1,12 +1,14 @@
 """The command line as tests call it: in a process of its own, or here, where torch is loaded already."""
 
-import io
 import json
+import os
 import subprocess
 import sys
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from subprocess import CompletedProcess
-from typing import Any
+from tempfile import TemporaryFile
+from typing import IO, Any
 from unittest.mock import patch
 
 from mom.cli import main
@@ -22,13 +24,33 @@ def mom_alone(*arguments: str, hide: str = "") -> "CompletedProcess[str]":
 
 def mom(*arguments: str) -> "CompletedProcess[str]":
     """Run the same entry point here: importing torch takes longer than most commands on a pico."""
-    out, err, status = io.StringIO(), io.StringIO(), 0
-    with patch.object(sys, "argv", ["mom", *arguments]), redirect_stdout(out), redirect_stderr(err):
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code if isinstance(end.code, int) else int(end.code is not None)
-    return CompletedProcess(["mom", *arguments], status, out.getvalue(), err.getvalue())
+    status = 0
+    with TemporaryFile("w+") as out, TemporaryFile("w+") as err:
+        with patch.object(sys, "argv", ["mom", *arguments]), _written_to(out, err):
+            try:
+                main()
+            except SystemExit as end:
+                status = end.code if isinstance(end.code, int) else int(end.code is not None)
+        out.seek(0)
+        err.seek(0)
+        return CompletedProcess(["mom", *arguments], status, out.read(), err.read())
+
+
+@contextmanager
+def _written_to(out: IO[str], err: IO[str]) -> Iterator[None]:
+    """Everything that is said, also by C, which knows nothing of `sys.stdout`."""
+    before = os.dup(1), os.dup(2)
+    os.dup2(out.fileno(), 1)
+    os.dup2(err.fileno(), 2)
+    try:
+        with redirect_stdout(out), redirect_stderr(err):
+            yield
+    finally:
+        out.flush()
+        err.flush()
+        for number, kept in enumerate(before, start=1):
+            os.dup2(kept, number)
+            os.close(kept)
 
 
 def parsed(*arguments: str) -> dict[str, Any]:

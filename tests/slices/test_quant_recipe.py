@@ -13,7 +13,7 @@ from slices.export import export
 from slices.gguf.header import read_gguf_header
 from slices.quant.quantize import quantize
 from slices.quant.recipe import make_recipe
-from slices.quant.size import Prediction, predict
+from slices.quant.size import Prediction, predict, predict_from
 from slices.quant.types import TABLE_TYPES, TENSOR_TYPES, TYPES, row_bytes, type_name, type_number
 from tests.picos import SIX, write_gemma4
 from tests.slices.gguf_fixtures import SLIDING, write_gemma3, write_manifest
@@ -46,9 +46,9 @@ def gemma4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(folder, folder / "bf16.gguf")
 
 
-def plan(exported: Path, type: str, **recipe: Any) -> Prediction:
-    """The prediction from an export alone; the folder is not looked at."""
-    return predict(exported.parent, type, exported=exported, **recipe)
+def plan(exported: Path, type: str, with_imatrix: bool = False, **recipe: Any) -> Prediction:
+    """The prediction from an export alone."""
+    return predict_from(exported, make_recipe(type, **recipe), with_imatrix)
 
 
 def kinds(types: Mapping[str, str], part: str) -> set[str]:
