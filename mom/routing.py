@@ -7,12 +7,12 @@ from typing import Any
 
 from mom import console
 from router import build, settings, store
-from router.decide import GENERAL
-from router.embed import open_embedder
+from router.embedders import open_embedders
 from router.errors import BadSettings
 from router.evaluate import RouteReport, evaluate
+from router.model import GENERAL
 from router.page import page
-from router.queries import OOD, read_queries
+from router.queries import OOD, read_hints, read_queries
 from slices import atomic
 
 
@@ -27,10 +27,15 @@ def fit(data: Path | None, out: Path | None, config: Path | None) -> dict[str, A
     for text, domain in read_queries(data) if data else ():
         queries.setdefault(GENERAL if domain == OOD else domain, []).append(text)
     folder = out or chosen.router or store.default_folder()
-    router = build.fit_from_domains(queries, open_embedder(chosen.embedder), folder)
+    with console.progress_bar() as report:
+        embedders = open_embedders(chosen.embedder, lambda done, of: report("distil a table", done, of))
+    hints = read_hints(data, set(queries)) if data else []
+    router = build.fit_from_domains(queries, embedders, folder, hints)
     return {
         "path": str(folder),
-        "embedder": router.embedder,
+        "embedder": router.embedders[-1],
+        "embedders": list(router.embedders),
+        "hints": len(hints),
         "domains": {name: len(texts) for name, texts in sorted(queries.items())},
         "thresholds": asdict(router.thresholds),
     }
@@ -58,7 +63,7 @@ def measure(data: Path, config: Path | None) -> RouteReport:
     """How well the router routes the labelled queries of `data`."""
     chosen = settings.read(config)
     router = build.current_router(chosen, build.domain_queries())
-    return evaluate(read_queries(data), router, open_embedder(chosen.embedder))
+    return evaluate(read_queries(data), router, build.reader_of(router, chosen))
 
 
 def write_page(report: RouteReport, out: Path) -> None:
@@ -73,10 +78,12 @@ def show_measured(report: RouteReport) -> None:
         ["accuracy", f"{report.accuracy:.3f} ± {report.stderr:.3f}"],
         ["right expert, or rightly none", f"{report.routed:.3f}"],
         ["calibration error", f"{report.ece:.3f}"],
+        ["experts' questions that an expert gets", _share(report.accepted)],
         ["out-of-domain AUROC", _share(report.ood_auroc)],
         ["out-of-domain recall", _share(report.ood_recall)],
         ["out-of-domain recall at 95 % acceptance", _share(report.ood_recall_at_95)],
         *([f"decisions that survive: {kind}", _share(value)] for kind, value in report.survived.items()),
+        *([f"decided by {name}", _share(value)] for name, value in report.decided_by.items()),
         *([f"latency {name}, ms", f"{value:.1f}"] for name, value in report.latency_ms.items()),
     ]
     console.print_table("router", ["", "value"], rows)

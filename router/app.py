@@ -14,13 +14,14 @@ from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from router import problems, route
 from router.answer import CHAT, TEXT, Saying, Shape, begin, sse, whole
+from router.cascade import Reader
 from router.catalogue import Catalogue, Expert
 from router.chat import Prompt, render
-from router.decide import Decision, Router
-from router.embed import Embedder
+from router.decide import Decision
 from router.engine import Engine
 from router.errors import BadRequest, UnknownModel
 from router.intake import BodyLimit, parsed, while_connected
+from router.model import Thresholds
 from router.schema import AUTO, ChatRequest, CompletionRequest, Message, Model, Models, RouteRequest
 from router.settings import Limits
 from slices.runtime import Sampling
@@ -32,8 +33,8 @@ _SEEDS = 2**32 - 1  # llama.cpp's seeds are 32 bits wide, the last one meaning "
 class Service:
     """What the endpoints need, and the endpoints."""
 
-    router: Router
-    embedder: Embedder
+    reader: Reader
+    thresholds: Thresholds
     catalogue: Catalogue
     engine: Engine
     limits: Limits
@@ -80,7 +81,7 @@ class Service:
             return route.by_name(model, self._expert(model).domain)
         known = self.catalogue
         among = (known.by_domain, known.generalist, known.barred)
-        return await run_in_threadpool(route.route, text, self.router, self.embedder, *among)
+        return await run_in_threadpool(route.route, text, self.reader, self.thresholds, *among)
 
     def _expert(self, name: str) -> Expert:
         if name not in self.catalogue.experts:

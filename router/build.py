@@ -8,12 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from router import store
+from router.cascade import Cascade
 from router.catalogue import Catalogue
 from router.catalogue import read as read_catalogue
-from router.decide import Decision, Router
-from router.embed import Embedder, embedder_name, open_embedder
+from router.decide import Decision
+from router.embed import Embedder
+from router.embedders import embedder_names, open_embedders
 from router.errors import BadRouter
-from router.fit import digest, fit
+from router.fit import Pairs, digest, fit
+from router.model import Router
 from router.route import route
 from router.settings import Settings, with_cutoffs
 from slices import domains as domain_files
@@ -28,13 +31,18 @@ def domain_queries() -> dict[str, list[str]]:
     return {domain.name: domain.queries for domain in loaded if domain.queries}
 
 
-def fit_from_domains(domains: Queries, embedder: Embedder, out: Path | None = None) -> Router:
+def fit_from_domains(
+    domains: Queries, embedders: Sequence[Embedder], out: Path | None = None, hints: Pairs = ()
+) -> Router:
     """Fit a router on `domains` (queries by domain) and store it in `out` (default `$MOM_HOME/router`).
+
+    Args:
+        hints: other texts by domain, (text, domain); see `router.fit.fit`.
 
     Raises:
         BadTraining: too few domains or queries.
     """
-    router = fit(_pairs(domains), embedder)
+    router = fit(_pairs(domains), embedders, hints=hints)
     store.save(router, out or store.default_folder())
     return router
 
@@ -49,8 +57,8 @@ def current_router(settings: Settings, domains: Queries) -> Router:
     """
     if settings.router is not None:
         return with_cutoffs(store.load(settings.router), settings.thresholds)
-    found = _stored(embedder_name(settings.embedder), digest(_pairs(domains)))
-    router = found or fit_from_domains(domains, open_embedder(settings.embedder))
+    found = _stored(embedder_names(settings.embedder), digest(_pairs(domains)))
+    router = found or fit_from_domains(domains, open_embedders(settings.embedder))
     return with_cutoffs(router, settings.thresholds)
 
 
@@ -68,20 +76,30 @@ def served_by(settings: Settings) -> Catalogue:
 def explain(text: str, settings: Settings, domains: Queries | None = None) -> Decision:
     """Who would answer `text`. Before any slice exists, each domain counts as an expert of its name."""
     router = current_router(settings, domain_queries() if domains is None else domains)
-    embedder = open_embedder(settings.embedder)
-    store.check_embedder(router, embedder)
+    reader = reader_of(router, settings)
     if settings.experts == "all" and not manifest.all_slices(settings.slices):
-        return route(text, router, embedder, {name: name for name in router.classes}, "general")
+        return route(text, reader, router.thresholds, {name: name for name in router.classes}, "general")
     served = served_by(settings)
-    return route(text, router, embedder, served.by_domain, served.generalist, served.barred)
+    return route(text, reader, router.thresholds, served.by_domain, served.generalist, served.barred)
 
 
-def _stored(embedder: str, queries_sha256: str) -> Router | None:
+def reader_of(router: Router, settings: Settings) -> Cascade:
+    """The router with the embedders that it was fitted on.
+
+    Raises:
+        BadRouter: the settings name others, or they give other vectors now.
+    """
+    embedders = open_embedders(settings.embedder)
+    store.check_embedders(router, embedders)
+    return Cascade(router, embedders)
+
+
+def _stored(embedders: tuple[str, ...], queries_sha256: str) -> Router | None:
     try:
         router = store.load(store.default_folder())
     except BadRouter:
         return None
-    fresh = (router.embedder, router.queries_sha256) == (embedder, queries_sha256)
+    fresh = (router.embedders, router.queries_sha256) == (embedders, queries_sha256)
     return router if fresh else None
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from router.chat import ChatFormat, read_format
-from router.decide import GENERAL
 from router.errors import BadExperts
+from router.model import GENERAL
 from router.policy import BEST, Policy, Worth, assign
 from slices import manifest
 from slices.manifest import Manifest

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.decide import GENERAL, Router, decide, distances, probabilities
-from router.embed import Embedder
+from router.cascade import Reader, Reading
+from router.decide import decide
 from router.errors import BadTraining
+from router.model import GENERAL, Router
 from router.noise import NOISE
 from router.queries import OOD
 from router.scores import auroc, calibration_error, coverage, recall_at, reliability
@@ -33,8 +34,9 @@ class RouteReport:
     or rightly none, over all rows. `confusion`: by label, how often each class was likeliest.
     `ood_auroc`: does belonging to an expert's domain tell experts' questions from `ood` ones; `ood_recall`:
     share of `ood` rows that fell back; `ood_recall_at_95`: that share were 95 % of experts' questions let
-    through; None without both kinds. `coverage`: accuracy of the surest share. `survived`: by kind of
-    noise, the share of queries that went to the same expert in spite of it.
+    through; None without both kinds. `accepted`: share of experts' own questions that some expert got.
+    `coverage`: accuracy of the surest share. `survived`: by kind of noise, the share of queries that went to
+    the same expert in spite of it. `decided_by`: share of decisions by the last embedder that was asked.
     """
 
     n: int
@@ -49,15 +51,20 @@ class RouteReport:
     ood_auroc: float | None
     ood_recall: float | None
     ood_recall_at_95: float | None
+    accepted: float | None
     coverage: list[dict[str, float]]
     survived: dict[str, float]
+    decided_by: dict[str, float]
     latency_ms: dict[str, float]
 
 
 def evaluate(
-    queries: Sequence[tuple[str, str]], router: Router, embedder: Embedder, seed: int = 0
+    queries: Sequence[tuple[str, str]], router: Router, reader: Reader, seed: int = 0
 ) -> RouteReport:
     """Measure `router` on `queries`, pairs of (text, domain), as if every domain had its expert.
+
+    Args:
+        reader: of the router; one that remembers nothing, for the times are its own.
 
     Raises:
         BadTraining: no row is of a domain that the router knows.
@@ -66,25 +73,27 @@ def evaluate(
     if not any(domain != OOD for _, domain in known):
         raise BadTraining(f"no query is of a domain the router knows: {', '.join(router.classes)}")
     texts, wanted = [text for text, _ in known], np.array([domain for _, domain in known])
-    vectors = embedder.embed(texts)
-    routed = _routed(vectors, router)
+    readings = reader.read(texts)
+    routed = _routed(readings, router)
+    asked = Counter(reading.embedder for reading in readings)
     return RouteReport(
         n=len(known),
         skipped=len(queries) - len(known),
         routed=float((routed == np.where(wanted == OOD, GENERAL, wanted)).mean()),
-        survived=_survived(texts, routed, router, embedder, seed),
-        latency_ms=_latency(texts[:TIMED], router, embedder),
-        **_of_domains(vectors, wanted, routed, router),
-        **_of_strangers(vectors, wanted, routed, router),
+        survived=_survived(texts, routed, router, reader, seed),
+        decided_by={name: count / len(readings) for name, count in asked.items()},
+        latency_ms=_latency(texts[:TIMED], router, reader),
+        **_of_domains(readings, wanted, routed, router),
+        **_of_strangers(readings, wanted, routed),
     )
 
 
 def _of_domains(
-    vectors: NDArray[np.float32], wanted: NDArray[np.str_], routed: NDArray[np.str_], router: Router
+    readings: Sequence[Reading], wanted: NDArray[np.str_], routed: NDArray[np.str_], router: Router
 ) -> dict[str, Any]:
     """How well domains are told apart, and how well it is known how well."""
     labelled = wanted != OOD
-    chances = probabilities(vectors[labelled], router)
+    chances = np.stack([each.chances for each in readings])[labelled]
     guess, sure = np.array(router.classes)[chances.argmax(axis=1)], chances.max(axis=1)
     right = guess == wanted[labelled]
     accuracy = float(right.mean())
@@ -100,28 +109,23 @@ def _of_domains(
 
 
 def _of_strangers(
-    vectors: NDArray[np.float32], wanted: NDArray[np.str_], routed: NDArray[np.str_], router: Router
+    readings: Sequence[Reading], wanted: NDArray[np.str_], routed: NDArray[np.str_]
 ) -> dict[str, Any]:
     """How well what no expert should answer is told from what one should."""
     ood, own = wanted == OOD, (wanted != OOD) & (wanted != GENERAL)
-    belonging = _belonging(vectors, router)
+    belonging = np.array([each.belonging for each in readings])
     return {
         "ood_auroc": auroc(belonging, own, ood),
         "ood_recall": float((routed[ood] == GENERAL).mean()) if ood.any() else None,
         "ood_recall_at_95": recall_at(belonging, own, ood, ACCEPTED),
+        "accepted": float((routed[own] != GENERAL).mean()) if own.any() else None,
     }
 
 
-def _belonging(vectors: NDArray[np.float32], router: Router) -> NDArray[np.float64]:
-    if GENERAL not in router.classes:
-        return -distances(vectors, router)
-    return 1.0 - probabilities(vectors, router)[:, router.classes.index(GENERAL)]
-
-
-def _routed(vectors: NDArray[np.float32], router: Router) -> NDArray[np.str_]:
-    """The expert of each vector, shape (n,), were there one for every domain."""
+def _routed(readings: Sequence[Reading], router: Router) -> NDArray[np.str_]:
+    """The expert of each text, shape (n,), were there one for every domain."""
     experts = {name: name for name in router.classes}
-    return np.array([decide(vector, router, experts, GENERAL).expert for vector in vectors])
+    return np.array([decide(each, router.thresholds, experts, GENERAL).expert for each in readings])
 
 
 def _per_domain(
@@ -146,7 +150,7 @@ def _confusion(wanted: NDArray[np.str_], guess: NDArray[np.str_]) -> dict[str, d
 
 
 def _survived(
-    texts: Sequence[str], routed: NDArray[np.str_], router: Router, embedder: Embedder, seed: int
+    texts: Sequence[str], routed: NDArray[np.str_], router: Router, reader: Reader, seed: int
 ) -> dict[str, float]:
     """By kind of noise, the share of a sample of queries whose expert stays the same."""
     draw = np.random.default_rng(seed)
@@ -154,14 +158,14 @@ def _survived(
     shares = {}
     for kind, disturb in NOISE.items():
         noisy = [disturb(texts[index], draw) for index in chosen]
-        shares[kind] = float((_routed(embedder.embed(noisy), router) == routed[chosen]).mean())
+        shares[kind] = float((_routed(reader.read(noisy), router) == routed[chosen]).mean())
     return shares
 
 
-def _latency(texts: Sequence[str], router: Router, embedder: Embedder) -> dict[str, float]:
+def _latency(texts: Sequence[str], router: Router, reader: Reader) -> dict[str, float]:
     took = []
     for text in texts:
         begin = time.perf_counter()
-        _routed(embedder.embed([text]), router)
+        _routed(reader.read([text]), router)
         took.append(1000 * (time.perf_counter() - begin))
     return {f"p{share}": float(np.percentile(took, share)) for share in (50, 95, 99)}

@@ -1,30 +1,38 @@
-"""Labelled queries to a fitted router: a linear head, its temperature, and how far is too far.
+"""Labelled queries to a fitted router: a linear head an embedder, pooled, and how far is too far.
 
-Everything that sets a limit is measured out of fold, on queries the head had not seen. Nothing here
-reads or writes a file; scikit-learn is used here and nowhere else.
+Everything that sets a limit is measured out of fold, on queries the heads had not seen. Nothing here
+reads or writes a file.
 """
 
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.util import find_spec
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.decide import GENERAL, Router, Thresholds, nearest, softmax
+from router.calibrate import Judged, nearness, prototypes, stage_of, sureness
 from router.embed import PROBE, Embedder
 from router.errors import BadTraining
+from router.heads import Labels, Taught, learn, split, unseen_logits
+from router.model import GENERAL, Head, Router, Stage, Thresholds
+from router.noise import noisy
 from slices.errors import MissingExtra
 
-STRENGTH = 3.0  # inverse regularisation of the head
-ACCEPT = 0.95  # share of unseen in-domain queries that lie within the distance threshold
-FOLDS = 5
+ACCEPT = 0.95  # share of unseen questions of experts' domains that pass as such
+
+Pairs = Sequence[tuple[str, str]]
 
 
-def fit(queries: Sequence[tuple[str, str]], embedder: Embedder, accept: float = ACCEPT) -> Router:
+def fit(queries: Pairs, embedders: Sequence[Embedder], accept: float = ACCEPT, hints: Pairs = ()) -> Router:
     """Fit a router on `queries`, pairs of (text, domain). The class `general` means "no expert".
+
+    Args:
+        embedders: from cheap to dear; a decision may rest on those up to any one whose vectors are dense.
+        accept: share of experts' own questions that are to be let through, 0 to 1.
+        hints: texts of the same domains that are no queries, such as pieces of its corpus: all heads but the
+            last of several learn from them, and nothing is measured on them.
 
     Raises:
         BadTraining: fewer than two domains, a domain with fewer than two queries, or an empty query.
@@ -35,21 +43,15 @@ def fit(queries: Sequence[tuple[str, str]], embedder: Embedder, accept: float = 
     queries = list(dict.fromkeys(queries))
     _check(queries)
     classes = tuple(sorted({domain for _, domain in queries}))
-    vectors = embedder.embed([text for text, _ in queries])
-    labels = np.array([classes.index(domain) for _, domain in queries], dtype=np.int32)
-    logits, distance = _out_of_fold(vectors, labels, classes)
-    inside = _in_domain(labels, classes)
-    weights, bias = _head(vectors, labels)
+    lessons = _lessons(queries, embedders, classes, [*hints, *noisy(queries)])
+    folds = split(lessons[0].labels)
+    logits = [unseen_logits(taught, folds, len(classes)) for taught in lessons]
+    limits = Thresholds(belonging=1 - accept)
     return Router(
-        embedder=embedder.name,
         classes=classes,
-        weights=weights,
-        bias=bias,
-        temperature=temperature(logits, labels),
-        prototypes=vectors,
-        labels=labels,
-        thresholds=Thresholds(distance=float(np.quantile(distance[inside], accept))),
-        probe=embedder.embed([PROBE])[0],
+        heads=tuple(_head(each, taught) for each, taught in zip(embedders, lessons, strict=True)),
+        stages=_stages(lessons, logits, classes, folds, limits),
+        thresholds=limits,
         queries_sha256=digest(queries),
     )
 
@@ -60,17 +62,7 @@ def digest(queries: Iterable[tuple[str, str]]) -> str:
     return hashlib.sha256("\x01".join(lines).encode("utf-8", "replace")).hexdigest()
 
 
-def temperature(logits: NDArray[np.float64], labels: NDArray[np.int32]) -> float:
-    """What to divide `logits` (n, classes) by so that held-out `labels` (n,) are likeliest. 0.05 to 20."""
-    rows = np.arange(len(labels))
-
-    def surprise(candidate: float) -> float:
-        return float(-np.log(np.maximum(softmax(logits / candidate)[rows, labels], 1e-12)).mean())
-
-    return float(min(np.geomspace(0.05, 20.0, 241), key=surprise))
-
-
-def _check(queries: Sequence[tuple[str, str]]) -> None:
+def _check(queries: Pairs) -> None:
     counts = Counter(domain for _, domain in queries)
     if len(counts) < 2:
         raise BadTraining(f"a router needs queries of two domains or more, got {sorted(counts)}")
@@ -82,40 +74,49 @@ def _check(queries: Sequence[tuple[str, str]]) -> None:
         raise BadTraining(f"an empty query in {', '.join(empty)}")
 
 
-def _out_of_fold(
-    vectors: NDArray[np.float32], labels: NDArray[np.int32], classes: tuple[str, ...]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Logits (n, classes) and nearest in-domain distances (n,), each from folds without that query."""
-    from sklearn.model_selection import StratifiedKFold
-
-    folds = StratifiedKFold(min(FOLDS, int(np.bincount(labels).min())), shuffle=True, random_state=0)
-    logits = np.zeros((len(labels), len(classes)))
-    distance = np.zeros(len(labels))
-    for seen, unseen in folds.split(vectors, labels):
-        weights, bias = _head(vectors[seen], labels[seen])
-        logits[unseen] = vectors[unseen] @ weights.T + bias
-        examples = vectors[seen][_in_domain(labels[seen], classes)]
-        distance[unseen] = nearest(vectors[unseen], examples)
-    return logits, distance
-
-
-def _in_domain(labels: NDArray[np.int32], classes: tuple[str, ...]) -> NDArray[np.bool_]:
-    """Which queries belong to an expert, shape (n,)."""
-    general = classes.index(GENERAL) if GENERAL in classes else -1
-    return np.not_equal(labels, general)
+def _lessons(
+    queries: Pairs, embedders: Sequence[Embedder], classes: tuple[str, ...], hints: Pairs
+) -> list[Taught]:
+    """What each embedder's head learns from."""
+    hints = [(text, domain) for text, domain in hints if domain in classes]
+    labels, hint_labels = _numbers(queries, classes), _numbers(hints, classes)
+    found = []
+    for number, embedder in enumerate(embedders):
+        vectors = embedder.embed([text for text, _ in queries])
+        if not hints or number == len(embedders) - 1 > 0:
+            found.append(Taught(vectors, labels))
+        else:
+            found.append(Taught(vectors, labels, embedder.embed([text for text, _ in hints]), hint_labels))
+    return found
 
 
-def _head(
-    vectors: NDArray[np.float32], labels: NDArray[np.int32]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights (classes, dim) and bias (classes,) of a class-balanced logistic regression."""
-    from sklearn.linear_model import LogisticRegression
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+def _numbers(pairs: Pairs, classes: tuple[str, ...]) -> Labels:
+    return np.array([classes.index(domain) for _, domain in pairs], dtype=np.int32)
 
-    model: Any = LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=2000)
-    with threadpool_limits(1):  # small matrices: more threads only wait for each other
-        model.fit(vectors, labels)
-    weights, bias = model.coef_, model.intercept_
-    if len(weights) == 1:  # two classes share one row: the second's log-odds
-        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
-    return weights.astype(np.float32), bias.astype(np.float32)
+
+def _head(embedder: Embedder, taught: Taught) -> Head:
+    weights, bias = learn(taught)
+    probe = np.asarray(embedder.embed([PROBE]) @ weights.T + bias, dtype=np.float32)[0]
+    return Head(embedder.name, weights, bias, probe)
+
+
+def _stages(
+    lessons: Sequence[Taught],
+    logits: Sequence[NDArray[np.float64]],
+    classes: tuple[str, ...],
+    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    limits: Thresholds,
+) -> tuple[Stage, ...]:
+    """A stage after every head of dense vectors; each but the last knows when it is sure."""
+    found: list[tuple[Stage, Judged]] = []
+    for number, taught in enumerate(lessons, 1):
+        if isinstance(taught.vectors, np.ndarray):
+            near = nearness(taught.vectors, taught.labels, classes, folds)
+            examples = prototypes(taught.vectors, taught.labels, classes)
+            found.append(stage_of(logits[:number], near, taught.labels, classes, examples))
+    last = found[-1][1]
+    early = (
+        Stage(stage.shares, stage.prototypes, stage.quantiles, sureness(judged, last, limits.belonging))
+        for stage, judged in found[:-1]
+    )
+    return (*early, found[-1][0])

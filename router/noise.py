@@ -4,7 +4,7 @@ Every change is drawn from a generator, so that the same seed gives the same tex
 decisions survive.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -65,3 +65,11 @@ NOISE: Mapping[str, Callable[[str, np.random.Generator], str]] = {
     "case": other_case,
     "fragment": fragment,
 }
+
+
+def noisy(queries: Sequence[tuple[str, str]], most: int = 20_000, seed: int = 0) -> list[tuple[str, str]]:
+    """A disturbed copy of every query (text, domain), or of `most` of them, to learn from."""
+    draw = np.random.default_rng(seed)
+    kinds = list(NOISE.values())
+    chosen = draw.permutation(len(queries))[:most]
+    return [(kinds[int(draw.integers(len(kinds)))](queries[at][0], draw), queries[at][1]) for at in chosen]

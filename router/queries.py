@@ -1,19 +1,24 @@
 """Labelled queries from files: what a router is fitted on and measured with.
 
 A line is an object with a text, `query` or `question`, and a `domain`; a domain of null says nothing and is
-left out. A folder stands for all the `.jsonl` files in it and in its `questions/` and `routing/`.
+left out. A folder stands for all the `.jsonl` files in it and in its `questions/` and `routing/`; what is in
+its `corpora/` is no query, but tells what words a domain uses.
 """
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from router.errors import BadTraining
+from slices.corpus import read_documents
 
 OOD = "ood"  # the label of what no expert should answer
 _PLACES = ("*.jsonl", "questions/*.jsonl", "routing/*.jsonl")
 _TEXTS = ("query", "question")
+HINTS, PIECE = 6000, 300  # pieces of a domain's corpus, and characters of one
 
 
 def read_queries(path: Path) -> list[tuple[str, str]]:
@@ -28,6 +33,36 @@ def read_queries(path: Path) -> list[tuple[str, str]]:
     if not files:
         raise BadTraining(f"{path} holds no .jsonl files, nor do its questions/ and routing/")
     return [pair for file in files for pair in _read(file)]
+
+
+def read_hints(
+    path: Path, domains: Collection[str], each: int = HINTS, seed: int = 0
+) -> list[tuple[str, str]]:
+    """Pieces of the text of `domains` in a folder's `corpora/<domain>/calibration.jsonl`, (text, domain).
+
+    Args:
+        each: pieces a domain, drawn from all its documents, longer ones more often.
+
+    Raises:
+        SliceError: a file is damaged; its line is named.
+    """
+    found = []
+    for name in sorted(domains):
+        file = path / "corpora" / name / "calibration.jsonl"
+        if file.is_file():
+            found += [(text, name) for text in _pieces(list(read_documents(file)), each, seed)]
+    return found
+
+
+def _pieces(documents: Sequence[str], count: int, seed: int) -> list[str]:
+    """`count` pieces of `PIECE` characters."""
+    draw = np.random.default_rng(seed)
+    lengths = np.array([len(text) for text in documents], dtype=np.float64)
+    found = []
+    for at in draw.choice(len(documents), count, p=lengths / lengths.sum()).tolist():
+        start = int(draw.integers(max(1, len(documents[at]) - PIECE)))
+        found.append(documents[at][start : start + PIECE])
+    return [text for text in found if text.strip()]
 
 
 def _read(path: Path) -> Iterator[tuple[str, str]]:

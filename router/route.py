@@ -1,15 +1,16 @@
-"""From a text to a decision: embed, then decide. The one path that serving and explaining share."""
+"""From a text to a decision: read, then decide. The one path that serving, explaining and measuring share."""
 
 from collections.abc import Mapping
 
-from router.decide import GENERAL, NOTHING, Decision, Router, decide
-from router.embed import Embedder
+from router.cascade import Reader
+from router.decide import NOTHING, Decision, decide
+from router.model import GENERAL, Thresholds
 
 
 def route(
     text: str,
-    router: Router,
-    embedder: Embedder,
+    reader: Reader,
+    limits: Thresholds,
     experts: Mapping[str, str],
     generalist: str,
     barred: Mapping[str, str] = NOTHING,
@@ -17,7 +18,7 @@ def route(
     """Who answers `text`; the other arguments are `router.decide.decide`'s. Blocks while it embeds."""
     if not text.strip():
         return Decision(generalist, GENERAL, 0.0, 0.0, 0.0, True, "there is nothing to route on", {})
-    return decide(embedder.embed([text])[0], router, experts, generalist, barred)
+    return decide(reader.read([text])[0], limits, experts, generalist, barred)
 
 
 def by_name(expert: str, domain: str) -> Decision:

@@ -18,12 +18,11 @@ from typing import Any
 
 from fastapi import FastAPI
 
-from router import build, store
+from router import build
 from router.app import Service, build_app
 from router.catalogue import Catalogue, Expert
-from router.decide import Router
-from router.embed import open_embedder
 from router.errors import BadSettings, ExpertFailed
+from router.model import Router
 from router.remember import Remembering
 from router.replica import IN_FLIGHT, ExpertReplica, RayEngine, import_runtime
 from router.settings import Scaling, Settings
@@ -148,10 +147,11 @@ def _application(plan: Plan) -> Any:
 
     def asgi() -> FastAPI:
         handles = {name: serve.get_deployment_handle(name, app_name=APP) for name in experts}
-        embedder = Remembering(open_embedder(plan.settings.embedder))
-        store.check_embedder(plan.router, embedder)
+        reader = Remembering(build.reader_of(plan.router, plan.settings))
         engine = RayEngine(handles)
-        return build_app(Service(plan.router, embedder, plan.catalogue, engine, plan.settings.limits))
+        return build_app(
+            Service(reader, plan.router.thresholds, plan.catalogue, engine, plan.settings.limits)
+        )
 
     ingress = serve.deployment(
         name=INGRESS,

@@ -9,8 +9,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from router.decide import Router, Thresholds
 from router.errors import BadSettings
+from router.model import Router, Thresholds
 from router.policy import BEST, Kind, Policy
 from slices import home
 
@@ -24,7 +24,7 @@ class Cutoffs(_Settings):
 
     confidence: float | None = Field(default=None, ge=0, le=1)
     margin: float | None = Field(default=None, ge=0, le=1)
-    distance: float | None = Field(default=None, ge=0, le=2)
+    belonging: float | None = Field(default=None, ge=0, le=1)
 
 
 class Preference(_Settings):

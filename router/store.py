@@ -5,6 +5,7 @@ its digest before it is used. Nothing here fits or embeds, except to check that 
 """
 
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -12,34 +13,43 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from router.decide import Router, Thresholds
 from router.embed import PROBE, Embedder
 from router.errors import BadRouter
+from router.model import Head, Router, Stage, Sure, Thresholds
 from slices import atomic, home
 
 ARRAYS = "router.safetensors"
 CARD = "router.json"
+SCHEMA = 2
 REFIT = "run `mom route fit`"
+SAME = 0.05  # of the spread of a head's logits for the probe: as far as they may be off
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+Arrays = dict[str, NDArray[np.float32]]
+
+
+class _Sure(BaseModel):
+    lead: Finite
+    above: Finite
+    below: Finite
 
 
 class _Limits(BaseModel):
     confidence: Finite
     margin: Finite
-    distance: Finite
+    belonging: Finite
 
 
 class Card(BaseModel):
-    """What `router.json` says."""
+    """What `router.json` says: `embedders` has a head each, `stages` says how many heads each pools."""
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: Literal[1] = Field(default=1, alias="schema")
-    embedder: str
-    dim: int = Field(gt=0)
+    schema_version: Literal[2] = Field(default=2, alias="schema")
+    embedders: tuple[str, ...] = Field(min_length=1)
     classes: tuple[str, ...] = Field(min_length=2)
-    temperature: float = Field(gt=0, allow_inf_nan=False)
+    stages: tuple[int, ...] = Field(min_length=1)
+    sure: tuple[_Sure, ...]
     thresholds: _Limits
     queries_sha256: str
     arrays_sha256: str
@@ -54,15 +64,15 @@ def save(router: Router, folder: Path) -> None:
     """Write `router` to `folder`, replacing what was there, in one step."""
     from safetensors.numpy import save as to_bytes
 
-    arrays = to_bytes({name: np.ascontiguousarray(getattr(router, name)) for name in _SHAPES})
+    arrays = to_bytes(_arrays(router))
     limits = router.thresholds
     card = Card(
-        schema=1,
-        embedder=router.embedder,
-        dim=router.weights.shape[1],
+        schema=2,
+        embedders=router.embedders,
         classes=router.classes,
-        temperature=router.temperature,
-        thresholds=_Limits(confidence=limits.confidence, margin=limits.margin, distance=limits.distance),
+        stages=tuple(len(stage.shares) for stage in router.stages),
+        sure=tuple(_Sure(**vars(stage.sure)) for stage in router.stages),
+        thresholds=_Limits(**vars(limits)),
         queries_sha256=router.queries_sha256,
         arrays_sha256=hashlib.sha256(arrays).hexdigest(),
     )
@@ -80,18 +90,21 @@ def load(folder: Path) -> Router:
     """
     card = read_card(folder)
     arrays = _read_arrays(folder, card)
-    return Router(
-        embedder=card.embedder,
-        classes=card.classes,
-        weights=arrays["weights"],
-        bias=arrays["bias"],
-        temperature=card.temperature,
-        prototypes=arrays["prototypes"],
-        labels=arrays["labels"].astype(np.int32),
-        thresholds=Thresholds(**card.thresholds.model_dump()),
-        probe=arrays["probe"],
-        queries_sha256=card.queries_sha256,
-    )
+    heads = [
+        Head(name, *(arrays[f"head.{at}.{part}"] for part in ("weights", "bias", "probe")))
+        for at, name in enumerate(card.embedders)
+    ]
+    stages = [
+        Stage(
+            arrays[f"stage.{at}.shares"].astype(np.float64),
+            arrays[f"stage.{at}.prototypes"],
+            arrays[f"stage.{at}.quantiles"].astype(np.float64),
+            Sure(**card.sure[at].model_dump()),
+        )
+        for at in range(len(card.stages))
+    ]
+    limits = Thresholds(**card.thresholds.model_dump())
+    return Router(card.classes, tuple(heads), tuple(stages), limits, card.queries_sha256)
 
 
 def read_card(folder: Path) -> Card:
@@ -100,33 +113,51 @@ def read_card(folder: Path) -> Card:
     if not path.is_file():
         raise BadRouter(f"no fitted router in {folder}: it has no {CARD}; {REFIT}")
     try:
-        return Card.model_validate_json(path.read_bytes())
+        card = Card.model_validate_json(path.read_bytes())
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise BadRouter(f"{path}: {where}: {first['msg']}; {REFIT}") from None
+    if len(card.sure) != len(card.stages) or not all(0 < n <= len(card.embedders) for n in card.stages):
+        raise BadRouter(f"{path}: its stages do not fit its {len(card.embedders)} embedders; {REFIT}")
+    return card
 
 
-def check_embedder(router: Router, embedder: Embedder) -> None:
-    """Raise `BadRouter` unless `embedder` gives the vectors that `router` was fitted on."""
-    if embedder.name != router.embedder:
+def check_embedders(router: Router, embedders: Sequence[Embedder]) -> None:
+    """Raise `BadRouter` unless `embedders` give the vectors that `router` was fitted on."""
+    names = tuple(embedder.name for embedder in embedders)
+    if names != router.embedders:
         raise BadRouter(
-            f"the router was fitted with the embedder {router.embedder!r}, not {embedder.name!r}; {REFIT}"
+            f"the router was fitted with {', '.join(router.embedders)}, not {', '.join(names)}; {REFIT}"
         )
-    probe = embedder.embed([PROBE])[0]
-    if probe.shape != router.probe.shape:
-        raise BadRouter(
-            f"{embedder.name} gives {len(probe)} numbers, the router expects {len(router.probe)}; {REFIT}"
-        )
-    if float(probe @ router.probe) < 0.99:
-        raise BadRouter(f"{embedder.name} now gives other vectors than when the router was fitted; {REFIT}")
+    for embedder, head in zip(embedders, router.heads, strict=True):
+        vectors = embedder.embed([PROBE])
+        if vectors.shape[1] != head.weights.shape[1]:
+            expected = f"the router expects {head.weights.shape[1]}"
+            raise BadRouter(f"{embedder.name} gives {vectors.shape[1]} numbers, {expected}; {REFIT}")
+        off = float(np.abs(head.logits(vectors)[0] - head.probe).max())
+        if off > SAME * max(float(np.ptp(head.probe)), 1e-6):
+            raise BadRouter(
+                f"{embedder.name} now gives other vectors than when the router was fitted; {REFIT}"
+            )
 
 
-# The arrays in the file and their shapes: c classes, d dimensions, n examples.
-_SHAPES = {"weights": "cd", "bias": "c", "prototypes": "nd", "labels": "n", "probe": "d"}
+# The arrays of a head and of a stage, and their shapes: c classes, d dimensions, h heads; n and q are free.
+_HEAD = {"weights": "cd", "bias": "c", "probe": "c"}
+_STAGE = {"shares": "h", "prototypes": "nd", "quantiles": "q"}
 
 
-def _read_arrays(folder: Path, card: Card) -> dict[str, NDArray[np.float32]]:
+def _arrays(router: Router) -> Arrays:
+    parts = [(f"head.{at}", head, _HEAD) for at, head in enumerate(router.heads)]
+    parts += [(f"stage.{at}", stage, _STAGE) for at, stage in enumerate(router.stages)]  # type: ignore[misc]
+    return {
+        f"{where}.{name}": np.ascontiguousarray(getattr(part, name))
+        for where, part, names in parts
+        for name in names
+    }
+
+
+def _read_arrays(folder: Path, card: Card) -> Arrays:
     from safetensors.numpy import load as from_bytes
 
     path = folder / ARRAYS
@@ -135,19 +166,24 @@ def _read_arrays(folder: Path, card: Card) -> dict[str, NDArray[np.float32]]:
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != card.arrays_sha256:
         raise BadRouter(f"{path} is not the file that {CARD} was written for: its sha256 differs; {REFIT}")
-    arrays: dict[str, NDArray[np.float32]] = from_bytes(data)
+    arrays: Arrays = from_bytes(data)
     _check_shapes(path, arrays, card)
     return arrays
 
 
-def _check_shapes(path: Path, arrays: dict[str, NDArray[np.float32]], card: Card) -> None:
-    if missing := sorted(set(_SHAPES) - set(arrays)):
+def _check_shapes(path: Path, arrays: Arrays, card: Card) -> None:
+    wanted = {f"head.{at}.{name}": axes for at in range(len(card.embedders)) for name, axes in _HEAD.items()}
+    wanted |= {f"stage.{at}.{name}": axes for at in range(len(card.stages)) for name, axes in _STAGE.items()}
+    if missing := sorted(set(wanted) - set(arrays)):
         raise BadRouter(f"{path} lacks {', '.join(missing)}; {REFIT}")
-    sizes = {"c": len(card.classes), "d": card.dim, "n": len(arrays["labels"])}
-    for name, axes in _SHAPES.items():
-        expected = tuple(sizes[axis] for axis in axes)
-        if arrays[name].shape != expected:
-            raise BadRouter(f"{path}: {name} has shape {arrays[name].shape}, expected {expected}; {REFIT}")
-    labels = arrays["labels"]
-    if labels.size and not 0 <= labels.min() <= labels.max() < sizes["c"]:
-        raise BadRouter(f"{path}: labels name classes outside 0 to {sizes['c'] - 1}; {REFIT}")
+    for name, axes in wanted.items():
+        kind, at = name.split(".")[:2]
+        heads = card.stages[int(at)] if kind == "stage" else int(at) + 1
+        weights = arrays[f"head.{heads - 1}.weights"]
+        sizes = {"c": len(card.classes), "d": weights.shape[-1], "h": heads}
+        found = arrays[name].shape
+        expected = tuple(sizes.get(axis, size) for axis, size in zip(axes, found, strict=False))
+        if len(found) != len(axes) or found != expected:
+            raise BadRouter(f"{path}: {name} has shape {found}, expected {expected}; {REFIT}")
+        if not np.isfinite(arrays[name]).all():
+            raise BadRouter(f"{path}: {name} holds numbers that are not finite; {REFIT}")

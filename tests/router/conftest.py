@@ -9,10 +9,11 @@ from fastapi.testclient import TestClient
 
 from router import catalogue
 from router.app import Service, build_app
-from router.decide import Router
+from router.cascade import Cascade
 from router.embed import HashEmbedder
 from router.engine import LocalEngine
 from router.fit import fit
+from router.model import Router
 from router.settings import Limits
 from slices.runtime import Runtime, ScriptedRuntime
 from tests.router.router_world import PAIRS, TEMPLATE, write_slice
@@ -25,7 +26,12 @@ def embedder() -> HashEmbedder:
 
 @pytest.fixture(scope="session")
 def fitted(embedder: HashEmbedder) -> Router:
-    return fit(PAIRS, embedder)
+    return fit(PAIRS, [embedder])
+
+
+@pytest.fixture(scope="session")
+def reader(fitted: Router, embedder: HashEmbedder) -> Cascade:
+    return Cascade(fitted, [embedder])
 
 
 @pytest.fixture
@@ -46,7 +52,7 @@ Client = Callable[..., TestClient]
 
 
 @pytest.fixture
-def serve(slices_root: Path, fitted: Router, embedder: HashEmbedder) -> Iterator[Client]:
+def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
     """Start the service in this process; `serve(bio=runtime)` gives an expert another runtime."""
     engines: list[LocalEngine] = []
 
@@ -55,7 +61,7 @@ def serve(slices_root: Path, fitted: Router, embedder: HashEmbedder) -> Iterator
         scripted = {name: ScriptedRuntime(default=f"I am {name}.") for name in served.experts}
         openers = {name: partial(_as_is, runtime) for name, runtime in (scripted | runtimes).items()}
         engines.append(LocalEngine(openers))
-        service = Service(fitted, embedder, served, engines[-1], limits or Limits())
+        service = Service(reader, reader.router.thresholds, served, engines[-1], limits or Limits())
         return TestClient(build_app(service), raise_server_exceptions=False)
 
     yield start

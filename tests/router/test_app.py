@@ -169,6 +169,8 @@ def test_route_explains_without_running(serve: Serve) -> None:
         "fallback",
         "reason",
         "probabilities",
+        "belonging",
+        "decided_by",
     }
     assert (told["expert"], told["domain"], told["fallback"]) == ("lex", "law", False)
     assert client.post("/route", json={"messages": LAW}).json() == told

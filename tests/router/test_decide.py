@@ -8,11 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.decide import Decision, Router, Thresholds, nearest, probabilities, softmax
-from router.embed import HashEmbedder, SentenceEmbedder, open_embedder, routed_text
+from router.cascade import Cascade
+from router.decide import Decision
+from router.embed import HashEmbedder, routed_text
 from router.errors import BadSettings, BadTraining
-from router.fit import digest, fit, temperature
+from router.fit import digest, fit
+from router.model import Router, Thresholds, belonging, similarity, softmax
 from router.route import route
+from router.sentence import SentenceEmbedder
 from slices.errors import MissingExtra
 from tests.router.router_world import PAIRS
 
@@ -20,7 +23,7 @@ EXPERTS = {"biochem": "bio", "law": "lex", "computing": "code"}
 
 
 def ask(text: str, router: Router, embedder: HashEmbedder, experts: dict[str, str] = EXPERTS) -> Decision:
-    return route(text, router, embedder, experts, "gen")
+    return route(text, Cascade(router, [embedder]), router.thresholds, experts, "gen")
 
 
 @pytest.mark.parametrize(
@@ -45,7 +48,7 @@ def test_each_reason_to_fall_back_is_told(fitted: Router, embedder: HashEmbedder
     law = "Is a verbal contract enforceable?"
     strict = {
         "general": (fitted, "hello, how are you?", EXPERTS),
-        "distance": (fitted, "zzzz qqqq xxxx jjjj", EXPERTS),
+        "unlike": (replace(fitted, thresholds=Thresholds(belonging=1.1)), law, EXPERTS),
         "unsure": (replace(fitted, thresholds=Thresholds(confidence=1.0)), law, EXPERTS),
         "torn": (replace(fitted, thresholds=Thresholds(confidence=0.0, margin=1.0)), law, EXPERTS),
         "no expert": (fitted, law, {"biochem": "bio"}),
@@ -75,11 +78,11 @@ def test_embedder_gives_unit_vectors(embedder: HashEmbedder) -> None:
 
 def test_two_classes_have_one_probability_each(embedder: HashEmbedder) -> None:
     """scikit-learn gives two classes a single row of weights."""
-    router = fit([pair for pair in PAIRS if pair[1] in {"law", "general"}], embedder)
-    assert router.weights.shape[0] == 2
+    router = fit([pair for pair in PAIRS if pair[1] in {"law", "general"}], [embedder])
+    assert router.heads[0].weights.shape[0] == 2
     assert ask("Is a verbal contract enforceable?", router, embedder).domain == "law"
-    chances = probabilities(embedder.embed(["a contract", "hello"]), router)
-    assert chances.sum(axis=1) == pytest.approx(1)
+    for reading in Cascade(router, [embedder]).read(["a contract", "hello"]):
+        assert reading.chances.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -94,7 +97,7 @@ def test_two_classes_have_one_probability_each(embedder: HashEmbedder) -> None:
 )
 def test_bad_training_says_why(pairs: list[tuple[str, str]], word: str, embedder: HashEmbedder) -> None:
     with pytest.raises(BadTraining, match=word):
-        fit(pairs, embedder)
+        fit(pairs, [embedder])
 
 
 def test_digest_ignores_order_but_not_labels() -> None:
@@ -103,16 +106,15 @@ def test_digest_ignores_order_but_not_labels() -> None:
     assert digest([("a", "law")]) != digest([("law", "a")])
 
 
-def test_temperature_undoes_overconfidence() -> None:
-    labels = np.random.default_rng(0).integers(0, 2, 4000).astype(np.int32)
-    truth = np.where(np.random.default_rng(1).random(4000) < 0.8, labels, 1 - labels)
-    logits = np.stack([1 - truth, truth], axis=1) * np.log(4.0)  # right 80 % of the time
-    assert temperature(logits, labels) == pytest.approx(1.0, abs=0.1)
-    assert temperature(logits * 10, labels) == pytest.approx(10.0, abs=1.0)
+def test_nothing_is_near_where_there_are_no_examples() -> None:
+    assert similarity(np.ones((1, 4), np.float32) / 2, np.empty((0, 4), np.float32)) == pytest.approx(-1)
 
 
-def test_nearest_without_examples_is_as_far_as_can_be() -> None:
-    assert nearest(np.ones((1, 4), np.float32) / 2, np.empty((0, 4), np.float32)) == pytest.approx(2)
+def test_belonging_is_a_share_and_tells_strangers_apart() -> None:
+    quantiles = np.linspace(0.5, 1.5, 101)
+    found = belonging(np.array([9.0, 1.5, 1.0, 0.55, 0.51, 0.5, 0.4, 0.3, -1.0]), quantiles)
+    assert found[:5] == pytest.approx([1, 1, 0.5, 0.05, 0.01])
+    assert (np.diff(found) <= 0).all() and (np.diff(found[4:]) < 0).all() and (found > 0).all()
 
 
 def test_softmax_survives_large_logits() -> None:
@@ -122,8 +124,8 @@ def test_softmax_survives_large_logits() -> None:
 def test_an_embedder_that_is_not_there(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     for source in (str(tmp_path / "none"), "not-a-hub-id", "a/b/c"):
         with pytest.raises(BadSettings, match="no embedder"):
-            open_embedder(source)
-    monkeypatch.setattr("router.embed.find_spec", lambda name: None)
+            SentenceEmbedder(source)
+    monkeypatch.setattr("router.sentence.find_spec", lambda name: None)
     with pytest.raises(MissingExtra, match=r"\[route\]"):
         SentenceEmbedder()
 

@@ -9,8 +9,7 @@ import numpy as np
 import pytest
 
 from mom.routing import show_measured, write_page
-from router.decide import Router
-from router.embed import HashEmbedder
+from router.cascade import Cascade
 from router.errors import BadTraining
 from router.evaluate import evaluate
 from router.queries import read_queries
@@ -65,25 +64,27 @@ def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
         read_queries(tmp_path / "empty")
 
 
-def test_evaluation_counts_what_it_leaves_out(fitted: Router, embedder: HashEmbedder) -> None:
-    report = evaluate([*PAIRS, ("zzzz qqqq", "ood"), ("x", "music")], fitted, embedder)
+def test_evaluation_counts_what_it_leaves_out(reader: Cascade) -> None:
+    report = evaluate([*PAIRS, ("zzzz qqqq", "ood"), ("x", "music")], reader.router, reader)
     assert (report.n, report.skipped) == (len(PAIRS) + 1, 1)
     assert report.accuracy == 1.0
     assert report.ood_recall == 1.0
+    assert report.accepted == 1.0
+    assert report.decided_by == {"hash-256": 1.0}
     assert set(report.per_domain) == {"biochem", "law", "computing", "general"}
     assert [point["coverage"] for point in report.coverage] == [share / 10 for share in range(1, 11)]
     with pytest.raises(BadTraining, match="no query"):
-        evaluate([("x", "music")], fitted, embedder)
+        evaluate([("x", "music")], reader.router, reader)
 
 
 def test_noise_and_confusion_are_told(
-    fitted: Router, embedder: HashEmbedder, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    reader: Cascade, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = evaluate([*PAIRS, ("<b>zzzz</b>", "ood")], fitted, embedder)
+    report = evaluate([*PAIRS, ("<b>zzzz</b>", "ood")], reader.router, reader)
     assert set(report.survived) == {"typo", "case", "fragment"}
     assert report.survived["case"] > 0.5
     assert report.confusion["law"] == {"law": 6}
-    assert evaluate([*PAIRS, ("<b>zzzz</b>", "ood")], fitted, embedder).survived == report.survived
+    assert evaluate([*PAIRS, ("<b>zzzz</b>", "ood")], reader.router, reader).survived == report.survived
     assert report.ood_recall_at_95 == 1.0
     write_page(report, tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()

@@ -5,7 +5,8 @@ import importlib.util
 import pytest
 
 from router import build
-from router.embed import SentenceEmbedder
+from router.cascade import Cascade
+from router.embedders import open_embedders
 from router.fit import fit
 from router.route import route
 
@@ -18,9 +19,9 @@ pytestmark = [
 
 
 def test_shipped_domains_route_plain_questions() -> None:
-    embedder = SentenceEmbedder()
+    embedders = open_embedders(None)
     queries = [(text, domain) for domain, texts in build.domain_queries().items() for text in texts]
-    router = fit(queries, embedder)
+    router = fit(queries, embedders)
     experts = {domain: domain for domain in router.classes}
     wanted = {
         "How do enzymes lower activation energy?": "biochem",
@@ -28,6 +29,9 @@ def test_shipped_domains_route_plain_questions() -> None:
         "How do I reverse a list in Python?": "computing",
         "hello, how are you?": "general",
     }
-    told = {text: route(text, router, embedder, experts, "general") for text in wanted}
+    told = {
+        text: route(text, Cascade(router, embedders), router.thresholds, experts, "general")
+        for text in wanted
+    }
     assert {text: decision.expert for text, decision in told.items()} == wanted
     assert told["hello, how are you?"].fallback

@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from router import catalogue
-from router.decide import Router, decide
-from router.embed import HashEmbedder
+from router.cascade import Cascade
+from router.decide import decide
 from router.policy import Assignment, Policy, Worth, assign
 from slices.manifest import BITS, PARENT, SPEED
 from tests.router.conftest import Client
@@ -82,12 +82,12 @@ def test_slice_json_tells_the_catalogue(slices_root: Path) -> None:
     assert catalogue.read(generalist="gen2", policy=Policy(within=1.0)).by_domain["law"] == "poor"
 
 
-def test_the_decision_says_so(fitted: Router, embedder: HashEmbedder) -> None:
-    vector = embedder.embed(["Is a verbal contract enforceable?"])[0]
-    found = decide(vector, fitted, {"biochem": "bio"}, "gen", {"law": "its expert is poor"})
+def test_the_decision_says_so(reader: Cascade) -> None:
+    (reading,), limits = reader.read(["Is a verbal contract enforceable?"]), reader.router.thresholds
+    found = decide(reading, limits, {"biochem": "bio"}, "gen", {"law": "its expert is poor"})
     assert (found.expert, found.domain, found.fallback) == ("gen", "law", True)
     assert found.reason.endswith("but its expert is poor")
-    assert "no expert for it" in decide(vector, fitted, {}, "gen").reason
+    assert "no expert for it" in decide(reading, limits, {}, "gen").reason
 
 
 def test_over_http(serve: Client, slices_root: Path) -> None:

@@ -1,55 +1,54 @@
-"""A remembered vector is the one that was computed, and few are computed twice."""
+"""A remembered reading is the one that was made, and few are made twice."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from numpy.typing import NDArray
 
-from router.embed import HashEmbedder
+from router.cascade import Reading
 from router.remember import Remembering
 
 
-class Counting(HashEmbedder):
-    """Counts what it is asked."""
+class Counting:
+    """Notes what it is asked, and says of a text how long it is."""
 
     def __init__(self) -> None:
-        super().__init__(16)
         self.asked: list[str] = []
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def read(self, texts: Sequence[str]) -> list[Reading]:
         self.asked += texts
-        return super().embed(texts)
+        return [Reading(("a",), np.ones(1), float(len(text)), 0.0, "counting") for text in texts]
 
 
-def test_what_is_known_is_not_computed_again() -> None:
+def lengths(readings: Sequence[Reading]) -> list[float]:
+    return [reading.belonging for reading in readings]
+
+
+def test_what_is_known_is_not_read_again() -> None:
     inner = Counting()
     cache = Remembering(inner)
-    texts = ["a", "b", "a", "c\ud800"]
-    first = cache.embed(texts)
-    assert (first == HashEmbedder(16).embed(texts)).all()
-    assert (cache.embed(texts[::-1]) == first[::-1]).all()
-    assert inner.asked == ["a", "b", "c\ud800"]
-    assert cache.name == inner.name
-    assert cache.embed([]).shape == (0, 16)
+    texts = ["a", "bb", "a", "ccc\ud800"]
+    assert lengths(cache.read(texts)) == [1, 2, 1, 4]
+    assert lengths(cache.read(texts[::-1])) == [4, 1, 2, 1]
+    assert inner.asked == ["a", "bb", "ccc\ud800"]
+    assert cache.read([]) == []
 
 
 def test_the_oldest_is_forgotten_and_use_keeps_young() -> None:
     inner = Counting()
     cache = Remembering(inner, size=2)
     for text in ("a", "b", "a", "c", "a", "b"):
-        cache.embed([text])
+        cache.read([text])
     assert inner.asked == ["a", "b", "c", "b"]
 
 
 def test_more_texts_at_once_than_are_kept() -> None:
-    cache = Remembering(Counting(), size=3)
-    texts = [str(number) for number in range(50)]
-    assert (cache.embed(texts) == HashEmbedder(16).embed(texts)).all()
+    texts = ["x" * number for number in range(50)]
+    assert lengths(Remembering(Counting(), size=3).read(texts)) == list(range(50))
 
 
 def test_threads_share_one() -> None:
-    cache, texts = Remembering(Counting(), size=8), [str(number % 11) for number in range(200)]
+    cache, texts = Remembering(Counting(), size=8), ["x" * (number % 11) for number in range(200)]
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda text: cache.embed([text])[0], texts))
-    assert (np.stack(found) == HashEmbedder(16).embed(texts)).all()
+        found = list(pool.map(lambda text: cache.read([text])[0], texts))
+    assert lengths(found) == [len(text) for text in texts]

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from router import build, store
-from router.decide import Router
 from router.embed import HashEmbedder
 from router.errors import BadRouter, BadTraining
 from router.fit import fit
+from router.model import Router
 from router.settings import Cutoffs, Settings
 from tests.router.router_world import DOMAINS, PAIRS
 
@@ -19,14 +19,13 @@ from tests.router.router_world import DOMAINS, PAIRS
 def test_round_trip(fitted: Router, embedder: HashEmbedder, tmp_path: Path) -> None:
     store.save(fitted, tmp_path / "r")
     again = store.load(tmp_path / "r")
-    for name in ("weights", "bias", "prototypes", "labels", "probe"):
-        assert np.array_equal(getattr(again, name), getattr(fitted, name))
-    assert (again.classes, again.temperature, again.thresholds) == (
-        fitted.classes,
-        fitted.temperature,
-        fitted.thresholds,
-    )
-    store.check_embedder(again, embedder)
+    for name in ("weights", "bias", "probe"):
+        assert np.array_equal(getattr(again.heads[0], name), getattr(fitted.heads[0], name))
+    for name in ("shares", "prototypes", "quantiles"):
+        assert np.array_equal(getattr(again.stages[0], name), getattr(fitted.stages[0], name))
+    assert (again.classes, again.thresholds) == (fitted.classes, fitted.thresholds)
+    assert again.stages[0].sure == fitted.stages[0].sure
+    store.check_embedders(again, [embedder])
     store.save(fitted, tmp_path / "r")
     assert [path.name for path in tmp_path.iterdir()] == ["r"]
 
@@ -40,11 +39,13 @@ def damage(folder: Path, how: str) -> None:
     arrays = folder / store.ARRAYS
     match how:
         case "version":
-            edit(folder, schema=2)
-        case "dim":
-            edit(folder, dim=7)
+            edit(folder, schema=1)
+        case "stages":
+            edit(folder, stages=[2])
+        case "classes":
+            edit(folder, classes=["law", "general"])
         case "nan":
-            edit(folder, temperature=float("nan"))
+            edit(folder, thresholds={"confidence": float("nan"), "margin": 0, "belonging": 0})
         case "not JSON":
             (folder / store.CARD).write_bytes(b"\xff{")
         case "cut":
@@ -55,7 +56,9 @@ def damage(folder: Path, how: str) -> None:
             (folder / store.CARD).unlink()
 
 
-@pytest.mark.parametrize("how", ["version", "dim", "nan", "not JSON", "cut", "no arrays", "no card"])
+@pytest.mark.parametrize(
+    "how", ["version", "stages", "classes", "nan", "not JSON", "cut", "no arrays", "no card"]
+)
 def test_a_damaged_router_is_refused_in_one_sentence(how: str, fitted: Router, tmp_path: Path) -> None:
     store.save(fitted, tmp_path / "r")
     damage(tmp_path / "r", how)
@@ -78,12 +81,12 @@ class Renamed(HashEmbedder):
 
 def test_another_embedder_is_refused(fitted: Router) -> None:
     with pytest.raises(BadRouter, match="hash-128"):
-        store.check_embedder(fitted, HashEmbedder(128))
+        store.check_embedders(fitted, [HashEmbedder(128)])
     with pytest.raises(BadRouter, match="expects 256"):
-        store.check_embedder(fitted, Renamed("hash-256", 128))
-    turned = replace(fitted, probe=np.roll(fitted.probe, 1))
+        store.check_embedders(fitted, [Renamed("hash-256", 128)])
+    turned = replace(fitted, heads=(replace(fitted.heads[0], probe=np.roll(fitted.heads[0].probe, 1)),))
     with pytest.raises(BadRouter, match="other vectors"):
-        store.check_embedder(turned, HashEmbedder())
+        store.check_embedders(turned, [HashEmbedder()])
 
 
 def test_the_default_router_is_fitted_when_absent_or_stale() -> None:
@@ -102,11 +105,11 @@ def test_the_default_router_is_fitted_when_absent_or_stale() -> None:
 def test_a_named_router_is_used_as_it_is(embedder: HashEmbedder, tmp_path: Path) -> None:
     with pytest.raises(BadRouter, match="no fitted router"):
         build.current_router(Settings(embedder="hash", router=tmp_path / "mine"), DOMAINS)
-    store.save(fit(PAIRS[:12], embedder), tmp_path / "mine")
-    own = Settings(embedder="hash", router=tmp_path / "mine", thresholds=Cutoffs(distance=0.25))
+    store.save(fit(PAIRS[:12], [embedder]), tmp_path / "mine")
+    own = Settings(embedder="hash", router=tmp_path / "mine", thresholds=Cutoffs(belonging=0.25))
     router = build.current_router(own, DOMAINS)
     assert router.classes == ("biochem", "law")
-    assert (router.thresholds.distance, router.thresholds.margin) == (0.25, 0.1)
+    assert (router.thresholds.belonging, router.thresholds.margin) == (0.25, 0.05)
 
 
 def test_explain_before_there_are_slices() -> None:

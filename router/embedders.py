@@ -1,0 +1,41 @@
+"""The embedders that a setting names, from cheap to dear."""
+
+from collections.abc import Callable
+from functools import cache
+
+from router.embed import Embedder, HashEmbedder
+from router.sentence import SentenceEmbedder, encoder_name
+from router.static import Told, static_name, static_of
+from router.words import PLACES, WordEmbedder
+
+HASH = "hash"  # the fake, alone
+STATIC = "static"  # words and MiniLM's table: decisions in a fraction of a millisecond, without torch
+
+
+def open_embedders(source: str | None, told: Told = lambda done, of: None) -> tuple[Embedder, ...]:
+    """Words, an encoder's table and the encoder itself; `source` is a folder or a hub id, None is MiniLM.
+
+    Args:
+        source: or `static`, which leaves MiniLM itself out, or `hash`, the fake for tests.
+        told: called while a table is distilled, which happens once for each encoder.
+
+    Raises:
+        MissingExtra: a package of the extra [route] is not installed.
+        BadSettings: there is no such encoder.
+    """
+    if source == HASH:
+        return (HashEmbedder(),)
+    only_table = source == STATIC
+    where = None if only_table else source
+    load: Callable[[], SentenceEmbedder] = cache(lambda: SentenceEmbedder(where))
+    cheap = (WordEmbedder(), static_of(encoder_name(where), load, told))
+    return cheap if only_table else (*cheap, load())
+
+
+def embedder_names(source: str | None) -> tuple[str, ...]:
+    """The names that `open_embedders(source)` will have, without loading them."""
+    if source == HASH:
+        return (HashEmbedder().name,)
+    encoder = encoder_name(None if source == STATIC else source)
+    cheap = (f"words-{PLACES}", static_name(encoder))
+    return cheap if source == STATIC else (*cheap, encoder)

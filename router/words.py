@@ -1,0 +1,41 @@
+"""Words and pairs of words, hashed: what a text says to the letter, where embeddings know what it means.
+
+Nothing is learned here, so nothing has to be kept.
+"""
+
+from collections.abc import Sequence
+from importlib.util import find_spec
+
+from router.embed import Vectors, routed_text
+from slices.errors import MissingExtra
+
+PLACES = 2**18
+_TOKEN = r"(?u)\b\w+\b|[^\w\s]"  # words of one letter and signs as well: `x`, `{`, `%`
+
+
+class WordEmbedder:
+    """Which words and pairs of neighbours a text has, each hashed to a place. Safe to share by threads."""
+
+    def __init__(self, places: int = PLACES) -> None:
+        """Set up the hashing.
+
+        Raises:
+            MissingExtra: scikit-learn is not installed.
+        """
+        if find_spec("sklearn") is None:
+            raise MissingExtra("scikit-learn", "route")
+        from sklearn.feature_extraction.text import HashingVectorizer
+
+        self._hashing = HashingVectorizer(
+            n_features=places, ngram_range=(1, 2), alternate_sign=False, binary=True, token_pattern=_TOKEN
+        )
+        self._places = places
+
+    @property
+    def name(self) -> str:
+        """The method and its size."""
+        return f"words-{self._places}"
+
+    def embed(self, texts: Sequence[str]) -> Vectors:
+        """Rows of length 1, a csr array (len(texts), places); a text without words is a row of zeros."""
+        return self._hashing.transform([routed_text(text) for text in texts]).astype("float32")

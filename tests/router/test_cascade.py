@@ -1,0 +1,164 @@
+"""A cascade asks the dear embedder only where the cheap one is unsure; what each part learns, by hand."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from router import store
+from router.calibrate import PER_CLASS, Judged, prototypes, shares_of, sureness
+from router.cascade import Cascade, settled
+from router.embed import HashEmbedder
+from router.fit import fit
+from router.heads import Taught, learn
+from router.model import Router, Sure, leads, softmax
+from router.noise import noisy
+from router.words import WordEmbedder
+from tests.router.router_world import PAIRS
+
+LAW = "Is a verbal contract enforceable?"
+
+
+class Counting(HashEmbedder):
+    """Notes what it is asked."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__(dim)
+        self.asked: list[str] = []
+
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        self.asked += texts
+        return super().embed(texts)
+
+
+@pytest.fixture(scope="module")
+def two_stages() -> Router:
+    return fit(PAIRS, [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)])
+
+
+def with_first(router: Router, sure: Sure) -> Router:
+    return replace(router, stages=(replace(router.stages[0], sure=sure), *router.stages[1:]))
+
+
+def test_a_stage_for_each_dense_embedder(two_stages: Router) -> None:
+    assert [len(stage.shares) for stage in two_stages.stages] == [2, 3]
+    assert two_stages.embedders == ("words-262144", "hash-64", "hash-256")
+    assert (two_stages.stages[0].shares >= 0).all()
+    assert two_stages.stages[1].sure == Sure(1.0, 1.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("sure", "asked"), [(Sure(0.0, 0.0, 0.0), []), (Sure(2.0, 2.0, 0.0), [LAW, "hello"])]
+)
+def test_the_dear_one_reads_what_the_cheap_one_is_unsure_of(
+    two_stages: Router, sure: Sure, asked: list[str]
+) -> None:
+    dear = Counting(256)
+    cascade = Cascade(with_first(two_stages, sure), [WordEmbedder(), HashEmbedder(64), dear])
+    readings = cascade.read([LAW, "hello"])
+    assert dear.asked == asked
+    assert {reading.embedder for reading in readings} == {"hash-256" if asked else "hash-64"}
+    assert readings[0].classes[int(readings[0].chances.argmax())] == "law"
+
+
+def test_texts_of_different_stages_keep_their_order(two_stages: Router) -> None:
+    texts = [text for text, _ in PAIRS]
+    embedders = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
+    first = Cascade(replace(two_stages, stages=two_stages.stages[:1]), embedders).read(texts)
+    middle = float(np.median(leads(np.stack([reading.chances for reading in first]))))
+    mixed = Cascade(with_first(two_stages, Sure(middle, 0.0, 0.0)), embedders)
+    together = mixed.read(texts)
+    assert len({reading.embedder for reading in together}) == 2
+    for text, reading in zip(texts, together, strict=True):
+        (alone,) = mixed.read([text])
+        assert alone.chances == pytest.approx(reading.chances, abs=1e-6)
+        assert alone.embedder == reading.embedder
+
+
+def test_settled_by_lead_and_belonging() -> None:
+    chances = np.array([[0.9, 0.1], [0.6, 0.4], [0.9, 0.1], [0.5, 0.5]])
+    own = np.array([0.5, 0.5, 0.1, 0.001])
+    assert settled(chances, own, Sure(0.5, 0.3, 0.01)).tolist() == [True, False, False, True]
+    assert not settled(chances, own, Sure()).any()
+
+
+def test_sureness_is_where_the_last_stage_agrees() -> None:
+    """The last stage differs in the domain where the lead is 0.2, and lets in what belongs at least 0.4."""
+    early = Judged(
+        np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.1, 0.9]]), np.array([0.9, 0.5, 0.2, 0.01])
+    )
+    last = Judged(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]]), np.array([0.9, 0.5, 0.0, 0.0]))
+    found = sureness(early, last, 0.05)
+    assert (found.lead, found.above) == (pytest.approx(0.6), pytest.approx(0.5))
+    assert found.below == pytest.approx(0.05)
+    never = sureness(early, Judged(last.chances[::-1, ::-1] * 0 + [[0, 1]], np.zeros(4)), 0.05)
+    assert never.above > 0.9
+
+
+def test_shares_favour_the_head_that_knows() -> None:
+    labels = np.random.default_rng(0).integers(0, 3, 4000).astype(np.int32)
+    draw = np.random.default_rng(1)
+    knows, noise = np.eye(3)[labels] * 2 + draw.normal(size=(4000, 3)), draw.normal(size=(4000, 3))
+    shares = shares_of([knows, noise], labels)
+    assert shares[0] == pytest.approx(2.0, abs=0.2)  # the log odds of two normals one apart, times two
+    assert shares[1] == pytest.approx(0.0, abs=0.05)
+    doubled = shares_of([knows * 2, noise], labels)
+    assert doubled[0] == pytest.approx(shares[0] / 2, rel=0.02)
+    chances = softmax(shares[0] * knows)
+    assert chances.max(axis=1).mean() == pytest.approx((chances.argmax(axis=1) == labels).mean(), abs=0.02)
+
+
+def test_few_right_answers_do_not_make_certain() -> None:
+    labels = np.array([0, 1] * 6, dtype=np.int32)
+    logits = np.where(np.eye(2)[labels] > 0, 1.0, -1.0)
+    assert softmax(shares_of([logits], labels)[0] * logits).max() < 0.95
+
+
+def test_many_questions_are_drawn_together() -> None:
+    draw = np.random.default_rng(0)
+    vectors = draw.normal(size=(900, 8)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    labels = np.repeat([0, 1, 2], [100, 400, 400]).astype(np.int32)
+    found = prototypes(vectors, labels, ("a", "b", "general"))
+    assert found.shape == (100 + PER_CLASS, 8)
+    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+def test_hints_teach_words_that_no_query_has() -> None:
+    words = WordEmbedder()
+    labels = np.array([0, 0, 1, 1], dtype=np.int32)
+    queries = words.embed(["a contract", "the court", "a cell", "the enzyme"])
+    hints = words.embed(["tort estoppel lien"] * 20 + ["ribosome lysis codon"] * 20)
+    taught = Taught(queries, labels, hints, np.repeat([0, 1], 20).astype(np.int32))
+    weights, bias = learn(taught)
+    said = words.embed(["estoppel", "ribosome"]) @ weights.T + bias
+    assert said.argmax(axis=1).tolist() == [0, 1]
+    unhinted = np.abs(words.embed(["estoppel", "ribosome"]) @ learn(Taught(queries, labels))[0].T).max()
+    assert unhinted < 0.1 * np.abs(said).max()
+
+
+def test_words_are_hashed_rows_of_length_one() -> None:
+    rows = WordEmbedder().embed(["Is x = 3?", "", "\x00\ud800", "a " * 10_000])
+    assert rows.shape == (4, 2**18) and rows.dtype == np.float32
+    lengths = np.sqrt(rows.multiply(rows).sum(axis=1))
+    assert np.asarray(lengths).ravel() == pytest.approx([1, 0, 1, 1], abs=1e-6)
+
+
+def test_a_cascade_on_disk(two_stages: Router, tmp_path: object) -> None:
+    store.save(two_stages, tmp_path / "r")  # type: ignore[operator]
+    again = store.load(tmp_path / "r")  # type: ignore[operator]
+    embedders = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
+    store.check_embedders(again, embedders)
+    one, two = (Cascade(router, embedders).read([LAW])[0] for router in (two_stages, again))
+    assert one.chances == pytest.approx(two.chances)
+    assert (one.belonging, one.embedder) == (pytest.approx(two.belonging), two.embedder)
+
+
+def test_noisy_copies_keep_their_domain() -> None:
+    found = noisy(PAIRS)
+    assert sorted(domain for _, domain in found) == sorted(domain for _, domain in PAIRS)
+    assert noisy(PAIRS) == found
+    assert len(noisy(PAIRS, most=5)) == 5
+    assert sum(text not in dict(PAIRS) for text, _ in found) > len(PAIRS) / 2
