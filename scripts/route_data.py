@@ -19,24 +19,6 @@ EXPERTS = (
     "biochem", "computing", "economics", "history", "law",
     "math", "medicine", "philosophy", "physics", "social",
 )  # fmt: skip
-WORDINGS` and `CASES` is learned from, nor any text that also stands in them.
-"""
-
-import hashlib
-import json
-import re
-import unicodedata
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-
-from router.model import GENERAL
-from router.queries import OOD
-
-EXPERTS = (
-    "biochem", "computing", "economics", "history", "law",
-    "math", "medicine", "philosophy", "physics", "social",
-)  # fmt: skip
 WORDINGS = ("bioasq_questions", "medquad_questions", "routerarena", "arena_hard")
 CASES = "semantic_router_cases"
 STRANGERS = ("clinc150", "banking77")
