@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from result_tables import matrix_table, plain_table, rows_table
+from route_tables import latency_lines, quality_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (
@@ -224,6 +225,10 @@ def contents() -> dict[str, str]:
         source = ROOT / "benchmarks" / f"{name}.json"
         if source.is_file():
             found[name] = make(json.loads(source.read_text(encoding="utf-8")))
+    source = ROOT / "benchmarks" / "route.json"
+    if source.is_file():
+        figures = json.loads(source.read_text(encoding="utf-8"))
+        found |= {"route": table(*quality_lines(figures)), "route_latency": table(*latency_lines(figures))}
     source = ROOT / "benchmarks" / "results.json"
     figures = json.loads(source.read_text(encoding="utf-8")) if source.is_file() else {"rows": []}
     return found | {f"results_{name}": results_table(figures, name) for name in RESULTS}

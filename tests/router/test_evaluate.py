@@ -12,7 +12,7 @@ from mom.routing import show_measured, write_page
 from router.cascade import Cascade
 from router.errors import BadTraining
 from router.evaluate import evaluate
-from router.queries import read_queries
+from router.queries import PIECE, read_hints, read_queries
 from router.scores import auroc, calibration_error, coverage, recall_at, reliability
 from tests.router.router_world import PAIRS
 
@@ -62,6 +62,22 @@ def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadTraining, match=r"holds no \.jsonl files"):
         read_queries(tmp_path / "empty")
+
+
+def test_hints_are_pieces_of_a_corpus(tmp_path: Path) -> None:
+    folder = tmp_path / "corpora" / "law"
+    folder.mkdir(parents=True)
+    texts = ["a" * 1000, "b" * 50, "c" * 3000]
+    (folder / "calibration.jsonl").write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    found = read_hints(tmp_path, {"law", "music"}, each=200)
+    assert len(found) == 200 and {domain for _, domain in found} == {"law"}
+    assert all(
+        len(set(text)) == 1 and len(text) == min(PIECE, 50 if text[0] == "b" else PIECE) for text, _ in found
+    )
+    shares = {letter: sum(text[0] == letter for text, _ in found) / 200 for letter in "abc"}
+    assert shares["c"] > shares["a"] > shares["b"]
+    assert found == read_hints(tmp_path, {"law"}, each=200)
+    assert read_hints(tmp_path, {"music"}) == []
 
 
 def test_evaluation_counts_what_it_leaves_out(reader: Cascade) -> None:
