@@ -16,6 +16,7 @@ from router.embed import Embedder
 from router.embedders import embedder_names, open_embedders
 from router.errors import BadRouter
 from router.fit import Pairs, digest, fit
+from router.known import Known
 from router.model import Router
 from router.route import route
 from router.settings import Settings, with_cutoffs
@@ -42,7 +43,9 @@ def fit_from_domains(
     Raises:
         BadTraining: too few domains or queries.
     """
-    router = fit(_pairs(domains), embedders, hints=hints)
+    known = Known(embedders[-1])
+    router = fit(_pairs(domains), [*embedders[:-1], known], hints=hints)
+    known.save()
     store.save(router, out or store.default_folder())
     return router
 
