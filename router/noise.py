@@ -1,4 +1,4 @@
-"""Queries as people really type them: with slips of the keyboard, in other case, cut short.
+"""Queries as people really type them: with slips of the keyboard, in other case, cut short, in small talk.
 
 Every change is drawn from a generator, so that the same seed gives the same text. Tells whether a router's
 decisions survive.
@@ -9,6 +9,15 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 SLIP_EVERY = 20  # characters to a slip, and one at least
+_FRAMES = (
+    ("Can you tell me: ", ""),
+    ("hi! ", " thanks in advance"),
+    ("I was wondering, ", ""),
+    ("Please explain. ", ""),
+    ("My friend asked me ", " What should I say?"),
+    ("", " Answer in one short paragraph."),
+    ("quick question - ", ""),
+)
 _ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
 _BESIDE = {
     letter: row[max(0, place - 1) : place] + row[place + 1 : place + 2]
@@ -60,10 +69,18 @@ def fragment(text: str, draw: np.random.Generator) -> str:
     return " ".join(words[start : start + count]) or text
 
 
+def reworded(text: str, draw: np.random.Generator) -> str:
+    """The question in a frame of small talk, its own words kept."""
+    before, after = _FRAMES[int(draw.integers(len(_FRAMES)))]
+    inner = text[0].lower() + text[1:] if before and text[1:2].islower() else text
+    return f"{before}{inner.rstrip()}{after}"
+
+
 NOISE: Mapping[str, Callable[[str, np.random.Generator], str]] = {
     "typo": slips,
     "case": other_case,
     "fragment": fragment,
+    "wording": reworded,
 }
 
 

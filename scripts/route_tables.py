@@ -35,7 +35,7 @@ def quality_lines(figures: Mapping[str, Any]) -> Lines:
     ):
         lines.append([title, *(f"{each['strangers'][key]:.3f}" for each in routers.values())])
     lines.append(["calibration error", *(f"{each['ece']:.3f}" for each in routers.values())])
-    for kind, title in (("typo", "typing slips"), ("case", "other case")):
+    for kind, title in (("typo", "typing slips"), ("case", "other case"), ("wording", "small talk around")):
         cells = [each.get("survived", {}).get(kind) for each in routers.values()]
         lines.append([f"decisions that survive {title}", *("-" if c is None else f"{c:.1%}" for c in cells)])
     return ["", *routers], lines

@@ -97,7 +97,7 @@ def test_noise_and_confusion_are_told(
     reader: Cascade, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = evaluate([*PAIRS, ("<b>zzzz</b>", "ood")], reader.router, reader)
-    assert set(report.survived) == {"typo", "case", "fragment"}
+    assert set(report.survived) == {"typo", "case", "fragment", "wording"}
     assert report.survived["case"] > 0.5
     assert report.confusion["law"] == {"law": 6}
     assert evaluate([*PAIRS, ("<b>zzzz</b>", "ood")], reader.router, reader).survived == report.survived

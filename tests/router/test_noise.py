@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from router.noise import NOISE, SLIP_EVERY, fragment, other_case, slips
+from router.noise import NOISE, SLIP_EVERY, fragment, other_case, reworded, slips
 
 TEXT = "How do enzymes lower the activation energy of a reaction?"
 
@@ -46,3 +46,16 @@ def test_a_fragment_is_part_of_the_text(text: str, seed: int) -> None:
     assert found in " ".join(text.split()) or found == text
     assert bool(found) == bool(text)
     assert len(found.split()) <= 8
+
+
+@given(st.text(max_size=200), st.integers(0, 100))
+def test_another_wording_keeps_every_word(text: str, seed: int) -> None:
+    found = reworded(text, draw(seed))
+    assert text.rstrip()[1:] in found
+    assert len(found) <= len(text) + 60
+
+
+def test_a_question_within_a_sentence_begins_small_and_a_name_does_not() -> None:
+    found = {reworded("How so?", draw(seed)) for seed in range(60)}
+    assert "Can you tell me: how so?" in found and "How so? Answer in one short paragraph." in found
+    assert "Can you tell me: DNA?" in {reworded("DNA?", draw(seed)) for seed in range(60)}
