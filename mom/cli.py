@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from mom import __version__, making, reporting
+from mom import __version__, keys, making, reporting
 from mom.options import Corpus, Json, Output, emit
 
 app = typer.Typer(
@@ -61,6 +61,7 @@ app.command("eval")(reporting.eval_)
 
 route = typer.Typer(no_args_is_help=True, help="Fit, ask and measure the router.", rich_markup_mode=None)
 app.add_typer(route, name="route")
+app.add_typer(keys.app, name="key")
 Config = Annotated[Path | None, typer.Option(help="A serve.yaml; default the first among the configs.")]
 
 

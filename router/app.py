@@ -20,7 +20,9 @@ from router.chat import Prompt, render
 from router.decide import Decision
 from router.engine import Engine
 from router.errors import BadRequest, UnknownModel
+from router.guard import Guard, Pace
 from router.intake import BodyLimit, parsed, while_connected
+from router.keys import Keys
 from router.model import Thresholds
 from router.schema import AUTO, ChatRequest, CompletionRequest, Message, Model, Models, RouteRequest
 from router.settings import Limits
@@ -38,6 +40,8 @@ class Service:
     catalogue: Catalogue
     engine: Engine
     limits: Limits
+    keys: Keys | None = None
+    per_minute: int | None = None
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
@@ -110,7 +114,7 @@ class Service:
 
 
 def build_app(service: Service) -> FastAPI:
-    """The application: its routes, the limit on bodies, and errors in the OpenAI form."""
+    """The application: its routes, who may ask, the limit on bodies, and errors in the OpenAI form."""
     app = FastAPI(title="mom", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.post("/v1/chat/completions", response_model=None)(service.chat)
     app.post("/v1/completions", response_model=None)(service.complete)
@@ -119,6 +123,8 @@ def build_app(service: Service) -> FastAPI:
     app.post("/route", response_model=None)(service.explain)
     app.get("/health")(service.health)
     app.add_middleware(BodyLimit, limit=service.limits.body_bytes)
+    pace = Pace(service.per_minute) if service.per_minute else None
+    app.add_middleware(Guard, keys=service.keys, pace=pace)  # added last, asked first
     problems.install(app)
     return app
 

@@ -14,6 +14,7 @@ from router import build
 from router.app import Service, build_app
 from router.catalogue import Catalogue, Expert
 from router.errors import ExpertFailed
+from router.keys import read as keys_of
 from router.model import Router
 from router.remember import Remembering
 from router.replica import IN_FLIGHT, ExpertReplica, RayEngine
@@ -118,8 +119,11 @@ def _bound(plan: Plan) -> Any:
         names = plan.catalogue.experts
         handles = {name: serve.get_deployment_handle(name, app_name=_app(name)) for name in names}
         reader = Remembering(build.reader_of(plan.router, plan.settings))
+        limits, access = plan.settings.limits, plan.settings.access
+        keys = keys_of(access.keys) if access.keys else None
+        thresholds = plan.router.thresholds
         service = Service(
-            reader, plan.router.thresholds, plan.catalogue, RayEngine(handles), plan.settings.limits
+            reader, thresholds, plan.catalogue, RayEngine(handles), limits, keys, access.per_minute
         )
         return build_app(service)
 

@@ -7,6 +7,8 @@ RouterError
 ├── BadTraining     the labelled queries cannot train a router
 ├── BadRequest      the caller's question cannot be put to a model
 ├── UnknownModel    the caller named an expert that is not served
+├── NotAllowed      the caller has no key
+├── TooOften        the caller asks more often than it may
 ├── Overloaded      an expert's queue is full
 └── ExpertFailed    an expert's process died, or could not be reached
 
@@ -48,6 +50,18 @@ class BadRequest(RouterError):
 
 class UnknownModel(RouterError):
     """The caller named an expert that is not served."""
+
+
+class NotAllowed(RouterError):
+    """The caller has no key."""
+
+
+class TooOften(RouterError):
+    """The caller asks more often than it may; `wait` is the seconds until it may again."""
+
+    def __init__(self, message: str, wait: float) -> None:
+        super().__init__(message)
+        self.wait = wait
 
 
 class Overloaded(RouterError):

@@ -5,6 +5,7 @@ of its inside; it is raised on, so that the server logs it.
 """
 
 from collections.abc import Callable
+from math import ceil
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -13,7 +14,15 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
-from router.errors import BadRequest, ExpertFailed, Overloaded, RouterError, UnknownModel
+from router.errors import (
+    BadRequest,
+    ExpertFailed,
+    NotAllowed,
+    Overloaded,
+    RouterError,
+    TooOften,
+    UnknownModel,
+)
 from slices.errors import PromptTooLong, SliceError
 
 INVALID = "invalid_request_error"
@@ -22,6 +31,8 @@ GONE = 499  # nginx's "client closed request"; nobody is left to read it
 
 _KNOWN: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (BadRequest, 400, INVALID, None),
+    (NotAllowed, 401, INVALID, "invalid_api_key"),
+    (TooOften, 429, "rate_limit_error", "rate_limit_exceeded"),
     (UnknownModel, 404, INVALID, "model_not_found"),
     (Overloaded, 503, "overloaded_error", "overloaded"),
     (ExpertFailed, 503, SERVER, "expert_failed"),
@@ -42,6 +53,17 @@ def install(app: FastAPI) -> None:
     }
     for kind, handler in handlers.items():
         app.add_exception_handler(kind, handler)
+
+
+def answer_to(error: Exception) -> Response:
+    """The whole answer to a request that ended in `error`, which was foreseen."""
+    status = _describe(error)[0]
+    headers = {"retry-after": "1"} if status == 503 else {}
+    if isinstance(error, TooOften):
+        headers = {"retry-after": str(max(1, ceil(error.wait)))}
+    if isinstance(error, NotAllowed):
+        headers = {"www-authenticate": "Bearer"}
+    return JSONResponse(body(error), status, headers=headers)
 
 
 def body(error: Exception) -> dict[str, Any]:
@@ -72,8 +94,7 @@ def _body(message: str, kind: str, param: str | None, code: str | None) -> dict[
 
 
 def _on_known(_: Request, error: Exception) -> Response:
-    status = _describe(error)[0]
-    return JSONResponse(body(error), status, headers={"retry-after": "1"} if status == 503 else None)
+    return answer_to(error)
 
 
 def _on_http(request: Request, error: HTTPException) -> Response:

@@ -10,9 +10,10 @@ import os
 import socket
 from contextlib import suppress
 from importlib.util import find_spec
+from ipaddress import ip_address
 from typing import Any
 
-from router import build, deploy
+from router import build, deploy, keys
 from router.deploy import INGRESS_CPUS, Plan
 from router.errors import BadSettings, ExpertFailed
 from router.replica import import_runtime
@@ -37,6 +38,7 @@ def check(settings: Settings, domains: build.Queries | None = None, listening: b
     for name in served.experts:
         _check_autoscaling(name, settings.scaling(name))
     import_runtime(settings.runtime)
+    _check_access(settings)
     if not listening:
         _check_port(settings.host, settings.port)
     router = build.current_router(settings, build.domain_queries() if domains is None else domains)
@@ -121,6 +123,24 @@ def _check_autoscaling(name: str, scaling: Scaling) -> None:
         AutoscalingConfig(**scaling.autoscaling)
     except (ValidationError, TypeError, ValueError) as error:
         raise BadSettings(f"the autoscaling of {name}: {' '.join(str(error).split())}") from None
+
+
+def _check_access(settings: Settings) -> None:
+    if settings.access.keys is not None:
+        keys.read(settings.access.keys)
+    elif settings.host != "localhost" and not ip_address(_plain(settings.host)).is_loopback:
+        raise BadSettings(
+            f"on {settings.host} anyone could ask: make a key with `mom key new NAME` and set "
+            f"`access: {{keys: {keys.default_file()}}}` in serve.yaml, or serve on 127.0.0.1"
+        )
+
+
+def _plain(host: str) -> str:
+    """An address to judge by; a name stands for any other machine."""
+    try:
+        return str(ip_address(host))
+    except ValueError:
+        return "0.0.0.0"
 
 
 def _check_port(host: str, port: int) -> None:

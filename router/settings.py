@@ -46,6 +46,16 @@ class Limits(_Settings):
     default_max_tokens: int = Field(default=512, ge=1)
 
 
+class Access(_Settings):
+    """Who may ask: the holders of the keys in a file that `mom key` made, so many times a minute each.
+
+    Without a file everyone may, which is allowed on this machine alone.
+    """
+
+    keys: Path | None = None
+    per_minute: int | None = Field(default=None, ge=1)
+
+
 class Scaling(_Settings):
     """How many replicas an expert has and what each books of the machine."""
 
@@ -76,6 +86,7 @@ class Settings(_Settings):
     thresholds: Cutoffs = Cutoffs()
     policy: Preference = Preference()
     limits: Limits = Limits()
+    access: Access = Access()
     default: Scaling = Scaling()
     overrides: dict[str, Scaling] = {}
     runtime: str = Field(

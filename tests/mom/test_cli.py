@@ -140,3 +140,12 @@ def test_quantize_and_eval(pico_gemma3: Path, tmp_path: Path) -> None:
     unknown = mom("quantize", out, "--type", "Q1_X")
     assert unknown.returncode == 1
     assert "'Q1_X' is not supported" in unknown.stderr
+
+
+def test_keys_are_made_listed_and_dropped(mom_home: Path) -> None:
+    made = parsed("key", "new", "ann", "--json")
+    assert made["key"].startswith("mom-")
+    assert parsed("key", "list", "--json")["names"] == ["ann"]
+    assert mom("key", "drop", "ann").returncode == 0
+    assert parsed("key", "list", "--json")["names"] == []
+    assert "no key for 'ann'" in mom("key", "drop", "ann").stderr
