@@ -4,8 +4,9 @@ The application is put together from what it is given; it opens no file and star
 app runs in a test, in one process (`router.engine.LocalEngine`) and behind Ray Serve (`router.serve`).
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 
 from fastapi import FastAPI, Request
@@ -23,7 +24,9 @@ from router.errors import BadRequest, UnknownModel
 from router.guard import Guard, Pace
 from router.intake import BodyLimit, parsed, while_connected
 from router.keys import Keys
+from router.metrics import TYPE, Counting, Metrics
 from router.model import Thresholds
+from router.ready import Readiness, told
 from router.schema import AUTO, ChatRequest, CompletionRequest, Message, Model, Models, RouteRequest
 from router.settings import Limits
 from slices.runtime import Sampling
@@ -42,6 +45,7 @@ class Service:
     limits: Limits
     keys: Keys | None = None
     per_minute: int | None = None
+    metrics: Metrics = field(default_factory=Metrics)
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
@@ -79,13 +83,20 @@ class Service:
         """`GET /health`: the process answers."""
         return {"status": "ok"}
 
+    async def count(self) -> Response:
+        """`GET /metrics`, for Prometheus."""
+        return Response(self.metrics.text(), media_type=TYPE)
+
     async def decide(self, model: str, text: str) -> Decision:
         """Who answers `text`: the expert named `model`, or for `auto` the one the router chooses."""
         if model != AUTO:
-            return route.by_name(model, self._expert(model).domain)
-        known = self.catalogue
-        among = (known.by_domain, known.generalist, known.barred)
-        return await run_in_threadpool(route.route, text, self.reader, self.thresholds, *among)
+            decision = route.by_name(model, self._expert(model).domain)
+        else:
+            known = self.catalogue
+            among = (known.by_domain, known.generalist, known.barred)
+            decision = await run_in_threadpool(route.route, text, self.reader, self.thresholds, *among)
+        self.metrics.decided(decision)
+        return decision
 
     def _expert(self, name: str) -> Expert:
         if name not in self.catalogue.experts:
@@ -103,6 +114,7 @@ class Service:
     ) -> Response:
         sampling = _sampling(ask, prompt, self.limits)
         events = self.engine.stream(decision.expert, prompt.text, sampling)
+        events = self.metrics.watched(events, decision.expert)
         saying = Saying(shape, decision.expert, prompt.strip)
         await while_connected(request, begin(events, saying))
         if ask.stream:
@@ -122,11 +134,26 @@ def build_app(service: Service) -> FastAPI:
     app.get("/v1/models/{name:path}", response_model_exclude_none=True)(service.model)
     app.post("/route", response_model=None)(service.explain)
     app.get("/health")(service.health)
+    app.get("/ready", response_model=None)(_readiness(service))
+    app.get("/metrics", response_model=None)(service.count)
     app.add_middleware(BodyLimit, limit=service.limits.body_bytes)
     pace = Pace(service.per_minute) if service.per_minute else None
-    app.add_middleware(Guard, keys=service.keys, pace=pace)  # added last, asked first
+    app.add_middleware(Guard, keys=service.keys, pace=pace)
+    app.add_middleware(Counting, metrics=service.metrics)  # added last, asked first
     problems.install(app)
     return app
+
+
+def _readiness(service: Service) -> Callable[[], Awaitable[Response]]:
+    experts = list(service.catalogue.experts)
+    readiness = Readiness(service.engine, experts)
+
+    async def ready() -> Response:
+        """`GET /ready`: 200 once a token came out of every expert, 503 with what is missing before."""
+        state = await readiness.state()
+        return JSONResponse(told(state, experts), 200 if state.ready else 503)
+
+    return ready
 
 
 def _sampling(ask: ChatRequest | CompletionRequest, prompt: Prompt, limits: Limits) -> Sampling:
