@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
@@ -21,6 +22,7 @@ from router.chat import Prompt, render
 from router.decide import Decision
 from router.engine import Engine
 from router.errors import BadRequest, UnknownModel
+from router.front import experts, front
 from router.guard import Guard, Pace
 from router.intake import BodyLimit, parsed, while_connected
 from router.keys import Keys
@@ -83,6 +85,10 @@ class Service:
         """`GET /health`: the process answers."""
         return {"status": "ok"}
 
+    async def show(self) -> dict[str, Any]:
+        """`GET /experts`: what the page shows of them."""
+        return experts(self.catalogue, self.metrics.running())
+
     async def count(self) -> Response:
         """`GET /metrics`, for Prometheus."""
         return Response(self.metrics.text(), media_type=TYPE)
@@ -133,6 +139,8 @@ def build_app(service: Service) -> FastAPI:
     app.get("/v1/models", response_model_exclude_none=True)(service.models)
     app.get("/v1/models/{name:path}", response_model_exclude_none=True)(service.model)
     app.post("/route", response_model=None)(service.explain)
+    app.get("/", response_model=None)(front)
+    app.get("/experts")(service.show)
     app.get("/health")(service.health)
     app.get("/ready", response_model=None)(_readiness(service))
     app.get("/metrics", response_model=None)(service.count)

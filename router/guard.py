@@ -16,7 +16,7 @@ from router.errors import NotAllowed, TooOften
 from router.keys import Keys
 from router.problems import answer_to
 
-OPEN = ("/health", "/ready")  # asked by whoever watches the service
+OPEN = ("/", "/health", "/ready")  # the page, which holds nothing yet; what the watchers ask
 ASKERS = 10_000  # whose pace is remembered; with more, the longest silent are forgotten
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _CARRIED = {

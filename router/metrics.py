@@ -17,7 +17,7 @@ from router.engine import Begun, Event
 TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 _ENDPOINTS = frozenset(
-    ("/v1/chat/completions", "/v1/completions", "/v1/models", "/route", "/health", "/ready", "/metrics")
+    ("/v1/chat/completions", "/v1/completions", "/v1/models", "/route", "/", "/experts", "/health", "/ready")
 )
 
 
@@ -65,6 +65,11 @@ class Metrics:
                             self._first.labels(expert).observe(perf_counter() - asked)
                         first = False
                     yield event
+
+    def running(self) -> dict[str, int]:
+        """How many answers each expert is at; those that were never asked are left out."""
+        found = (sample for family in self._running.collect() for sample in family.samples)
+        return {sample.labels["expert"]: int(sample.value) for sample in found}
 
     def answered(self, path: str, status: int, seconds: float) -> None:
         """Count a request that ended."""

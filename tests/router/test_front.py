@@ -1,0 +1,139 @@
+"""The page at `/`: what it may run, what it tells of the experts, and a person asking in Chromium."""
+
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvicorn
+from fastapi.testclient import TestClient
+
+from router.app import Service, build_app
+from router.cascade import Cascade
+from router.catalogue import read
+from router.engine import LocalEngine
+from router.settings import Limits
+from slices.manifest import BITS, PARENT
+from slices.runtime import ScriptedRuntime
+from tests.browser import WIDTHS
+from tests.router.router_world import write_slice
+
+MARKED = "Often, <b>but</b> hard to prove."
+
+
+def measured(of: str, value: float) -> dict[str, object]:
+    return {"of": of, "domain": "law", "metric": BITS, "value": value, "stderr": 0.1, "data": "d"}
+
+
+def test_the_page_may_run_its_own_script_and_nothing_else(serve: Callable[..., TestClient]) -> None:
+    answer = serve().get("/")
+    assert answer.headers["content-type"].startswith("text/html")
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy and policy.count("'sha256-") == 2
+    assert "unsafe" not in policy
+    assert answer.headers["x-frame-options"] == "DENY"
+    assert " on" not in "".join(line for line in answer.text.splitlines() if line.startswith("<button"))
+
+
+def test_experts_with_what_was_measured(serve: Callable[..., TestClient], slices_root: Path) -> None:
+    write_slice(slices_root, "poor", "law", created="2026-06-01T00:00:00+00:00",
+                measurements=[measured("bf16", 2.0), measured(PARENT, 1.6)])  # fmt: skip
+    write_slice(slices_root, "new", "general", created="2026-06-01T00:00:00+00:00",
+                measurements=[measured("bf16", 1.0)])  # fmt: skip
+    found = serve().get("/experts").json()
+    assert found["generalist"] == "new"
+    shown = {each["name"]: each for each in found["experts"]}
+    assert shown["poor"]["quality"] == [
+        {"domain": "law", "value": 2.0, "against_parent": pytest.approx(0.25)}
+    ]
+    assert "more bits than the generalist" in shown["poor"]["barred"]
+    assert shown["bio"] == {
+        "name": "bio", "domain": "biochem", "type": "bf16", "bytes": 4, "quality": [], "barred": None,
+        "running": 0,
+    }  # fmt: skip
+
+
+@contextmanager
+def listening(reader: Cascade) -> Iterator[str]:
+    """The service with scripted experts on a free port of this machine."""
+    served = read()
+    runtimes = {name: ScriptedRuntime({"verbal": MARKED}, f"I am {name}.") for name in served.experts}
+    engine = LocalEngine({name: (lambda runtime=runtime: runtime) for name, runtime in runtimes.items()})
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    app = build_app(Service(reader, reader.router.thresholds, served, engine, Limits()))
+    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            thread.join(0.02)
+        yield f"http://127.0.0.1:{port}/"
+    finally:
+        server.should_exit = True
+        thread.join()
+        engine.close()
+
+
+@contextmanager
+def opened(url: str, width: int, scheme: str = "light") -> Iterator[tuple[Any, list[str]]]:
+    """The page in Chromium and everything that its console complains of."""
+    import shutil
+
+    from playwright.sync_api import sync_playwright
+
+    found = shutil.which("chromium")
+    if found is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
+        trouble: list[str] = []
+        page.on("console", lambda each: trouble.append(each.text) if each.type != "log" else None)
+        page.on("pageerror", lambda each: trouble.append(str(each)))
+        page.goto(url)
+        yield page, trouble
+        browser.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("width", WIDTHS)
+def test_a_person_asks_by_keyboard_and_sees_who_answered(
+    width: int, slices_root: Path, reader: Cascade, tmp_path: Path
+) -> None:
+    with listening(reader) as url, opened(url, width) as (page, trouble):
+        page.wait_for_selector("#experts tr")
+        page.keyboard.press("Tab")
+        page.keyboard.type("Is a verbal contract enforceable?")
+        page.select_option("#second", "bio")
+        page.focus("#question")
+        page.keyboard.press("Control+Enter")
+        page.locator("#status", has_text="answered").wait_for(timeout=20_000)
+        answers = page.locator(".answer")
+        assert sorted(answers.locator("h3").all_inner_texts()) == ["bio", "lex"]
+        assert MARKED in page.inner_text("#answers")
+        assert page.locator(".said b").count() == 0
+        assert "lex: law at" in page.inner_text("#reason")
+        assert page.locator("#chances tr").count() == 4
+        assert page.locator("#experts tr").count() == 3
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        page.screenshot(path=tmp_path / f"{width}.png", full_page=True)
+        assert trouble == []
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+def test_an_error_is_told_in_its_words(slices_root: Path, reader: Cascade) -> None:
+    with listening(reader) as url, opened(url, 800, "dark") as (page, _):
+        page.wait_for_selector("#experts tr")
+        page.fill("#question", "x")
+        page.fill("#tokens", "1")
+        page.evaluate("document.getElementById('first').add(new Option('gone', 'gone', true, true))")
+        page.click("#ask")
+        page.wait_for_selector(".bad")
+        assert "there is no model 'gone'" in page.inner_text(".answer")
