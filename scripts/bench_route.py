@@ -9,6 +9,7 @@ only our side is measured. Accuracy is over the ten experts' domains, the likeli
 """
 
 import argparse
+import hashlib
 import json
 import platform
 import subprocess
@@ -24,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from route_data import CASES, EITHER, EXPERTS, WORDINGS, Query, of_set, read, stems, strangers, to_learn
 
-from router import scores
+from router import scores, store
 from router.cascade import Cascade, Reader
 from router.embed import Embedder
 from router.embedders import open_embedders
@@ -96,15 +97,19 @@ def ours(router: Router, reader: Reader, sets: dict[str, list[Query]]) -> dict[s
 
 
 def texts_of_lengths(queries: Sequence[Query]) -> dict[str, list[str]]:
-    """Held-back questions joined and cut to so many of MiniLM's tokens, `TIMED` of each."""
+    """Held-back questions of about so many of MiniLM's tokens, `TIMED` of each; joined where there are none."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(packaged_minilm() / "tokenizer.json"))  # type: ignore[operator]
     tokenizer.no_truncation()
     tokenizer.no_padding()
-    pool, found = [query.text for query in queries], {}
+    pool = sorted((query.text for query in queries), key=lambda text: hashlib.sha1(text.encode()).digest())
+    counts = [len(each.ids) for each in tokenizer.encode_batch(pool, add_special_tokens=False)]
+    found = {}
     for length in LENGTHS:
-        texts, at = [], 0
+        near = range(round(0.8 * length), round(1.2 * length) + 1)
+        texts, at = [text for text, count in zip(pool, counts, strict=True) if count in near][:TIMED], 0
+        texts = texts if len(texts) == TIMED else []
         while len(texts) < TIMED:
             text = ""
             while len(encoded := tokenizer.encode(text, add_special_tokens=False)) < length:
@@ -155,6 +160,8 @@ def peer(python: Path, learned: Sequence[tuple[str, str]], sets: dict[str, list[
     if done.returncode:
         raise SystemExit(f"the peer failed: {done.stderr[-2000:]}")
     said = json.loads(done.stdout)
+    if not said["routes"]:
+        return {"latency_ms": percentiles(said["ms"])}
     stem_guess, stem_sure = said["routes"][: len(sets["stems"])], said["confidence"][: len(sets["stems"])]
     right = np.array([g == q.domain for g, q in zip(stem_guess, sets["stems"], strict=True)])
     return {
@@ -179,6 +186,24 @@ def readers(router: Router, embedders: Sequence[Embedder]) -> dict[str, Reader]:
     }
 
 
+def fitted(
+    args: argparse.Namespace, learned: Sequence[tuple[str, str]], embedders: Sequence[Embedder]
+) -> tuple[Router, dict[str, Any]]:
+    """The router, and the figures that stay: the peer's where it is not asked, with --latency all there are."""
+    found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
+    found = found if args.latency else {**found, "ours": {}}
+    if args.router and args.router.is_dir():
+        return store.load(args.router), found
+    begun = time.perf_counter()
+    hints = read_hints(args.data, {*EXPERTS, GENERAL})
+    router = fit(learned, embedders, hints=hints)
+    seconds = time.perf_counter() - begun
+    print(f"fitted on {len(learned)} queries and {len(hints)} hints in {seconds:.0f} s", flush=True)
+    if args.router:
+        store.save(router, args.router)
+    return router, found | {"queries": len(learned), "hints": len(hints), "fit_seconds": seconds}
+
+
 def main() -> None:
     """Fit, ask, time, write."""
     parser = argparse.ArgumentParser(
@@ -187,6 +212,8 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--peer", type=Path, help="python of an environment with semantic-router[local]")
     parser.add_argument("--utterances", type=int, default=500, help="that the peer keeps a domain")
+    parser.add_argument("--router", type=Path, help="where the fitted router is kept, and taken from")
+    parser.add_argument("--latency", action="store_true", help="only the times; the rest stays as it was")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     import torch
@@ -195,19 +222,17 @@ def main() -> None:
     queries = read(args.data)
     learned, sets = to_learn(queries), asked_of(queries)
     embedders = open_embedders(None)
-    begun = time.perf_counter()
-    hints = read_hints(args.data, {*EXPERTS, GENERAL})
-    router = fit(learned, embedders, hints=hints)
-    seconds = time.perf_counter() - begun
-    print(f"fitted on {len(learned)} queries and {len(hints)} hints in {seconds:.0f} s", flush=True)
+    router, found = fitted(args, learned, embedders)
     texts = texts_of_lengths(sets["stems"])
-    found: dict[str, Any] = {"queries": len(learned), "hints": len(hints), "fit_seconds": seconds, "ours": {}}
     for name, reader in readers(router, embedders).items():
-        found["ours"][name] = {"latency_ms": percentiles(timed(reader, texts))}
-        found["ours"][name] |= ours(router, reader, sets)
+        times = {"latency_ms": percentiles(timed(reader, texts))}
+        found["ours"][name] = {**found["ours"].get(name, {}), **times}
+        found["ours"][name] |= {} if args.latency else ours(router, reader, sets)
         print(name, json.dumps(found["ours"][name]), flush=True)
     if args.peer:
-        found["peer"] = peer(args.peer, learned, sets, args.utterances, texts)
+        asked = {name: [] for name in sets} if args.latency else sets
+        theirs = peer(args.peer, learned, asked, args.utterances, texts)
+        found["peer"] = {**found["peer"], "latency_ms": theirs["latency_ms"]} if args.latency else theirs
         print("peer", json.dumps(found["peer"]), flush=True)
     found["made"] = datetime.now(UTC).isoformat(timespec="seconds")
     found["versions"] = {name: version(name) for name in ("torch", "scikit-learn", "sentence-transformers")}
