@@ -97,7 +97,7 @@ def ours(router: Router, reader: Reader, sets: dict[str, list[Query]]) -> dict[s
 
 
 def texts_of_lengths(queries: Sequence[Query]) -> dict[str, list[str]]:
-    """Held-back questions of about so many of MiniLM's tokens, `TIMED` of each; joined where there are none."""
+    """Held-back questions of about so many of MiniLM's tokens, `TIMED` of each; joined where none are."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(packaged_minilm() / "tokenizer.json"))  # type: ignore[operator]
@@ -189,7 +189,7 @@ def readers(router: Router, embedders: Sequence[Embedder]) -> dict[str, Reader]:
 def fitted(
     args: argparse.Namespace, learned: Sequence[tuple[str, str]], embedders: Sequence[Embedder]
 ) -> tuple[Router, dict[str, Any]]:
-    """The router, and the figures that stay: the peer's where it is not asked, with --latency all there are."""
+    """The router, and the figures that stay: the peer's where it is not asked, with --latency all."""
     found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
     found = found if args.latency else {**found, "ours": {}}
     if args.router and args.router.is_dir():
