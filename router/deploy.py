@@ -115,13 +115,14 @@ def _bound(plan: Plan) -> Any:
     """The ingress with a handle to every expert."""
     from ray import serve
 
+    access = plan.settings.access
+    keys = keys_of(access.keys) if access.keys else None
+
     def asgi() -> FastAPI:
         names = plan.catalogue.experts
         handles = {name: serve.get_deployment_handle(name, app_name=_app(name)) for name in names}
         reader = Remembering(build.reader_of(plan.router, plan.settings))
-        limits, access = plan.settings.limits, plan.settings.access
-        keys = keys_of(access.keys) if access.keys else None
-        thresholds = plan.router.thresholds
+        limits, thresholds = plan.settings.limits, plan.router.thresholds
         service = Service(
             reader, thresholds, plan.catalogue, RayEngine(handles), limits, keys, access.per_minute
         )
