@@ -43,7 +43,7 @@ def quality_lines(figures: Mapping[str, Any]) -> Lines:
 
 def latency_lines(figures: Mapping[str, Any]) -> Lines:
     """A line a length, milliseconds at the middle, 95 % and 99 %."""
-    routers = _routers(figures)
+    routers = {name: each for name, each in _routers(figures).items() if "latency_ms" in each}
     lengths = next(iter(routers.values()))["latency_ms"]
     lines = [
         [f"{int(length):,}", *(_spread(each["latency_ms"][length]) for each in routers.values())]
