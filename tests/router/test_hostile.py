@@ -145,7 +145,7 @@ def test_a_length_that_lies_is_refused_at_once(serve: Serve) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "status"),
     [
-        ("GET", "/", 404),
+        ("GET", "/nothing", 404),
         ("GET", "/v2/models", 404),
         ("POST", "/v1/models", 405),
         ("GET", CHAT, 405),
