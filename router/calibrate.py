@@ -6,13 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from router.heads import Labels
 from router.model import GENERAL, Stage, Sure, belonging, leads, pooled, score, similarity, softmax
 
 PER_CLASS = 300  # prototypes of a class; more questions are drawn together
 AGREE_DOMAIN, AGREE_IN, AGREE_OUT = 0.99, 0.995, 0.95  # with the last stage, where an earlier one decides
 _POINTS = 101
-
-Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)

@@ -35,16 +35,12 @@ def experts(catalogue: Catalogue, running: dict[str, int]) -> dict[str, Any]:
                 "type": expert.type,
                 "bytes": expert.bytes,
                 "quality": _quality(expert),
-                "barred": catalogue.barred.get(expert.domain) if _next(expert, catalogue) else None,
+                "barred": catalogue.barred.get(expert.domain),
                 "running": running.get(expert.name, 0),
             }
             for expert in catalogue.experts.values()
         ],
     }
-
-
-def _next(expert: Expert, catalogue: Catalogue) -> bool:
-    return expert.domain not in catalogue.by_domain
 
 
 def _quality(expert: Expert) -> list[dict[str, Any]]:

@@ -20,7 +20,6 @@ from slices import atomic, home
 
 ARRAYS = "router.safetensors"
 CARD = "router.json"
-SCHEMA = 2
 REFIT = "run `mom route fit`"
 SAME = 0.05  # of the spread of a head's logits for the probe: as far as they may be off
 
