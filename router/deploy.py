@@ -17,7 +17,7 @@ from router.errors import ExpertFailed
 from router.keys import read as keys_of
 from router.model import Router
 from router.remember import Remembering
-from router.replica import IN_FLIGHT, ExpertReplica, RayEngine
+from router.replica import SPARE, ExpertReplica, RayEngine
 from router.settings import Settings
 
 APP = "mom"
@@ -148,7 +148,7 @@ def _expert(expert: Expert, settings: Settings) -> Any:
         replicas = {"autoscaling_config": scaling.autoscaling}
     deployment = serve.deployment(
         name=expert.name,
-        max_ongoing_requests=IN_FLIGHT,
+        max_ongoing_requests=scaling.capacity.places + SPARE,
         max_queued_requests=scaling.queue,
         ray_actor_options={"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
         max_constructor_retry_count=1,
@@ -157,7 +157,7 @@ def _expert(expert: Expert, settings: Settings) -> Any:
         graceful_shutdown_wait_loop_s=0.1,
         **replicas,
     )(ExpertReplica)
-    return deployment.bind(expert, settings.runtime)
+    return deployment.bind(expert, settings.runtime, scaling.capacity)
 
 
 def _complaint() -> str | None:

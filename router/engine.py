@@ -1,21 +1,21 @@
-"""Asking a model from async code: one thread a runtime, one request at a time, pieces as they come.
+"""Asking a model from async code: one thread a model, as many answers at a time as it has places.
 
-A runtime blocks and belongs to one caller at a time, so each gets a thread that nothing else runs on.
-Giving up an answer (closing its iterator) stops the run at the next piece and frees the thread.
-Nothing here knows of HTTP, chat or Ray; `router.serve` runs one `Worker` in each replica.
+A model blocks and belongs to one caller, so each gets a thread that nothing else runs on. Who finds no
+free place waits in line. Giving up an answer (closing its iterator) frees its place before the next token.
+Nothing here knows of HTTP, chat or Ray; `router.replica` runs one `Worker` in each replica.
 """
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import aclosing, closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from router.errors import ExpertFailed, Overloaded, UnknownModel
-from router.stops import until_stop
-from slices.runtime import Piece, Runtime, Sampling
+from slices.runtime import Batcher, Piece, Sampling
 
 CLOSED = "the expert was shut down while it answered"
 
@@ -25,10 +25,11 @@ class Begun:
     """What an engine yields first: the model is at work on a prompt of so many tokens."""
 
     prompt_tokens: int
+    reused: int = 0  # of them, known from what the place read before
 
 
 Event: TypeAlias = Begun | Piece
-OpenRuntime: TypeAlias = Callable[[], Runtime]
+OpenBatcher: TypeAlias = Callable[[], Batcher]
 
 
 class Engine(Protocol):
@@ -44,68 +45,126 @@ class Engine(Protocol):
 
 
 class Worker:
-    """One runtime in a thread of its own, opened when first asked."""
+    """One model in a thread of its own, opened when first asked."""
 
-    def __init__(self, open_runtime: OpenRuntime, queue: int = 32) -> None:
-        self._open = open_runtime
-        self._room = queue + 1
+    def __init__(self, open_batcher: OpenBatcher, queue: int = 32) -> None:
+        self._open, self._queue = open_batcher, queue
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="expert")
-        self._runtime: Runtime | None = None
-        self._jobs: set[_Job] = set()
+        self._batcher: Batcher | None = None
+        self._lock = threading.Lock()  # over the three below
+        self._waiting: deque[_Job] = deque()
+        self._at_work = self._closed = False
+        self._seated: dict[int, _Job] = {}  # by place
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """Answers that are being written, and those that wait."""
+        return len(self._seated), len(self._waiting)
 
     def start(self) -> None:
-        """Open the runtime now, and wait for it. Raises what opening it raises."""
+        """Open the model now, and wait for it. Raises what opening it raises."""
         self._thread.submit(self._opened).result()
 
     async def stream(self, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
         """`Begun`, then pieces. Raises `Overloaded` if `queue` others wait already."""
-        if len(self._jobs) >= self._room:
-            raise Overloaded(f"{len(self._jobs)} requests are waiting already; try again later")
         job = _Job(prompt, sampling, asyncio.get_running_loop())
-        self._jobs.add(job)
-        future = self._thread.submit(self._run, job)
-        future.add_done_callback(job.end)
+        self._enter(job)
         try:
             while (event := await job.events.get()) is not None:
                 yield event
-            if future.cancelled():
-                raise ExpertFailed(CLOSED)
-            await asyncio.wrap_future(future)
+            if job.error is not None:
+                raise job.error
         finally:
             job.cancelled.set()
-            future.cancel()
-            self._jobs.discard(job)
+            with self._lock:
+                if job in self._waiting:
+                    self._waiting.remove(job)
 
     def close(self) -> None:
-        """Stop what runs, drop what waits, free the runtime."""
-        for job in list(self._jobs):
-            job.cancelled.set()
-        self._thread.shutdown(wait=True, cancel_futures=True)
-        if self._runtime is not None:
-            self._runtime.close()
-            self._runtime = None
+        """Stop what runs, drop what waits, free the model."""
+        with self._lock:
+            self._closed = True
+            waiting, self._waiting = list(self._waiting), deque()
+        for job in waiting:
+            job.end(ExpertFailed(CLOSED))
+        self._thread.shutdown(wait=True)
+        if self._batcher is not None:
+            self._batcher.close()
+            self._batcher = None
 
-    def _opened(self) -> Runtime:
-        if self._runtime is None:
-            self._runtime = self._open()
-        return self._runtime
+    def _enter(self, job: "_Job") -> None:
+        places = self._batcher.places if self._batcher else 1
+        with self._lock:
+            ahead = len(self._waiting) + len(self._seated)
+            if self._closed:
+                raise ExpertFailed(CLOSED)
+            if ahead >= places + self._queue:
+                raise Overloaded(f"{ahead} requests are here already; try again later")
+            self._waiting.append(job)
+            if not self._at_work:
+                self._at_work = True
+                self._thread.submit(self._work)
 
-    def _run(self, job: "_Job") -> None:
-        runtime = self._opened()
-        job.put(Begun(len(runtime.encode(job.prompt))))
-        pieces = until_stop(runtime.generate(job.prompt, job.sampling), job.sampling.stop)
-        with closing(pieces):
-            for piece in pieces:
-                if job.cancelled.is_set():
-                    raise ExpertFailed(CLOSED)
-                job.put(piece)
+    def _opened(self) -> Batcher:
+        if self._batcher is None:
+            self._batcher = self._open()
+        return self._batcher
+
+    def _work(self) -> None:
+        """Turn after turn, in the model's thread, until nobody is left."""
+        while self._turn():
+            pass
+
+    def _turn(self) -> bool:
+        """Let in who waits while there are places, let go who gave up, and go on with the others."""
+        while (job := self._next()) is not None:
+            self._seat(job)
+        for place, job in list(self._seated.items()):
+            if self._closed or job.cancelled.is_set():
+                self._opened().drop(place)
+                self._leave(place, ExpertFailed(CLOSED))
+        if self._seated:
+            self._step(self._opened())
+        with self._lock:
+            self._at_work = bool(self._seated or self._waiting)
+            return self._at_work
+
+    def _next(self) -> "_Job | None":
+        places = self._batcher.places if self._batcher else 1
+        with self._lock:
+            return self._waiting.popleft() if self._waiting and len(self._seated) < places else None
+
+    def _seat(self, job: "_Job") -> None:
+        try:
+            seat = self._opened().begin(job.prompt, job.sampling)
+        except Exception as error:  # noqa: BLE001 - the caller's to judge; the thread goes on
+            job.end(error)
+            return
+        self._seated[seat.place] = job
+        job.put(Begun(seat.prompt_tokens, seat.reused))
+
+    def _step(self, batcher: Batcher) -> None:
+        try:
+            pieces = batcher.step()
+        except Exception as error:  # noqa: BLE001 - as above: every answer under way is lost
+            for place in list(self._seated):
+                batcher.drop(place)
+                self._leave(place, error)
+            return
+        for place, piece in pieces:
+            self._seated[place].put(piece)
+            if piece.finish:
+                self._leave(place)
+
+    def _leave(self, place: int, error: Exception | None = None) -> None:
+        self._seated.pop(place).end(error)
 
 
 class LocalEngine:
     """Experts in this process, each with its `Worker`. For tests, and for use without Ray."""
 
-    def __init__(self, runtimes: Mapping[str, OpenRuntime], queue: int = 32) -> None:
-        self._workers = {name: Worker(open_runtime, queue) for name, open_runtime in runtimes.items()}
+    def __init__(self, batchers: Mapping[str, OpenBatcher], queue: int = 32) -> None:
+        self._workers = {name: Worker(open_batcher, queue) for name, open_batcher in batchers.items()}
 
     async def stream(self, expert: str, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
         """See `Engine.stream`."""
@@ -116,7 +175,7 @@ class LocalEngine:
                 yield event
 
     def close(self) -> None:
-        """Free every runtime."""
+        """Free every model."""
         for worker in self._workers.values():
             worker.close()
 
@@ -125,17 +184,18 @@ class _Job:
     """One request: what to do, and the way back to the loop that asked."""
 
     def __init__(self, prompt: str, sampling: Sampling, loop: asyncio.AbstractEventLoop) -> None:
-        self.prompt = prompt
-        self.sampling = sampling
+        self.prompt, self.sampling = prompt, sampling
         self.events: asyncio.Queue[Event | None] = asyncio.Queue()
         self.cancelled = threading.Event()
+        self.error: Exception | None = None
         self._loop = loop
 
     def put(self, event: Event | None) -> None:
-        """Hand `event` over, from the worker's thread."""
+        """Hand `event` over, from the model's thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
 
-    def end(self, _: "Future[None]") -> None:
-        """Say that no more comes."""
+    def end(self, error: Exception | None = None) -> None:
+        """Say that no more comes, and why."""
+        self.error = error
         self.put(None)

@@ -23,7 +23,7 @@ from router.errors import (
     TooOften,
     UnknownModel,
 )
-from slices.errors import PromptTooLong, SliceError
+from slices.errors import PromptTooLong, SliceError, Unsupported
 
 INVALID = "invalid_request_error"
 SERVER = "server_error"
@@ -37,6 +37,7 @@ _KNOWN: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (Overloaded, 503, "overloaded_error", "overloaded"),
     (ExpertFailed, 503, SERVER, "expert_failed"),
     (PromptTooLong, 400, INVALID, "context_length_exceeded"),
+    (Unsupported, 400, INVALID, "unsupported"),
     (RouterError, 500, SERVER, None),
     (SliceError, 500, SERVER, None),
 )

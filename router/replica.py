@@ -12,18 +12,21 @@ from router.catalogue import Expert
 from router.engine import Event, Worker
 from router.errors import BadSettings, ExpertFailed, Overloaded, RouterError
 from slices.errors import SliceError
-from slices.runtime import Runtime, Sampling
+from slices.runtime import Batcher, Capacity, Sampling
 
-IN_FLIGHT = 2  # requests at a replica: one that runs and the next; the others wait at the ingress
+SPARE = (
+    2  # requests at a replica beyond its places: they take a place as it comes free, the others wait outside
+)
 
-OpenRuntime = Callable[[Path, Path | None], Runtime]
+OpenBatcher = Callable[[Path, Path | None, Capacity], Batcher]
 
 
 class ExpertReplica:
-    """What runs in a replica of an expert: its model, asked by one request at a time."""
+    """What runs in a replica of an expert: its model, writing several answers at a time."""
 
-    def __init__(self, expert: Expert, runtime: str) -> None:
-        self._worker = Worker(lambda: import_runtime(runtime)(expert.folder, expert.file), queue=IN_FLIGHT)
+    def __init__(self, expert: Expert, runtime: str, capacity: Capacity) -> None:
+        opener = import_runtime(runtime)
+        self._worker = Worker(lambda: opener(expert.folder, expert.file, capacity), capacity.places + SPARE)
         self._worker.start()
 
     async def answer(self, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
@@ -59,15 +62,15 @@ class RayEngine:
             events.cancel()
 
 
-def import_runtime(path: str) -> OpenRuntime:
-    """The function that `module:name` names, called with (folder, file or None) to open a model.
+def import_runtime(path: str) -> OpenBatcher:
+    """The function that `module:name` names, called with (folder, file or None, capacity) to open a model.
 
     Raises:
         BadSettings: there is no such module or no such name in it.
     """
     module, _, name = path.partition(":")
     try:
-        opener: OpenRuntime = getattr(import_module(module), name)
+        opener: OpenBatcher = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise BadSettings(f"the setting `runtime` is {path!r}, which cannot be imported: {error}") from None
     return opener

@@ -13,6 +13,7 @@ from router.errors import BadSettings
 from router.model import Router, Thresholds
 from router.policy import BEST, Kind, Policy
 from slices import home
+from slices.runtime import Capacity
 
 
 class _Settings(BaseModel):
@@ -57,12 +58,15 @@ class Access(_Settings):
 
 
 class Scaling(_Settings):
-    """How many replicas an expert has and what each books of the machine."""
+    """How many replicas an expert has, what each books of the machine, and what each takes on."""
 
     num_replicas: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=0.1, ge=0)
     num_gpus: float = Field(default=0, ge=0)
     queue: int = Field(default=32, ge=1)
+    answers: int = Field(default=Capacity.places, ge=1, le=64)
+    context: int = Field(default=Capacity.context, ge=256)
+    threads: int | None = Field(default=None, ge=1)
     autoscaling: dict[str, Any] | None = None
 
     @model_validator(mode="after")
@@ -70,6 +74,11 @@ class Scaling(_Settings):
         if self.autoscaling is not None and self.num_replicas != 1:
             raise ValueError("give either num_replicas or autoscaling, not both")
         return self
+
+    @property
+    def capacity(self) -> Capacity:
+        """What each replica takes on."""
+        return Capacity(self.answers, self.context, self.threads)
 
 
 class Settings(_Settings):
@@ -90,7 +99,7 @@ class Settings(_Settings):
     default: Scaling = Scaling()
     overrides: dict[str, Scaling] = {}
     runtime: str = Field(
-        default="slices.runtimes.open:open_runtime", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
+        default="slices.runtimes.open:open_batcher", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
     )
     address: str | None = None
 

@@ -5,7 +5,7 @@ measured is what is served. Nothing here knows of chat, HTTP or domains.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,15 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens. `temperature` 0 is greedy; `seed` None draws a fresh one."""
+    """How to choose tokens.
+
+    Attributes:
+        temperature: 0 is greedy.
+        seed: None draws a fresh one.
+        logprobs: how many of the likeliest tokens are told at each place beside the one that came (0: only
+            that one); None tells nothing.
+        grammar: GBNF that the answer must match, None for any answer.
+    """
 
     max_tokens: int = 256
     temperature: float = 0.7
@@ -23,6 +31,17 @@ class Sampling:
     repeat_penalty: float = 1.0
     seed: int | None = None
     stop: tuple[str, ...] = ()
+    logprobs: int | None = None
+    grammar: str | None = None
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token's bytes and natural-log probability before any sampling rule; and the likeliest, best first."""
+
+    token: bytes
+    logprob: float
+    top: tuple[tuple[bytes, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -32,6 +51,7 @@ class Piece:
     text: str
     tokens: int = 1
     finish: str | None = None  # "stop" or "length", on the last piece only
+    logprobs: tuple[TokenLogprob, ...] = ()  # of those tokens, where they were asked for
 
 
 class Runtime(Protocol):
@@ -66,40 +86,55 @@ class Runtime(Protocol):
         ...
 
 
-@dataclass
-class ScriptedRuntime:
-    """A fake for tests and dry runs: answers from a table, every byte equally likely."""
+@dataclass(frozen=True)
+class Capacity:
+    """How much a model that serves may take on.
 
-    replies: dict[str, str] = field(default_factory=dict)
-    default: str = "scripted answer"
-    seen: list[str] = field(default_factory=list)
+    Attributes:
+        places: answers that are written at a time.
+        context: most tokens of a prompt and its answer together.
+        threads: processor threads; None for every core.
+    """
 
-    def encode(self, text: str) -> list[int]:
-        """One token a byte, after a bos of 256."""
-        return [256, *text.encode()]
+    places: int = 4
+    context: int = 4096
+    threads: int | None = None
 
-    def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float64]:
-        """Uniform over 256 bytes: exactly 8 bits a byte."""
-        return np.full(len(tokens) - 1, -np.log(256.0))
 
-    def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
-        """Uniform over 256 bytes, no chance for a bos; one position a chunk."""
-        row = np.append(np.full((1, 256), -np.log(256.0)), [[-np.inf]], axis=1).astype(np.float32)
-        for _ in tokens[1:]:
-            yield row.copy()
+@dataclass(frozen=True)
+class Seat:
+    """Where a `Batcher` writes an answer, and how many tokens of its prompt it need not read again."""
 
-    def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
-        """Every byte equally often; never a bos."""
-        return np.append(np.full(256, len(tokens) / 256), 0.0)
+    place: int
+    prompt_tokens: int
+    reused: int = 0
 
-    def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
-        """The reply whose key occurs in `prompt`, one piece a word."""
-        self.seen.append(prompt)
-        reply = next((text for key, text in self.replies.items() if key in prompt), self.default)
-        words = reply.split(" ")
-        for index, word in enumerate(words[: sampling.max_tokens]):
-            yield Piece(word if index == 0 else f" {word}")
-        yield Piece("", 0, "stop" if len(words) <= sampling.max_tokens else "length")
+
+class Batcher(Protocol):
+    """A loaded model that writes up to `places` answers at a time. Not thread-safe: one caller."""
+
+    places: int
+
+    def begin(self, prompt: str, sampling: Sampling) -> Seat:
+        """Take a prompt as `Runtime.generate` does; call it only while a place is free.
+
+        Raises:
+            PromptTooLong, Unsupported: the prompt or the sampling is not for this model.
+        """
+        ...
+
+    def step(self) -> Sequence[tuple[int, Piece]]:
+        """Go on with every answer a little: pieces and their places. A last piece frees its place.
+
+        Raises:
+            RunFailed: the model failed; every place is free again.
+        """
+        ...
+
+    def drop(self, place: int) -> None:
+        """Stop an answer and free its place."""
+        ...
 
     def close(self) -> None:
-        """Nothing to free."""
+        """Free the model."""
+        ...

@@ -7,8 +7,11 @@ from slices.anatomy import match, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import NotFound
 from slices.gguf.check import check_gguf
-from slices.runtime import Runtime
-from slices.runtimes.llama_runtime import CONTEXT_STEP, LlamaRuntime
+from slices.runtime import Batcher, Capacity, Runtime
+from slices.runtimes.llama_batcher import LlamaBatcher
+from slices.runtimes.llama_model import CONTEXT_STEP
+from slices.runtimes.llama_runtime import LlamaRuntime
+from slices.runtimes.one_by_one import OneByOne
 from slices.runtimes.proof import ensure_proven
 from slices.runtimes.torch_runtime import TorchRuntime
 
@@ -32,8 +35,7 @@ def open_runtime(
         RunFailed: the runtime refuses it, or died of it when it was tried out.
     """
     if file is not None:
-        rounded = -(-context // CONTEXT_STEP) * CONTEXT_STEP
-        return _open_gguf(folder / file, threads or cpu_count() or 1, rounded)
+        return LlamaRuntime(_proven(folder / file, threads, context), threads, context)
     checkpoint = open_checkpoint(str(folder))
     if not checkpoint.entries:
         raise NotFound(f"{folder} has no model.safetensors to run; give one of its GGUF files")
@@ -41,7 +43,19 @@ def open_runtime(
     return TorchRuntime(folder, threads, context)
 
 
-def _open_gguf(path: Path, threads: int, context: int) -> LlamaRuntime:
-    header = check_gguf(path)
-    ensure_proven(path, header, threads, context)
-    return LlamaRuntime(path, threads, context)
+def open_batcher(folder: Path, file: Path | None, capacity: Capacity) -> Batcher:
+    """The same to serve it: a GGUF writes several answers at a time, a checkpoint in torch one.
+
+    Raises:
+        SliceError: as `open_runtime`.
+    """
+    if file is None:
+        return OneByOne(open_runtime(folder, None, capacity.threads, capacity.context))
+    return LlamaBatcher(_proven(folder / file, capacity.threads, capacity.context), capacity)
+
+
+def _proven(path: Path, threads: int | None, context: int) -> Path:
+    """`path`, once it was checked and tried out."""
+    rounded = -(-context // CONTEXT_STEP) * CONTEXT_STEP
+    ensure_proven(path, check_gguf(path), threads or cpu_count() or 1, rounded)
+    return path

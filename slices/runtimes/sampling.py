@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.runtime import Sampling
+from slices.runtimes.softmax import log_softmax_at
 
 PENALTY_WINDOW = 64  # tokens back that a repeat penalty looks, as in llama.cpp
 _GROUP = 64
@@ -31,6 +32,13 @@ def choose(
     kept = int(np.searchsorted(cumulated, sampling.top_p)) + 1 if sampling.top_p < 1 else len(tokens)
     kept = max(1, min(kept, len(tokens)))
     return int(tokens[np.searchsorted(cumulated[:kept], random.random() * cumulated[kept - 1])])
+
+
+def likeliest(logits: NDArray[np.float32], token: int, count: int) -> tuple[float, list[tuple[int, float]]]:
+    """The natural-log probability of `token`, and the `count` likeliest tokens with theirs, best first."""
+    total = log_softmax_at(logits[None], np.array([token]))[0]
+    shift = float(logits[token]) - float(total)
+    return float(total), [(int(each), float(logits[each]) - shift) for each in _top(logits, count)[:count]]
 
 
 def _top(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:

@@ -4,56 +4,76 @@ Knows nothing of models: it is given the bytes of each token, and None for the t
 """
 
 import codecs
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
-from slices.runtime import Piece, Sampling
+from slices.runtime import Piece, Sampling, TokenLogprob
 
 
-def pieces(tokens: Iterable[bytes | None], sampling: Sampling) -> Iterator[Piece]:
-    """Turn the bytes of sampled tokens into pieces; the last one says why the answer ended.
+class Cutter:
+    """One answer's tokens, cut into pieces as they come; the last piece says why the answer ended.
 
     Held back are the bytes of an unfinished character and text that may become a stop text. A token's
     count goes to the piece that shows its text.
+    """
+
+    def __init__(self, limit: int, stops: Sequence[str]) -> None:
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+        self._stops, self._left = tuple(stop for stop in stops if stop), limit
+        self._held, self._waiting = "", 0
+        self._logprobs: list[TokenLogprob] = []
+
+    def push(self, token: bytes | None, logprob: TokenLogprob | None = None) -> Piece | None:
+        """Take the next token, None for the one that ends the answer. None where nothing can be shown yet."""
+        if token is None:
+            return self.end("stop")
+        self._left -= 1
+        self._waiting += 1
+        self._held += self._decoder.decode(token)
+        self._logprobs += [logprob] if logprob else []
+        at = first_stop(self._held, self._stops)
+        if at is not None:
+            return self._show(at, "stop")
+        if self._left <= 0:
+            return self.end("length")
+        ready = len(self._held) - _stop_prefix(self._held, self._stops)
+        return self._show(ready) if ready else None
+
+    def end(self, finish: str = "length") -> Piece:
+        """All that is held back, as the last piece."""
+        self._held += self._decoder.decode(b"", final=True)
+        at = first_stop(self._held, self._stops)
+        return self._show(len(self._held) if at is None else at, finish if at is None else "stop")
+
+    def _show(self, count: int, finish: str | None = None) -> Piece:
+        piece = Piece(self._held[:count], self._waiting, finish, tuple(self._logprobs))
+        self._held, self._waiting, self._logprobs = self._held[count:], 0, []
+        return piece
+
+
+def pieces(tokens: Iterable[bytes | None], sampling: Sampling) -> Iterator[Piece]:
+    """Turn the bytes of sampled tokens into pieces, without asking for one more than is wanted.
 
     Args:
         tokens: the bytes of each token, None where the model ended; endless or short, both are fine.
     """
-    decoder = codecs.getincrementaldecoder("utf-8")("replace")
-    held, waiting = "", 0
-    finish = "length"
-    for token in _at_most(tokens, sampling.max_tokens):
-        if token is None:
-            finish = "stop"
-            break
-        waiting += 1
-        held += decoder.decode(token)
-        at = _first_stop(held, sampling.stop)
-        if at is not None:
-            yield Piece(held[:at], waiting, "stop")
-            return
-        ready = len(held) - _stop_prefix(held, sampling.stop)
-        if ready:
-            yield Piece(held[:ready], waiting)
-            held, waiting = held[ready:], 0
-    yield Piece(held + decoder.decode(b"", final=True), waiting, finish)
+    cutter = Cutter(sampling.max_tokens, sampling.stop)
+    if sampling.max_tokens > 0:
+        for token in tokens:
+            piece = cutter.push(token)
+            if piece is not None:
+                yield piece
+            if piece is not None and piece.finish:
+                return
+    yield cutter.end()
 
 
-def _at_most(tokens: Iterable[bytes | None], limit: int) -> Iterator[bytes | None]:
-    """The first `limit` tokens, without asking for one more."""
-    if limit <= 0:
-        return
-    for count, token in enumerate(tokens, start=1):
-        yield token
-        if count == limit:
-            return
-
-
-def _first_stop(text: str, stops: tuple[str, ...]) -> int | None:
+def first_stop(text: str, stops: Sequence[str]) -> int | None:
+    """Where the earliest stop text begins, None without one."""
     found = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
     return min(found, default=None)
 
 
-def _stop_prefix(text: str, stops: tuple[str, ...]) -> int:
+def _stop_prefix(text: str, stops: Sequence[str]) -> int:
     """How much of the end of `text` could be the beginning of a stop text."""
     return max(
         (n for stop in stops for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n])),

@@ -15,7 +15,9 @@ from router.engine import LocalEngine
 from router.fit import fit
 from router.model import Router
 from router.settings import Limits
-from slices.runtime import Runtime, ScriptedRuntime
+from slices.runtime import Runtime
+from slices.runtimes.one_by_one import OneByOne
+from slices.runtimes.scripted import ScriptedRuntime
 from tests.router.router_world import PAIRS, TEMPLATE, write_slice
 
 
@@ -44,10 +46,6 @@ def slices_root(mom_home: Path) -> Path:
     return root
 
 
-def _as_is(runtime: Runtime) -> Runtime:
-    return runtime
-
-
 Client = Callable[..., TestClient]
 
 
@@ -59,7 +57,7 @@ def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
     def start(limits: Limits | None = None, **runtimes: Runtime) -> TestClient:
         served = catalogue.read()
         scripted = {name: ScriptedRuntime(default=f"I am {name}.") for name in served.experts}
-        openers = {name: partial(_as_is, runtime) for name, runtime in (scripted | runtimes).items()}
+        openers = {name: partial(OneByOne, runtime) for name, runtime in (scripted | runtimes).items()}
         engines.append(LocalEngine(openers))
         service = Service(reader, reader.router.thresholds, served, engines[-1], limits or Limits())
         return TestClient(build_app(service), raise_server_exceptions=False)

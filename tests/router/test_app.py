@@ -7,7 +7,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from router.settings import Limits
-from slices.runtime import ScriptedRuntime
+from slices.runtimes.scripted import ScriptedRuntime
 
 Serve = Callable[..., TestClient]
 LAW = [{"role": "user", "content": "Is a verbal contract enforceable?"}]

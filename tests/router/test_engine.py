@@ -1,56 +1,23 @@
-"""The thread behind each expert, and stop strings over piece boundaries."""
+"""The thread behind each expert, its places and its line."""
 
 import asyncio
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
+from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from router.engine import Begun, Event, LocalEngine, Worker
 from router.errors import ExpertFailed, Overloaded, UnknownModel
-from router.stops import until_stop
-from slices.errors import RunFailed
-from slices.runtime import Piece, Runtime, Sampling, ScriptedRuntime
-
-
-@given(
-    st.lists(st.text("ab\n", max_size=4), max_size=12),
-    st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=3),
-    st.sampled_from(["stop", "length"]),
-)
-def test_stops_cut_as_if_the_text_came_at_once(texts: list[str], stops: list[str], finish: str) -> None:
-    pieces = [*(Piece(text) for text in texts), Piece("", 0, finish)]
-    said = list(until_stop(iter(pieces), stops))
-    full = "".join(texts)
-    cuts = [full.find(stop) for stop in stops if stop in full]
-    assert "".join(piece.text for piece in said) == (full[: min(cuts)] if cuts else full)
-    assert [piece.finish for piece in said[:-1]] == [None] * (len(said) - 1)
-    assert said[-1].finish == ("stop" if cuts else finish)
-    if not cuts:
-        assert sum(piece.tokens for piece in said) == len(texts)
-
-
-def test_what_cannot_be_a_stop_is_not_held_back() -> None:
-    said = until_stop(iter([Piece("one\n"), Piece("two"), Piece("", 0, "stop")]), ["\nQuestion:"])
-    assert next(said).text == "one"
-    assert next(said).text == "\ntwo"
-
-
-def test_a_stop_closes_the_run() -> None:
-    closed = []
-
-    def endless() -> Iterator[Piece]:
-        try:
-            while True:
-                yield Piece("x")
-        finally:
-            closed.append(True)
-
-    assert "".join(piece.text for piece in until_stop(endless(), ["xxx"])) == ""
-    assert closed == [True]
+from slices.errors import PromptTooLong, RunFailed
+from slices.export import export
+from slices.runtime import Batcher, Capacity, Piece, Sampling
+from slices.runtimes.llama_batcher import LlamaBatcher
+from slices.runtimes.llama_runtime import LlamaRuntime
+from slices.runtimes.one_by_one import OneByOne
+from slices.runtimes.scripted import ScriptedRuntime
+from tests.slices.gguf_fixtures import FULL, SLIDING, write_gemma3
 
 
 class Gated(ScriptedRuntime):
@@ -85,7 +52,7 @@ async def collect(worker: Worker, prompt: str, sampling: Sampling) -> list[Event
 
 def test_requests_run_one_after_another_in_one_thread() -> None:
     runtime = Gated()
-    worker = Worker(lambda: runtime)
+    worker = Worker(lambda: OneByOne(runtime))
 
     async def both() -> list[list[Event]]:
         runtime.gate.release(6)
@@ -101,7 +68,7 @@ def test_requests_run_one_after_another_in_one_thread() -> None:
 
 def test_giving_up_frees_the_expert() -> None:
     runtime = Gated()
-    worker = Worker(lambda: runtime)
+    worker = Worker(lambda: OneByOne(runtime))
 
     async def give_up_then_ask() -> list[Event]:
         runtime.gate.release(1)
@@ -118,7 +85,7 @@ def test_giving_up_frees_the_expert() -> None:
 
 def test_a_full_queue_is_refused_and_a_cancelled_wait_leaves_it() -> None:
     runtime = Gated()
-    worker = Worker(lambda: runtime, queue=1)
+    worker = Worker(lambda: OneByOne(runtime), queue=1)
 
     async def crowd() -> None:
         running = asyncio.create_task(collect(worker, "a", Sampling(1)))
@@ -146,7 +113,7 @@ class Endless(ScriptedRuntime):
 
 
 def test_closing_ends_what_runs_and_what_waits() -> None:
-    worker = Worker(Endless)
+    worker = Worker(lambda: OneByOne(Endless()))
 
     async def close_under_them() -> list[object]:
         events = worker.stream("a", Sampling())
@@ -170,17 +137,65 @@ async def exhaust(events: AsyncGenerator[Event]) -> None:
 def test_a_runtime_that_fails_says_so_and_can_be_asked_again() -> None:
     opened = []
 
-    def flaky() -> Runtime:
+    def flaky() -> Batcher:
         opened.append(1)
         if len(opened) == 1:
             raise RunFailed("no memory")
-        return ScriptedRuntime()
+        return OneByOne(ScriptedRuntime())
 
     worker = Worker(flaky)
     with pytest.raises(RunFailed, match="no memory"):
         asyncio.run(collect(worker, "a", Sampling()))
     assert len(asyncio.run(collect(worker, "a", Sampling()))) == 4
     worker.close()
+
+
+@pytest.fixture
+def pico(tmp_path: Path) -> Path:
+    folder = write_gemma3(tmp_path / "pico", [SLIDING, FULL])
+    return export(folder, folder / "pico.gguf")
+
+
+def test_answers_share_the_model_and_one_given_up_makes_place(pico: Path) -> None:
+    """Five ask where there are two places: two are written at a time, and each is as if it were alone."""
+    endless, short = Sampling(max_tokens=100_000, temperature=0), Sampling(max_tokens=8, temperature=0)
+    worker = Worker(lambda: LlamaBatcher(pico, Capacity(places=2, context=2**16, threads=1)))
+    worker.start()
+
+    async def crowd() -> list[list[Event]]:
+        events = worker.stream("The", endless)
+        assert isinstance(await anext(events), Begun)
+        await anext(events)
+        answers = [asyncio.create_task(collect(worker, text, short)) for text in ("a", "b", "c", "d")]
+        found = await answers[0]  # beside the endless one, which leaves one place
+        await events.aclose()
+        return [found, *await asyncio.gather(*answers[1:])]
+
+    answers = asyncio.run(asyncio.wait_for(crowd(), 60))
+    runtime = LlamaRuntime(pico, threads=1)
+    for text, said in zip("abcd", answers, strict=True):
+        assert written(said) == "".join(piece.text for piece in runtime.generate(text, short))
+    assert worker.load == (0, 0)
+    runtime.close()
+    worker.close()
+
+
+def written(events: list[Event]) -> str:
+    return "".join(event.text for event in events if isinstance(event, Piece))
+
+
+def test_a_prompt_that_is_too_long_is_its_own_callers_error(pico: Path) -> None:
+    worker = Worker(lambda: LlamaBatcher(pico, Capacity(places=2, context=256, threads=1)))
+
+    async def both() -> list[object]:
+        asks = (collect(worker, text, Sampling(max_tokens=4)) for text in ("a" * 3000, "b"))
+        return list(await asyncio.gather(*asks, return_exceptions=True))
+
+    refused, answered = asyncio.run(both())
+    assert isinstance(refused, PromptTooLong) and isinstance(answered, list)
+    worker.close()
+    with pytest.raises(ExpertFailed):
+        asyncio.run(collect(worker, "late", Sampling()))
 
 
 def test_an_unknown_expert() -> None:

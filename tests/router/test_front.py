@@ -17,7 +17,7 @@ from router.catalogue import read
 from router.engine import LocalEngine
 from router.settings import Limits
 from slices.manifest import BITS, PARENT
-from slices.runtime import ScriptedRuntime
+from slices.runtimes.scripted import ScriptedRuntime
 from tests.browser import WIDTHS
 from tests.router.router_world import write_slice
 

@@ -8,7 +8,8 @@ from fastapi.testclient import TestClient
 
 from router.settings import Limits
 from slices.errors import PromptTooLong, RunFailed
-from slices.runtime import Piece, Sampling, ScriptedRuntime
+from slices.runtime import Piece, Sampling
+from slices.runtimes.scripted import ScriptedRuntime
 
 Serve = Callable[..., TestClient]
 HI = [{"role": "user", "content": "hi"}]

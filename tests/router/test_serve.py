@@ -31,7 +31,7 @@ def free_port() -> int:
 
 
 def scripted(**more: object) -> Settings:
-    fields = {"port": free_port(), "embedder": "hash", "runtime": "router.scripted:open_runtime"}
+    fields = {"port": free_port(), "embedder": "hash", "runtime": "router.scripted:open_batcher"}
     return Settings.model_validate(fields | more)
 
 

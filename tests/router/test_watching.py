@@ -8,7 +8,8 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from router.settings import Limits
 from slices.errors import RunFailed
-from slices.runtime import Piece, Sampling, ScriptedRuntime
+from slices.runtime import Piece, Sampling
+from slices.runtimes.scripted import ScriptedRuntime
 
 Serve = Callable[..., TestClient]
 LAW = [{"role": "user", "content": "Is a verbal contract enforceable?"}]

@@ -21,8 +21,9 @@ from slices.measure.reference import kept, restricted
 from slices.measure.token_map import token_map
 from slices.quant.quantize import quantize
 from slices.request import Request
-from slices.runtime import Runtime, ScriptedRuntime
+from slices.runtime import Runtime
 from slices.runtimes.open import open_runtime
+from slices.runtimes.scripted import ScriptedRuntime
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, visible_and_hidden, write_gemma3
 
 TEXT = cut_heldout(list(SAMPLES.values()))

@@ -17,7 +17,8 @@ from slices.measure.heldout import Heldout, cut_heldout, strides
 from slices.measure.reading import in_ids, read_windows
 from slices.measure.reference import kept
 from slices.measure.teachers import expectations, teacher_file
-from slices.runtime import Runtime, ScriptedRuntime
+from slices.runtime import Runtime
+from slices.runtimes.scripted import ScriptedRuntime
 from slices.runtimes.softmax import log_softmax
 
 DOCUMENTS = ["the quick brown fox " * 9, "jumps over the lazy dog " * 12, "and sleeps until noon " * 7]

@@ -13,8 +13,8 @@ from slices.cut import cut, plan_cut
 from slices.export import export
 from slices.foresight import expected_counts
 from slices.request import Request
-from slices.runtime import ScriptedRuntime
 from slices.runtimes.llama_runtime import LlamaRuntime
+from slices.runtimes.scripted import ScriptedRuntime
 from slices.runtimes.torch_runtime import TorchRuntime
 from slices.tokenizer import Bpe, read_bpe
 from slices.vocabulary import choose_rows

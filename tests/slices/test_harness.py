@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from slices.errors import NotFound
-from slices.runtime import ScriptedRuntime
 from slices.runtimes.open import open_runtime
+from slices.runtimes.scripted import ScriptedRuntime
 from slices.tasks.choice import LETTER, choose
 from slices.tasks.harness import Figure, generate, rolling, run_tasks
 from slices.tasks.questions import Question

@@ -11,7 +11,8 @@ from slices.probes.needle import find_needles, needles
 from slices.probes.prose import drift, repetition
 from slices.probes.run import differences, probe, worse
 from slices.probes.writing import arithmetic, brackets, end_turns
-from slices.runtime import Piece, Sampling, ScriptedRuntime
+from slices.runtime import Piece, Sampling
+from slices.runtimes.scripted import ScriptedRuntime
 
 TEXTS = [("The quick brown fox jumps over the lazy dog and then rests for a while. " * 8)] * 3
 

@@ -24,7 +24,8 @@ from slices.report.record import record
 from slices.report.run import Report, evaluate
 from slices.report.subject import Subject, subjects
 from slices.report.wish import TASKS, Wish, parse_tasks
-from slices.runtime import Runtime, ScriptedRuntime
+from slices.runtime import Runtime
+from slices.runtimes.scripted import ScriptedRuntime
 from slices.runtimes.softmax import log_softmax
 from slices.tasks.questions import Question
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3, write_manifest

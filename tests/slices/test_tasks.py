@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from slices.errors import BadConfig, NotFound, PromptTooLong
-from slices.runtime import ScriptedRuntime
 from slices.runtimes.open import open_runtime
+from slices.runtimes.scripted import ScriptedRuntime
 from slices.runtimes.softmax import log_softmax
 from slices.tasks.choice import LETTER, TEXT, by_letter, choose, letter_prompt
 from slices.tasks.likelihood import likelihoods, shortened, split
