@@ -52,7 +52,7 @@ class Service:
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
         ask = await parsed(ChatRequest, request)
-        decision = await self.decide(ask.model, _last_user(ask.messages) if ask.model == AUTO else "")
+        decision = await self.decide(ask.model, *(_asked(ask.messages) if ask.model == AUTO else ()))
         turns = [{"role": _role(message), "content": message.text} for message in ask.messages]
         prompt = render(turns, self.catalogue.experts[decision.expert].chat)
         return await self._answer(request, ask, decision, prompt, CHAT)
@@ -66,8 +66,8 @@ class Service:
     async def explain(self, request: Request) -> Response:
         """`POST /route`."""
         ask = await parsed(RouteRequest, request)
-        query = ask.query if ask.messages is None else _last_user(ask.messages)
-        decision = await self.decide(AUTO, query or "")
+        turns = [ask.query or ""] if ask.messages is None else _asked(ask.messages)
+        decision = await self.decide(AUTO, *turns)
         return JSONResponse(asdict(decision), headers=_headers(decision))
 
     async def models(self) -> Models:
@@ -93,14 +93,14 @@ class Service:
         """`GET /metrics`, for Prometheus."""
         return Response(self.metrics.text(), media_type=TYPE)
 
-    async def decide(self, model: str, text: str) -> Decision:
-        """Who answers `text`: the expert named `model`, or for `auto` the one the router chooses."""
+    async def decide(self, model: str, *turns: str) -> Decision:
+        """Who answers a user's last turn: the expert named `model`, or for `auto` the one the router chooses."""
         if model != AUTO:
             decision = route.by_name(model, self._expert(model).domain)
         else:
             known = self.catalogue
             among = (known.by_domain, known.generalist, known.barred)
-            decision = await run_in_threadpool(route.route, text, self.reader, self.thresholds, *among)
+            decision = await run_in_threadpool(route.converse, turns, self.reader, self.thresholds, *among)
         self.metrics.decided(decision)
         return decision
 
@@ -178,11 +178,12 @@ def _sampling(ask: ChatRequest | CompletionRequest, prompt: Prompt, limits: Limi
     )
 
 
-def _last_user(messages: list[Message]) -> str:
-    for message in reversed(messages):
-        if message.role == "user":
-            return message.text
-    raise BadRequest("nothing to route on: there is no message of the role 'user'", "messages")
+def _asked(messages: list[Message]) -> list[str]:
+    """What the user said, turn by turn."""
+    turns = [message.text for message in messages if message.role == "user"]
+    if not turns:
+        raise BadRequest("nothing to route on: there is no message of the role 'user'", "messages")
+    return turns
 
 
 def _role(message: Message) -> str:
