@@ -7,43 +7,50 @@ or runs an expert.
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeAlias
 
-from router import problems
+from router import logprobs, problems
+from router.choices import merged
 from router.engine import Begun, Event
 from router.errors import ExpertFailed, RouterError
 from router.schema import Answer, Usage
 from slices.errors import SliceError
+from slices.runtime import Piece, TokenLogprob
 
 DONE = "data: [DONE]\n\n"
+Events: TypeAlias = AsyncGenerator[Event]
 
 
 @dataclass(frozen=True)
 class Shape:
-    """How one endpoint words its answers. `whole` and `part` make a choice of (text, finish)."""
+    """How one endpoint words its answers. `whole` and `part` make a choice of its number and a piece."""
 
     prefix: str
     whole_object: str
     part_object: str
-    whole: Callable[[str, str | None], dict[str, Any]]
-    part: Callable[[str, str | None], dict[str, Any]]
+    whole: Callable[[int, Piece], dict[str, Any]]
+    part: Callable[[int, Piece], dict[str, Any]]
     opening: dict[str, Any] | None = None
 
 
-def _message(text: str, finish: str | None) -> dict[str, Any]:
-    said = {"role": "assistant", "content": text}
-    return {"index": 0, "message": said, "logprobs": None, "finish_reason": finish}
+def _message(index: int, piece: Piece) -> dict[str, Any]:
+    said = {"role": "assistant", "content": piece.text}
+    told = logprobs.of_chat(piece.logprobs) if piece.logprobs else None
+    return {"index": index, "message": said, "logprobs": told, "finish_reason": piece.finish}
 
 
-def _delta(text: str, finish: str | None) -> dict[str, Any]:
-    return {"index": 0, "delta": {"content": text} if text else {}, "finish_reason": finish}
+def _delta(index: int, piece: Piece) -> dict[str, Any]:
+    told = {"logprobs": logprobs.of_chat(piece.logprobs)} if piece.logprobs else {}
+    said = {"content": piece.text} if piece.text else {}
+    return {"index": index, "delta": said, **told, "finish_reason": piece.finish}
 
 
-def _text(text: str, finish: str | None) -> dict[str, Any]:
-    return {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+def _text(index: int, piece: Piece) -> dict[str, Any]:
+    told = logprobs.of_text(piece.logprobs) if piece.logprobs else None
+    return {"index": index, "text": piece.text, "logprobs": told, "finish_reason": piece.finish}
 
 
 CHAT = Shape(
@@ -52,7 +59,7 @@ CHAT = Shape(
     part_object="chat.completion.chunk",
     whole=_message,
     part=_delta,
-    opening={"index": 0, "delta": {"role": "assistant", "content": ""}, "finish_reason": None},
+    opening={"delta": {"role": "assistant", "content": ""}, "finish_reason": None},
 )
 TEXT = Shape("cmpl-", "text_completion", "text_completion", _text, _text)
 
@@ -87,7 +94,7 @@ class Saying:
         return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.tokens, total_tokens=total)
 
 
-async def begin(events: AsyncGenerator[Event], saying: Saying) -> None:
+async def begin(events: Events, saying: Saying) -> None:
     """Wait until the expert is at work, so that what fails before can still be told by a status."""
     first = await anext(events, None)
     if not isinstance(first, Begun):
@@ -95,26 +102,32 @@ async def begin(events: AsyncGenerator[Event], saying: Saying) -> None:
     saying.prompt_tokens = first.prompt_tokens
 
 
-async def whole(events: AsyncGenerator[Event], saying: Saying) -> dict[str, Any]:
-    """The full answer."""
-    text, finish = "", "stop"
-    async with aclosing(_texts(events, saying)) as pieces:
-        async for said, ended in pieces:
-            text, finish = text + said, ended or finish
-    choice = saying.shape.whole(text, finish)
-    return saying.answer(saying.shape.whole_object, [choice], usage=saying.usage())
+async def whole(choices: Sequence[Events], saying: Saying) -> dict[str, Any]:
+    """The full answer, of as many choices."""
+    said = [Piece("", 0, "stop") for _ in choices]
+    async with aclosing(merged([_shown(each, saying) for each in choices])) as pieces:
+        async for index, piece in pieces:
+            before = said[index]
+            said[index] = Piece(
+                before.text + piece.text,
+                finish=piece.finish or before.finish,
+                logprobs=before.logprobs + piece.logprobs,
+            )
+    made = [saying.shape.whole(index, piece) for index, piece in enumerate(said)]
+    return saying.answer(saying.shape.whole_object, made, usage=saying.usage())
 
 
-async def sse(events: AsyncGenerator[Event], saying: Saying, usage: bool) -> AsyncGenerator[str]:
+async def sse(choices: Sequence[Events], saying: Saying, usage: bool) -> AsyncGenerator[str]:
     """The answer as server-sent events, ended by `[DONE]`; an error on the way becomes the last event."""
     kind = saying.shape.part_object
     blank = {"usage": None} if usage else {}
     if saying.shape.opening:
-        yield _event(saying.answer(kind, [saying.shape.opening], **blank))
+        for index in range(len(choices)):
+            yield _event(saying.answer(kind, [{"index": index, **saying.shape.opening}], **blank))
     try:
-        async with aclosing(_texts(events, saying)) as pieces:
-            async for said, finish in pieces:
-                yield _event(saying.answer(kind, [saying.shape.part(said, finish)], **blank))
+        async with aclosing(merged([_shown(each, saying) for each in choices])) as pieces:
+            async for index, piece in pieces:
+                yield _event(saying.answer(kind, [saying.shape.part(index, piece)], **blank))
     except (RouterError, SliceError) as error:
         yield _event(problems.body(error))
         return
@@ -123,18 +136,20 @@ async def sse(events: AsyncGenerator[Event], saying: Saying, usage: bool) -> Asy
     yield DONE
 
 
-async def _texts(events: AsyncGenerator[Event], saying: Saying) -> AsyncGenerator[tuple[str, str | None]]:
-    """Text and finish of each piece that says something, counting tokens on the way."""
+async def _shown(events: Events, saying: Saying) -> AsyncGenerator[Piece]:
+    """The pieces that say something, counting tokens on the way; probabilities go with the next of them."""
     leading = saying.strip
+    told: tuple[TokenLogprob, ...] = ()
     async with aclosing(events):
         async for event in events:
             if isinstance(event, Begun):
                 continue
             saying.tokens += event.tokens
             text = event.text.lstrip() if leading else event.text
-            leading = leading and not text
+            leading, told = leading and not text, (*told, *event.logprobs)
             if text or event.finish:
-                yield text, event.finish
+                yield replace(event, text=text, logprobs=told)
+                told = ()
 
 
 def _event(body: dict[str, Any]) -> str:

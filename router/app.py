@@ -4,8 +4,9 @@ The application is put together from what it is given; it opens no file and star
 app runs in a test, in one process (`router.engine.LocalEngine`) and behind Ray Serve (`router.serve`).
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
@@ -15,7 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from router import problems, route
-from router.answer import CHAT, TEXT, Saying, Shape, begin, sse, whole
+from router.answer import CHAT, TEXT, Events, Saying, Shape, begin, sse, whole
 from router.cascade import Reader
 from router.catalogue import Catalogue, Expert
 from router.chat import Prompt, render
@@ -31,9 +32,8 @@ from router.model import Thresholds
 from router.ready import Readiness, told
 from router.schema import AUTO, ChatRequest, CompletionRequest, Message, Model, Models, RouteRequest
 from router.settings import Limits
+from router.wishes import refuse, samplings
 from slices.runtime import Sampling
-
-_SEEDS = 2**32 - 1  # llama.cpp's seeds are 32 bits wide, the last one meaning "any"
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Service:
         return Response(self.metrics.text(), media_type=TYPE)
 
     async def decide(self, model: str, *turns: str) -> Decision:
-        """Who answers a user's last turn: the expert named `model`, or for `auto` the one the router chooses."""
+        """Who answers a user's last turn: the expert named `model`, or for `auto` the router's choice."""
         if model != AUTO:
             decision = route.by_name(model, self._expert(model).domain)
         else:
@@ -118,17 +118,23 @@ class Service:
         prompt: Prompt,
         shape: Shape,
     ) -> Response:
-        sampling = _sampling(ask, prompt, self.limits)
-        events = self.engine.stream(decision.expert, prompt.text, sampling)
-        events = self.metrics.watched(events, decision.expert)
+        refuse(ask)
+        choices = [self._choice(decision, prompt, each) for each in samplings(ask, prompt, self.limits)]
         saying = Saying(shape, decision.expert, prompt.strip)
-        await while_connected(request, begin(events, saying))
-        if ask.stream:
-            pieces = sse(events, saying, ask.wants_usage)
-            return StreamingResponse(pieces, media_type="text/event-stream", headers=_headers(decision))
-        async with aclosing(events):
-            said = await while_connected(request, whole(events, saying))
-        return JSONResponse(said, headers=_headers(decision))
+        async with AsyncExitStack() as unless_answered:
+            for events in choices:
+                await unless_answered.enter_async_context(aclosing(events))
+            await while_connected(request, asyncio.gather(*(begin(each, saying) for each in choices)))
+            if not ask.stream:
+                said = await while_connected(request, whole(choices, saying))
+                return JSONResponse(said, headers=_headers(decision))
+            unless_answered.pop_all()
+        pieces = sse(choices, saying, ask.wants_usage)
+        return StreamingResponse(pieces, media_type="text/event-stream", headers=_headers(decision))
+
+    def _choice(self, decision: Decision, prompt: Prompt, sampling: Sampling) -> Events:
+        events = self.engine.stream(decision.expert, prompt.text, sampling)
+        return self.metrics.watched(events, decision.expert)
 
 
 def build_app(service: Service) -> FastAPI:
@@ -162,20 +168,6 @@ def _readiness(service: Service) -> Callable[[], Awaitable[Response]]:
         return JSONResponse(told(state, experts), 200 if state.ready else 503)
 
     return ready
-
-
-def _sampling(ask: ChatRequest | CompletionRequest, prompt: Prompt, limits: Limits) -> Sampling:
-    plain = Sampling()
-    wanted = ask.max_tokens or limits.default_max_tokens
-    if isinstance(ask, ChatRequest):
-        wanted = ask.max_completion_tokens or wanted
-    return Sampling(
-        max_tokens=min(wanted, limits.max_tokens),
-        temperature=plain.temperature if ask.temperature is None else ask.temperature,
-        top_p=plain.top_p if ask.top_p is None else ask.top_p,
-        seed=None if ask.seed is None else ask.seed % _SEEDS,
-        stop=(*ask.stops, *prompt.stop),
-    )
 
 
 def _asked(messages: list[Message]) -> list[str]:

@@ -16,7 +16,7 @@ CHATTING = 0.5  # probability from which a question is a general one, whoever an
 
 
 def settled(turns: Sequence[Decision]) -> Decision:
-    """The decision for the last of a user's turns, given what each of them says by itself, the oldest first."""
+    """The decision for the last of a user's turns, given what each says by itself, the oldest first."""
     return reduce(_after, turns)
 
 

@@ -11,6 +11,8 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 MAX_MESSAGES = 512
 MAX_CHARS = 400_000  # of all messages together
 MAX_STOPS = 16
+MAX_CHOICES = 8
+MAX_LOGPROBS = 20
 AUTO = "auto"
 
 Text: TypeAlias = Annotated[str, Field(max_length=MAX_CHARS)]
@@ -48,6 +50,26 @@ class StreamOptions(_Request):
     include_usage: bool | None = None
 
 
+class JsonSchema(_Request):
+    """A schema that an answer must match."""
+
+    name: str | None = None
+    schema_: dict[str, Any] | None = Field(default=None, alias="schema")
+
+
+class ResponseFormat(_Request):
+    """The form an answer must have."""
+
+    type: Literal["text", "json_object", "json_schema"]
+    json_schema: JsonSchema | None = None
+
+    @model_validator(mode="after")
+    def _with_its_schema(self) -> "ResponseFormat":
+        if self.type == "json_schema" and (self.json_schema is None or self.json_schema.schema_ is None):
+            raise ValueError("json_schema wants a `schema`")
+        return self
+
+
 class _Generation(_Request):
     """What chat and completion requests share."""
 
@@ -55,9 +77,10 @@ class _Generation(_Request):
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
+    top_k: int | None = Field(default=None, ge=0)
     seed: int | None = Field(default=None, ge=-(2**63), lt=2**63)
     stop: str | Annotated[list[str], Field(max_length=MAX_STOPS)] | None = None
-    n: Literal[1] | None = None
+    n: int | None = Field(default=None, ge=1, le=MAX_CHOICES)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
 
@@ -85,6 +108,23 @@ class ChatRequest(_Generation):
 
     messages: list[Message] = Field(min_length=1, max_length=MAX_MESSAGES)
     max_completion_tokens: int | None = Field(default=None, ge=1)
+    logprobs: bool | None = None
+    top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    response_format: ResponseFormat | None = None
+    tools: list[Any] | None = None
+    functions: list[Any] | None = None
+    audio: Any = None
+
+    @property
+    def wants_logprobs(self) -> int | None:
+        """How many of the likeliest tokens to tell at each place; None for no probabilities."""
+        return (self.top_logprobs or 0) if self.logprobs else None
+
+    @model_validator(mode="after")
+    def _top_of_something(self) -> "ChatRequest":
+        if self.top_logprobs is not None and not self.logprobs:
+            raise ValueError("top_logprobs wants `logprobs: true`")
+        return self
 
     @model_validator(mode="after")
     def _not_too_long(self) -> "ChatRequest":
@@ -97,6 +137,15 @@ class CompletionRequest(_Generation):
     """The body of `POST /v1/completions`. Token ids and several prompts are not taken."""
 
     prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=1)]
+    logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
+    echo: bool | None = None
+    suffix: str | None = None
+    best_of: int | None = None
+
+    @property
+    def wants_logprobs(self) -> int | None:
+        """How many of the likeliest tokens to tell at each place; None for no probabilities."""
+        return self.logprobs
 
     @property
     def text(self) -> str:

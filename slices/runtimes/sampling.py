@@ -36,9 +36,9 @@ def choose(
 
 def likeliest(logits: NDArray[np.float32], token: int, count: int) -> tuple[float, list[tuple[int, float]]]:
     """The natural-log probability of `token`, and the `count` likeliest tokens with theirs, best first."""
-    total = log_softmax_at(logits[None], np.array([token]))[0]
-    shift = float(logits[token]) - float(total)
-    return float(total), [(int(each), float(logits[each]) - shift) for each in _top(logits, count)[:count]]
+    total = float(logits[token]) - float(log_softmax_at(logits[None], np.array([token]))[0])
+    best = _top(logits, count) if count else []
+    return float(logits[token]) - total, [(int(each), float(logits[each]) - total) for each in best]
 
 
 def _top(logits: NDArray[np.float32], count: int) -> NDArray[np.intp]:

@@ -15,7 +15,7 @@ from router.engine import LocalEngine
 from router.fit import fit
 from router.model import Router
 from router.settings import Limits
-from slices.runtime import Runtime
+from slices.runtime import Batcher, Runtime
 from slices.runtimes.one_by_one import OneByOne
 from slices.runtimes.scripted import ScriptedRuntime
 from tests.router.router_world import PAIRS, TEMPLATE, write_slice
@@ -51,14 +51,19 @@ Client = Callable[..., TestClient]
 
 @pytest.fixture
 def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
-    """Start the service in this process; `serve(bio=runtime)` gives an expert another runtime."""
+    """Start the service in this process; `serve(bio=runtime)` gives an expert another runtime.
+
+    `batcher` opens a model for all of them.
+    """
     engines: list[LocalEngine] = []
 
-    def start(limits: Limits | None = None, **runtimes: Runtime) -> TestClient:
+    def start(
+        limits: Limits | None = None, batcher: Callable[[], Batcher] | None = None, **runtimes: Runtime
+    ) -> TestClient:
         served = catalogue.read()
         scripted = {name: ScriptedRuntime(default=f"I am {name}.") for name in served.experts}
         openers = {name: partial(OneByOne, runtime) for name, runtime in (scripted | runtimes).items()}
-        engines.append(LocalEngine(openers))
+        engines.append(LocalEngine(openers | dict.fromkeys(openers, batcher) if batcher else openers))
         service = Service(reader, reader.router.thresholds, served, engines[-1], limits or Limits())
         return TestClient(build_app(service), raise_server_exceptions=False)
 

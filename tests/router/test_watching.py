@@ -1,6 +1,6 @@
 """What those who watch the service are told: readiness and counts, over HTTP."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from fastapi.testclient import TestClient
@@ -22,11 +22,11 @@ class Failing(ScriptedRuntime):
         super().__init__()
         self.left = times
 
-    def generate(self, prompt: str, sampling: Sampling) -> "list[Piece]":  # type: ignore[override]
+    def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
         if self.left:
             self.left -= 1
             raise RunFailed("no memory for the context")
-        return list(super().generate(prompt, sampling))
+        return super().generate(prompt, sampling)
 
 
 def samples(client: TestClient) -> dict[tuple[str, ...], float]:
