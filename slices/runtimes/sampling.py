@@ -37,7 +37,7 @@ def choose(
 def likeliest(logits: NDArray[np.float32], token: int, count: int) -> tuple[float, list[tuple[int, float]]]:
     """The natural-log probability of `token`, and the `count` likeliest tokens with theirs, best first."""
     total = float(logits[token]) - float(log_softmax_at(logits[None], np.array([token]))[0])
-    best = _top(logits, count) if count else []
+    best = _top(logits, count) if count else np.empty(0, dtype=np.intp)
     return float(logits[token]) - total, [(int(each), float(logits[each]) - total) for each in best]
 
 
