@@ -12,7 +12,7 @@ from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from router import logprobs, problems
+from router import logprobs, problems, tools
 from router.choices import merged
 from router.engine import Begun, Event
 from router.errors import ExpertFailed, RouterError
@@ -34,10 +34,11 @@ class Shape:
     whole: Callable[[int, Piece], dict[str, Any]]
     part: Callable[[int, Piece], dict[str, Any]]
     opening: dict[str, Any] | None = None
+    at_once: bool = False  # each choice is one chunk of a stream
 
 
 def _message(index: int, piece: Piece) -> dict[str, Any]:
-    said = {"role": "assistant", "content": piece.text}
+    said: dict[str, Any] = {"role": "assistant", "content": piece.text, "refusal": None, "annotations": []}
     told = logprobs.of_chat(piece.logprobs) if piece.logprobs else None
     return {"index": index, "message": said, "logprobs": told, "finish_reason": piece.finish}
 
@@ -46,6 +47,21 @@ def _delta(index: int, piece: Piece) -> dict[str, Any]:
     told = {"logprobs": logprobs.of_chat(piece.logprobs)} if piece.logprobs else {}
     said = {"content": piece.text} if piece.text else {}
     return {"index": index, "delta": said, **told, "finish_reason": piece.finish}
+
+
+def _call(index: int, piece: Piece) -> dict[str, Any]:
+    if (calls := tools.calls(piece)) is None:
+        return _message(index, piece)
+    choice = _message(index, replace(piece, text="", finish=tools.CALLED))
+    choice["message"] |= {"content": None, "tool_calls": calls}
+    return choice
+
+
+def _calling(index: int, piece: Piece) -> dict[str, Any]:
+    if (calls := tools.calls(piece)) is None:
+        return _delta(index, piece)
+    said = {"tool_calls": [{"index": at, **call} for at, call in enumerate(calls)]}
+    return {"index": index, "delta": said, "finish_reason": tools.CALLED}
 
 
 def _text(index: int, piece: Piece) -> dict[str, Any]:
@@ -61,6 +77,7 @@ CHAT = Shape(
     part=_delta,
     opening={"delta": {"role": "assistant", "content": ""}, "finish_reason": None},
 )
+CALL = replace(CHAT, whole=_call, part=_calling, at_once=True)
 TEXT = Shape("cmpl-", "text_completion", "text_completion", _text, _text)
 
 
@@ -104,16 +121,7 @@ async def begin(events: Events, saying: Saying) -> None:
 
 async def whole(choices: Sequence[Events], saying: Saying) -> dict[str, Any]:
     """The full answer, of as many choices."""
-    said = [Piece("", 0, "stop") for _ in choices]
-    async with aclosing(merged([_shown(each, saying) for each in choices])) as pieces:
-        async for index, piece in pieces:
-            before = said[index]
-            said[index] = Piece(
-                before.text + piece.text,
-                finish=piece.finish or before.finish,
-                logprobs=before.logprobs + piece.logprobs,
-            )
-    made = [saying.shape.whole(index, piece) for index, piece in enumerate(said)]
+    made = [saying.shape.whole(index, piece) async for index, piece in _gathered(choices, saying)]
     return saying.answer(saying.shape.whole_object, made, usage=saying.usage())
 
 
@@ -125,7 +133,8 @@ async def sse(choices: Sequence[Events], saying: Saying, usage: bool) -> AsyncGe
         for index in range(len(choices)):
             yield _event(saying.answer(kind, [{"index": index, **saying.shape.opening}], **blank))
     try:
-        async with aclosing(merged([_shown(each, saying) for each in choices])) as pieces:
+        come = _gathered if saying.shape.at_once else _coming
+        async with aclosing(come(choices, saying)) as pieces:
             async for index, piece in pieces:
                 yield _event(saying.answer(kind, [saying.shape.part(index, piece)], **blank))
     except (RouterError, SliceError) as error:
@@ -134,6 +143,23 @@ async def sse(choices: Sequence[Events], saying: Saying, usage: bool) -> AsyncGe
     if usage:
         yield _event(saying.answer(kind, [], usage=saying.usage()))
     yield DONE
+
+
+def _coming(choices: Sequence[Events], saying: Saying) -> AsyncGenerator[tuple[int, Piece]]:
+    """The pieces of all choices as they come."""
+    return merged([_shown(each, saying) for each in choices])
+
+
+async def _gathered(choices: Sequence[Events], saying: Saying) -> AsyncGenerator[tuple[int, Piece]]:
+    """Each choice as one piece, in order, when all have ended."""
+    said = [Piece("", 0, "stop") for _ in choices]
+    async with aclosing(_coming(choices, saying)) as pieces:
+        async for index, piece in pieces:
+            before = said[index]
+            text, told = before.text + piece.text, before.logprobs + piece.logprobs
+            said[index] = Piece(text, 0, piece.finish or before.finish, told)
+    for pair in enumerate(said):
+        yield pair
 
 
 async def _shown(events: Events, saying: Saying) -> AsyncGenerator[Piece]:

@@ -16,7 +16,7 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from router import problems, route
-from router.answer import CHAT, TEXT, Events, Saying, Shape, begin, sse, whole
+from router.answer import CALL, CHAT, TEXT, Events, Saying, Shape, begin, sse, whole
 from router.cascade import Reader
 from router.catalogue import Catalogue, Expert
 from router.chat import Prompt, render
@@ -32,6 +32,8 @@ from router.model import Thresholds
 from router.ready import Readiness, told
 from router.schema import AUTO, ChatRequest, CompletionRequest, Message, Model, Models, RouteRequest
 from router.settings import Limits
+from router.tools import to_call
+from router.tools import told as told_of
 from router.wishes import refuse, samplings
 from slices.runtime import Sampling
 
@@ -53,9 +55,11 @@ class Service:
         """`POST /v1/chat/completions`."""
         ask = await parsed(ChatRequest, request)
         decision = await self.decide(ask.model, *(_asked(ask.messages) if ask.model == AUTO else ()))
-        turns = [{"role": _role(message), "content": message.text} for message in ask.messages]
+        tools = to_call(ask)
+        said = [{"role": _role(message), "content": message.text} for message in ask.messages]
+        turns = [told_of(tools), *said] if tools else said
         prompt = render(turns, self.catalogue.experts[decision.expert].chat)
-        return await self._answer(request, ask, decision, prompt, CHAT)
+        return await self._answer(request, ask, decision, prompt, CALL if tools else CHAT)
 
     async def complete(self, request: Request) -> Response:
         """`POST /v1/completions`."""

@@ -50,6 +50,21 @@ class StreamOptions(_Request):
     include_usage: bool | None = None
 
 
+class Function(_Request):
+    """A function that a caller offers; `parameters` is a JSON Schema of its arguments."""
+
+    name: str = Field(min_length=1, max_length=64)
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+
+
+class Tool(_Request):
+    """What a caller offers to be called."""
+
+    type: Literal["function"]
+    function: Function
+
+
 class JsonSchema(_Request):
     """A schema that an answer must match."""
 
@@ -111,7 +126,8 @@ class ChatRequest(_Generation):
     logprobs: bool | None = None
     top_logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     response_format: ResponseFormat | None = None
-    tools: list[Any] | None = None
+    tools: list[Tool] | None = Field(default=None, max_length=64)
+    tool_choice: Literal["none", "auto", "required"] | Tool | None = None
     functions: list[Any] | None = None
     audio: Any = None
 

@@ -7,12 +7,12 @@ from router.errors import BadRequest
 from router.formats import any_object, of_schema
 from router.schema import ChatRequest, CompletionRequest
 from router.settings import Limits
+from router.tools import grammar, to_call
 from slices.runtime import Sampling
 
 _SEEDS = 2**32 - 1  # llama.cpp's seeds are 32 bits wide, the last one meaning "any"
 _UNSUPPORTED = {
-    "tools": "tools are not supported: the experts are small models that were not taught to call any",
-    "functions": "functions are not supported: the experts are small models that were not taught to call any",
+    "functions": "functions are not supported; their successor `tools` is",
     "audio": "audio is not supported: only text can be answered",
     "echo": "echo is not supported",
     "suffix": "suffix is not supported: the experts only write on",
@@ -61,6 +61,8 @@ def _sampling(ask: ChatRequest | CompletionRequest, prompt: Prompt, limits: Limi
 
 
 def _grammar(ask: ChatRequest | CompletionRequest) -> str | None:
+    if isinstance(ask, ChatRequest) and (tools := to_call(ask)):
+        return grammar(tools)
     form = ask.response_format if isinstance(ask, ChatRequest) else None
     if form is None or form.type == "text":
         return None

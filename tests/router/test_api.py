@@ -23,6 +23,7 @@ ASK: dict[str, Any] = {
     "max_tokens": 6,
     "seed": 1,
 }
+NAMED = {"type": "function", "function": {"name": "elsewhere"}}
 SCHEMA = {
     "type": "object",
     "properties": {"name": {"enum": ["a", "b"]}, "old": {"type": "boolean"}},
@@ -156,6 +157,8 @@ def test_what_cannot_be_granted_is_refused_over_http(client: TestClient) -> None
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
     for path, body, param in (
         (CHAT, {"tools": [tool]}, "tools"),
+        (CHAT, {"tools": [tool], "tool_choice": "auto"}, "tools"),
+        (CHAT, {"tools": [tool], "tool_choice": NAMED}, "tool_choice"),
         (
             CHAT,
             {"response_format": {"type": "json_schema", "json_schema": {"schema": DEEP}}},
@@ -167,6 +170,31 @@ def test_what_cannot_be_granted_is_refused_over_http(client: TestClient) -> None
         answer = client.post(path, json=(ASK if path == CHAT else {}) | body)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     assert asked(client, tools=[], tool_choice="none")["choices"]
+
+
+@pytest.mark.parametrize("choice", ["required", NAMED])
+def test_a_function_that_must_be_called_is_called(client: TestClient, choice: object) -> None:
+    """Each with arguments of its own form; the caller reads the arguments as JSON."""
+    tools = [{"type": "function", "function": {"name": "cat", "parameters": SCHEMA}}]
+    tools += [{"type": "function", "function": {"name": "dog"}}] if choice == "required" else []
+    asking = {
+        "tools": tools,
+        "tool_choice": {**NAMED, "function": {"name": "cat"}} if choice is NAMED else choice,
+    }
+    whole = asked(client, max_tokens=300, **asking)["choices"][0]
+    assert whole["finish_reason"] == "tool_calls" and whole["message"]["content"] is None
+    (call,) = whole["message"]["tool_calls"]
+    arguments = json.loads(call["function"]["arguments"])
+    if call["function"]["name"] == "cat":
+        assert arguments["name"] in ("a", "b") and isinstance(arguments["old"], bool)
+    else:
+        assert call["function"]["name"] == "dog" and choice == "required"
+    deltas = [chunk["choices"][0] for chunk in chunks(client, max_tokens=300, **asking)]
+    (streamed,) = [each for each in deltas if each["delta"].get("tool_calls")]
+    assert streamed["delta"]["tool_calls"][0]["function"] == call["function"]
+    assert streamed["finish_reason"] == "tool_calls"
+    cut = asked(client, max_tokens=3, **asking)["choices"][0]
+    assert (cut["finish_reason"], cut["message"].get("tool_calls")) == ("length", None)
 
 
 def test_a_script_cannot_follow_a_grammar_and_says_so(serve: Callable[..., TestClient]) -> None:

@@ -33,7 +33,7 @@ def test_auto_routes_and_says_who_answered(serve: Serve) -> None:
     assert "law" in answer.headers["x-mom-decision"]
     body = answer.json()
     assert (body["model"], body["object"]) == ("lex", "chat.completion")
-    message = {"role": "assistant", "content": "I am lex."}
+    message = {"role": "assistant", "content": "I am lex.", "refusal": None, "annotations": []}
     assert body["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + 3
 

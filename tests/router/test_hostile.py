@@ -64,6 +64,7 @@ def test_what_is_no_json_object(path: str, raw: bytes, serve: Serve) -> None:
         ({"messages": HI, "top_logprobs": 3}, None),
         ({"messages": HI, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"messages": HI, "tools": [{"type": "function"}]}, "tools"),
+        ({"messages": HI, "functions": [{"name": "f"}]}, "functions"),
         ({"messages": HI, "response_format": {"type": "xml"}}, "response_format"),
         ({"messages": HI, "response_format": {"type": "json_schema"}}, "response_format"),
         ({"messages": HI, "stream": "yes"}, "stream"),
