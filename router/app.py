@@ -29,6 +29,7 @@ from router.intake import BodyLimit, parsed, while_connected
 from router.keys import Keys
 from router.metrics import TYPE, Counting, Metrics
 from router.model import Thresholds
+from router.openapi import describe
 from router.ready import Readiness, told
 from router.schema import AUTO, ChatRequest, CompletionRequest, Message, Model, Models, RouteRequest
 from router.settings import Limits
@@ -159,6 +160,7 @@ def build_app(service: Service) -> FastAPI:
     app.add_middleware(Guard, keys=service.keys, pace=pace)
     app.add_middleware(Counting, metrics=service.metrics)  # added last, asked first
     problems.install(app)
+    app.openapi = describe(app)  # type: ignore[method-assign]
     return app
 
 

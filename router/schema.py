@@ -88,7 +88,7 @@ class ResponseFormat(_Request):
 class _Generation(_Request):
     """What chat and completion requests share."""
 
-    model: Name = AUTO
+    model: Name  # an expert's, or `auto`
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)

@@ -108,23 +108,27 @@ def throughput(url: str, model: str, streams: int, number: int, tokens: int) -> 
     """Tokens written a second over `streams` at a time."""
     count = max(2 * streams, 4)
     bodies = [
-        {"model": model, "prompt": text, "max_tokens": tokens, "temperature": 1.0, "seed": number, "top_k": 64}
-        for text in prompts(count, skip=number * 3)
+        {
+            "model": model,
+            "prompt": text,
+            "max_tokens": tokens,
+            "temperature": 1.0,
+            "seed": number,
+            "top_k": 64,
+        }
+        for text in prompts(count)
     ]
     found, seconds = asyncio.run(together(url, bodies, streams))
     check(found)
     return sum(told.tokens for told in found) / seconds
 
 
-def first_texts(url: str, model: str, number: int, count: int) -> list[float]:
+def first_texts(url: str, model: str, count: int) -> list[float]:
     """Seconds to the first text of one answer after another."""
 
     async def one_by_one() -> list[Told]:
         async with client(url) as http:
-            bodies = [
-                {"model": model, "prompt": text, "max_tokens": 2, "seed": 1}
-                for text in prompts(count, skip=number * 3 + 1)
-            ]
+            bodies = [{"model": model, "prompt": text, "max_tokens": 2, "seed": 1} for text in prompts(count)]
             return [await ask(http, body) for body in bodies]
 
     found = asyncio.run(one_by_one())
@@ -167,7 +171,7 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
 def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
     """Every figure."""
     expert, generalist = args.slices[0], args.slices[-1]
-    found: dict[str, Any] = {"memory": {}, "throughput": {}, "mixture": {}, "first_text_ms": {}}
+    found: dict[str, Any] = {"memory": {}, "throughput": {}, "first_text_ms": {}}
     speeds: dict[str, dict[int, list[float]]] = {"ours": {}, "theirs": {}, "parent": {}}
     first: dict[str, list[float]] = {"ours": [], "ours_named": [], "theirs": []}
     with ours(args.slices, args) as (mine, pid), theirs(file, args) as (other, other_pid):
@@ -184,7 +188,7 @@ def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
             for who, url, model in (
                 ("ours", mine, "auto"), ("ours_named", mine, expert), ("theirs", other, expert)
             ):  # fmt: skip
-                first[who] += first_texts(url, model, number, args.first)
+                first[who] += first_texts(url, model, args.first)
         found["memory"] = {"ours": resident(pid), "theirs": resident(other_pid)}
     for streams in args.streams:
         pairs = list(zip(*(speeds[who][streams] for who in ("ours", "theirs", "parent")), strict=True))
@@ -194,7 +198,6 @@ def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
             "against_parent": spread([our / parent for our, _, parent in pairs]),
         }
     found["first_text_ms"] = {who: percentiles(values) for who, values in first.items()}
-    del found["mixture"]
     return found
 
 

@@ -23,7 +23,7 @@ class Row:
 
     `by` is the domain whose text chooses layers and rows; it is healed and measured on `domain`. `unshared`
     says how layers that shared K/V come to their own. `quant` makes it a plain quant of the whole parent, of
-    that type and tables, in place of a slice.
+    that type and tables, in place of a slice. `hard` None is what `mom heal` takes of itself.
     """
 
     name: str
@@ -36,6 +36,7 @@ class Row:
     seed: int = 0
     unshared: str | None = None
     quant: tuple[str, str] | None = None
+    hard: float | None = None
 
 
 def rows(layers: int, vocabulary: int, shared: int) -> list[Row]:

@@ -107,7 +107,7 @@ def healed_of(raw: Path, row: Row, bench: Bench) -> Path:
     folder = raw.with_name(f"{raw.name}-healed")
     if not (folder / manifest.FILE).is_file():
         text = read_corpus([corpus(bench, row.domain)])
-        heal(Order(raw, folder, text, Healing(row.steps), threads=bench.threads), tell)
+        heal(Order(raw, folder, text, Healing(row.steps, hard=row.hard), threads=bench.threads), tell)
     return folder
 
 
@@ -151,6 +151,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--limit", type=int, default=24_000, help="bytes of held-out text a domain")
     parser.add_argument("--steps", type=int, help="of healing, in place of each row's own")
+    parser.add_argument(
+        "--hard", type=float, help="share of the target that is the text, in place of mom heal's own"
+    )
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
@@ -171,7 +174,7 @@ def main() -> None:
         print(row.name, flush=True)
         steps = row.steps if args.steps is None else args.steps
         try:
-            keep(args.out, measured(replace(row, steps=steps), bench, args.model))
+            keep(args.out, measured(replace(row, steps=steps, hard=args.hard), bench, args.model))
         except SliceError as error:
             print(f"  {error}", flush=True)
             failed = True

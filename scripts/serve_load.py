@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 import httpx
 
 PROSE = Path(__file__).resolve().parent.parent / "README.md"
-PROMPT_BYTES = 300  # about 64 tokens
+PROMPT_BYTES = 230  # about 64 tokens
 PATIENCE = 600.0  # seconds of one answer
 
 
@@ -73,8 +74,10 @@ async def together(url: str, bodies: Sequence[dict[str, Any]], streams: int) -> 
         return list(found), perf_counter() - begun
 
 
-def prompts(count: int, skip: int = 0) -> list[str]:
-    """Different passages of prose of about `PROMPT_BYTES`, so that no prompt begins like another."""
+def prompts(count: int) -> list[str]:
+    """Passages of about `PROMPT_BYTES` of prose, each begun by a number of its own: what a server remembers of
+    one prompt helps it with no other, in this round or the next.
+    """
     text = " ".join(PROSE.read_text(encoding="utf-8").split())
-    step = max(1, (len(text) - PROMPT_BYTES) // (count + skip))
-    return [text[at : at + PROMPT_BYTES] for at in range(0, step * (count + skip), step)][skip:]
+    step = max(1, (len(text) - PROMPT_BYTES) // count)
+    return [f"{uuid.uuid4().hex[:6]}: {text[at : at + PROMPT_BYTES]}" for at in range(0, step * count, step)]

@@ -45,6 +45,7 @@ class LlamaModel:
         rounded = -(-context // CONTEXT_STEP) * CONTEXT_STEP
         params.n_ctx = answers * min(rounded, self.cpp.llama_model_n_ctx_train(self._handle))
         params.n_seq_max = answers
+        params.kv_unified = True  # one batch for answers that read and that write: a tenth faster
         params.n_batch = 512
         params.n_ubatch = 512
         params.swa_full = False  # sliding layers keep their window, not the whole context

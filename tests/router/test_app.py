@@ -14,7 +14,7 @@ LAW = [{"role": "user", "content": "Is a verbal contract enforceable?"}]
 
 
 def chat(client: TestClient, **body: object) -> dict[str, object]:
-    answer = client.post("/v1/chat/completions", json={"messages": LAW} | body)
+    answer = client.post("/v1/chat/completions", json={"model": "auto", "messages": LAW} | body)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
@@ -47,7 +47,7 @@ def test_a_name_goes_straight_to_its_expert(serve: Serve) -> None:
 
 def test_small_talk_goes_to_the_generalist(serve: Serve) -> None:
     hello = [{"role": "user", "content": "hello, how are you?"}]
-    answer = serve().post("/v1/chat/completions", json={"messages": hello})
+    answer = serve().post("/v1/chat/completions", json={"model": "auto", "messages": hello})
     assert (answer.headers["x-mom-expert"], answer.headers["x-mom-fallback"]) == ("gen", "true")
 
 
@@ -62,7 +62,7 @@ def test_the_last_user_message_decides(serve: Serve) -> None:
 
 
 def test_stream(serve: Serve) -> None:
-    body = {"messages": LAW, "stream": True, "stream_options": {"include_usage": True}}
+    body = {"model": "auto", "messages": LAW, "stream": True, "stream_options": {"include_usage": True}}
     answer = serve().post("/v1/chat/completions", json=body)
     assert answer.headers["content-type"].startswith("text/event-stream")
     assert answer.headers["x-mom-expert"] == "lex"
@@ -87,7 +87,7 @@ def test_completion(serve: Serve) -> None:
     parts = events(client.post("/v1/completions", json=body | {"stream": True}).text)
     assert "".join(part["choices"][0]["text"] for part in parts) == "I am"
     assert "usage" not in parts[0]
-    routed = client.post("/v1/completions", json={"prompt": [LAW[0]["content"]]})
+    routed = client.post("/v1/completions", json={"model": "auto", "prompt": [LAW[0]["content"]]})
     assert routed.headers["x-mom-expert"] == "lex"
 
 

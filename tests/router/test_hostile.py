@@ -61,6 +61,8 @@ def test_what_is_no_json_object(path: str, raw: bytes, serve: Serve) -> None:
         ({"messages": HI, "stop": ""}, "stop"),
         ({"messages": HI, "stop": ["a"] * 17}, "stop"),
         ({"messages": HI, "n": 9}, "n"),
+        ({"messages": HI, "model": None}, "model"),
+        ({"messages": HI, "model": ""}, "model"),
         ({"messages": HI, "top_logprobs": 3}, None),
         ({"messages": HI, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
         ({"messages": HI, "tools": [{"type": "function"}]}, "tools"),
@@ -72,18 +74,18 @@ def test_what_is_no_json_object(path: str, raw: bytes, serve: Serve) -> None:
     ids=lambda value: str(value)[:60],
 )
 def test_a_wrong_field_is_named(body: dict[str, object], param: str, serve: Serve) -> None:
-    assert error_of(serve().post(CHAT, json=body), 400)["param"] == param
+    assert error_of(serve().post(CHAT, json={"model": "auto"} | body), 400)["param"] == param
 
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
 def test_numbers_that_are_none(value: str, serve: Serve) -> None:
-    raw = f'{{"messages": {json.dumps(HI)}, "temperature": {value}}}'
+    raw = f'{{"model": "auto", "messages": {json.dumps(HI)}, "temperature": {value}}}'
     assert error_of(serve().post(CHAT, content=raw), 400)["param"] == "temperature"
 
 
 @pytest.mark.parametrize("body", [{"prompt": [1, 2]}, {"prompt": ["a", "b"]}, {"prompt": None}, {}])
 def test_prompts_that_are_not_one_text(body: dict[str, object], serve: Serve) -> None:
-    assert error_of(serve().post("/v1/completions", json=body), 400)["param"] == "prompt"
+    assert error_of(serve().post("/v1/completions", json={"model": "auto"} | body), 400)["param"] == "prompt"
 
 
 @pytest.mark.parametrize("body", [{}, {"query": 3}, {"query": "a", "messages": HI}, {"messages": []}])
@@ -104,7 +106,7 @@ def test_unknown_models(name: str, serve: Serve) -> None:
 def test_odd_text_is_answered(text: str, serve: Serve) -> None:
     client = serve()
     told = [{"role": "user", "content": text}]
-    assert client.post(CHAT, json={"messages": told}).status_code == 200
+    assert client.post(CHAT, json={"model": "auto", "messages": told}).status_code == 200
     assert client.post("/route", json={"query": text}).status_code == 200
 
 
@@ -127,7 +129,7 @@ def test_u2028_in_an_answer_stays_on_its_line(serve: Serve) -> None:
 
 def test_a_body_over_the_limit_is_refused(serve: Serve) -> None:
     client = serve(Limits(body_bytes=1024))
-    fits = json.dumps({"messages": HI}).encode().ljust(1024)
+    fits = json.dumps({"model": "auto", "messages": HI}).encode().ljust(1024)
     assert client.post(CHAT, content=fits).status_code == 200
     error_of(client.post(CHAT, content=fits + b" "), 413)
 

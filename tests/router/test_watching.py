@@ -61,7 +61,7 @@ def test_an_expert_that_fails_is_named_and_tried_again(serve: Serve) -> None:
 def test_requests_decisions_and_tokens_are_counted(serve: Serve) -> None:
     client = serve(Limits(max_tokens=3))
     for _ in range(2):
-        client.post("/v1/chat/completions", json={"messages": LAW})
+        client.post("/v1/chat/completions", json={"model": "auto", "messages": LAW})
     client.post("/v1/chat/completions", json={"messages": LAW, "model": "bio", "stream": True})
     client.post("/v1/chat/completions", content=b"{")
     client.get("/some/where/else?key=secret")
@@ -82,6 +82,6 @@ def test_requests_decisions_and_tokens_are_counted(serve: Serve) -> None:
 @pytest.mark.parametrize("secret", ["verbal", "secret", "some/where"])
 def test_no_text_of_a_request_is_in_the_counts(serve: Serve, secret: str) -> None:
     client = serve()
-    client.post("/v1/chat/completions", json={"messages": LAW})
+    client.post("/v1/chat/completions", json={"model": "auto", "messages": LAW})
     client.get("/some/where?key=secret")
     assert secret not in client.get("/metrics").text
