@@ -8,14 +8,14 @@ import json
 import time
 import uuid
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 from router import logprobs, problems, tools
 from router.choices import merged
 from router.engine import Begun, Event
-from router.errors import ExpertFailed, RouterError
+from router.errors import RouterError
 from router.schema import Answer, Usage
 from slices.errors import SliceError
 from slices.runtime import Piece, TokenLogprob
@@ -111,22 +111,25 @@ class Saying:
         return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.tokens, total_tokens=total)
 
 
-async def begin(events: Events, saying: Saying) -> None:
-    """Wait until the expert is at work, so that what fails before can still be told by a status."""
-    first = await anext(events, None)
-    if not isinstance(first, Begun):
-        raise ExpertFailed(f"{saying.model} gave no answer")
-    saying.prompt_tokens = first.prompt_tokens
-
-
 async def whole(choices: Sequence[Events], saying: Saying) -> dict[str, Any]:
     """The full answer, of as many choices."""
     made = [saying.shape.whole(index, piece) async for index, piece in _gathered(choices, saying)]
     return saying.answer(saying.shape.whole_object, made, usage=saying.usage())
 
 
-async def sse(choices: Sequence[Events], saying: Saying, usage: bool) -> AsyncGenerator[str]:
-    """The answer as server-sent events, ended by `[DONE]`; an error on the way becomes the last event."""
+async def sse(
+    choices: Sequence[Events], saying: Saying, usage: bool, closing: AsyncExitStack
+) -> AsyncGenerator[str]:
+    """The answer as server-sent events, ended by `[DONE]`; an error on the way becomes the last event.
+
+    `closing` is closed when all is said, or nobody listens any more.
+    """
+    async with closing:
+        async for event in _events(choices, saying, usage):
+            yield event
+
+
+async def _events(choices: Sequence[Events], saying: Saying, usage: bool) -> AsyncGenerator[str]:
     kind = saying.shape.part_object
     blank = {"usage": None} if usage else {}
     if saying.shape.opening:

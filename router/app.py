@@ -6,9 +6,9 @@ app runs in a test, in one process (`router.engine.LocalEngine`) and behind Ray 
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -16,13 +16,15 @@ from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from router import problems, route
-from router.answer import CALL, CHAT, TEXT, Events, Saying, Shape, begin, sse, whole
+from router.answer import CALL, CHAT, TEXT, Saying, Shape, sse, whole
+from router.breaker import Breaker
 from router.cascade import Reader
 from router.catalogue import Catalogue, Expert
 from router.chat import Prompt, render
 from router.decide import Decision
 from router.engine import Engine
 from router.errors import BadRequest, UnknownModel
+from router.failover import Failover, Streams, until
 from router.front import experts, front
 from router.guard import Guard, Pace
 from router.intake import BodyLimit, parsed, while_connected
@@ -36,7 +38,6 @@ from router.settings import Limits
 from router.tools import to_call
 from router.tools import told as told_of
 from router.wishes import refuse, samplings
-from slices.runtime import Sampling
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,7 @@ class Service:
     keys: Keys | None = None
     per_minute: int | None = None
     metrics: Metrics = field(default_factory=Metrics)
+    breaker: Breaker = field(default_factory=Breaker)
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
@@ -59,14 +61,17 @@ class Service:
         tools = to_call(ask)
         said = [{"role": _role(message), "content": message.text} for message in ask.messages]
         turns = [told_of(tools), *said] if tools else said
-        prompt = render(turns, self.catalogue.experts[decision.expert].chat)
+
+        def prompt(expert: str) -> Prompt:
+            return render(turns, self.catalogue.experts[expert].chat)
+
         return await self._answer(request, ask, decision, prompt, CALL if tools else CHAT)
 
     async def complete(self, request: Request) -> Response:
         """`POST /v1/completions`."""
         ask = await parsed(CompletionRequest, request)
         decision = await self.decide(ask.model, ask.text)
-        return await self._answer(request, ask, decision, Prompt(ask.text), TEXT)
+        return await self._answer(request, ask, decision, lambda expert: Prompt(ask.text), TEXT)
 
     async def explain(self, request: Request) -> Response:
         """`POST /route`."""
@@ -120,26 +125,39 @@ class Service:
         request: Request,
         ask: ChatRequest | CompletionRequest,
         decision: Decision,
-        prompt: Prompt,
+        prompt: Callable[[str], Prompt],
         shape: Shape,
     ) -> Response:
         refuse(ask)
-        choices = [self._choice(decision, prompt, each) for each in samplings(ask, prompt, self.limits)]
-        saying = Saying(shape, decision.expert, prompt.strip)
-        async with AsyncExitStack() as unless_answered:
-            for events in choices:
-                await unless_answered.enter_async_context(aclosing(events))
-            await while_connected(request, asyncio.gather(*(begin(each, saying) for each in choices)))
-            if not ask.stream:
-                said = await while_connected(request, whole(choices, saying))
-                return JSONResponse(said, headers=_headers(decision))
-            unless_answered.pop_all()
-        pieces = sse(choices, saying, ask.wants_usage)
-        return StreamingResponse(pieces, media_type="text/event-stream", headers=_headers(decision))
+        start = partial(self._start, ask, prompt, self._deadline())
+        elsewhere = self.catalogue.generalist if ask.model == AUTO else None
+        failover = Failover(self.breaker, self.metrics, self.limits.first_token_seconds)
+        opened = await while_connected(request, failover.open(decision, start, elsewhere))
+        expert, headers = opened.decision.expert, _headers(opened.decision)
+        saying = Saying(shape, expert, prompt(expert).strip, opened.prompt_tokens)
+        if ask.stream:
+            pieces = sse(opened.choices, saying, ask.wants_usage, opened.closing)
+            return StreamingResponse(pieces, media_type="text/event-stream", headers=headers)
+        async with opened.closing:
+            said = await while_connected(request, whole(opened.choices, saying))
+        return JSONResponse(said, headers=headers)
 
-    def _choice(self, decision: Decision, prompt: Prompt, sampling: Sampling) -> Events:
-        events = self.engine.stream(decision.expert, prompt.text, sampling)
-        return self.metrics.watched(events, decision.expert)
+    def _start(
+        self,
+        ask: ChatRequest | CompletionRequest,
+        prompt: Callable[[str], Prompt],
+        deadline: float | None,
+        expert: str,
+    ) -> Streams:
+        """What an expert says to each choice."""
+        text = prompt(expert)
+        found = [self.engine.stream(expert, text.text, each) for each in samplings(ask, text, self.limits)]
+        return [self.metrics.watched(until(each, deadline), expert) for each in found]
+
+    def _deadline(self) -> float | None:
+        """When an answer that begins now must have ended, by the event loop's clock."""
+        seconds = self.limits.deadline_seconds
+        return None if seconds is None else asyncio.get_running_loop().time() + seconds
 
 
 def build_app(service: Service) -> FastAPI:

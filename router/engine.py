@@ -6,6 +6,7 @@ Nothing here knows of HTTP, chat or Ray; `router.replica` runs one `Worker` in e
 """
 
 import asyncio
+import logging
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -14,9 +15,11 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from router.errors import ExpertFailed, Overloaded, UnknownModel
+from router.errors import ExpertFailed, Overloaded, RouterError, UnknownModel
+from slices.errors import PromptTooLong, RunFailed, SliceError
 from slices.runtime import Batcher, Piece, Sampling
 
+_log = logging.getLogger(__name__)
 CLOSED = "the expert was shut down while it answered"
 
 
@@ -73,7 +76,7 @@ class Worker:
             while (event := await job.events.get()) is not None:
                 yield event
             if job.error is not None:
-                raise job.error
+                raise _told(job.error)
         finally:
             job.cancelled.set()
             with self._lock:
@@ -158,6 +161,16 @@ class Worker:
 
     def _leave(self, place: int, error: Exception | None = None) -> None:
         self._seated.pop(place).end(error)
+
+
+def _told(error: Exception) -> Exception:
+    """The error as the caller gets it: no more than its kind, of what nobody foresaw."""
+    if isinstance(error, RunFailed) and not isinstance(error, PromptTooLong):
+        return ExpertFailed(str(error))
+    if isinstance(error, RouterError | SliceError):
+        return error
+    _log.error("an expert failed", exc_info=error)
+    return ExpertFailed(f"the expert failed: {type(error).__name__}")
 
 
 class LocalEngine:

@@ -65,7 +65,22 @@ class TooOften(RouterError):
 
 
 class Overloaded(RouterError):
-    """An expert's queue is full."""
+    """An expert's queue is full, or it is left alone for `wait` seconds because it failed again and again."""
+
+    def __init__(self, message: str, wait: float = 1.0) -> None:
+        super().__init__(message, wait)
+        self.message, self.wait = message, wait
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class TooSlow(RouterError):
+    """An expert said nothing for longer than it may."""
+
+
+class DeadlinePassed(RouterError):
+    """A request took longer than requests may."""
 
 
 class ExpertFailed(RouterError):

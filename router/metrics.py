@@ -42,6 +42,12 @@ class Metrics:
         self._first = Histogram(
             "mom_first_token_seconds", "Until the first token", ["expert"], buckets=_SECONDS, registry=all_
         )
+        self._failovers = Counter(
+            "mom_failovers",
+            "Experts that gave no first token, by what was done or why",
+            ["expert", "cause"],
+            registry=all_,
+        )
         self._running = Gauge(
             "mom_answers_running", "Answers being waited for or written", ["expert"], registry=all_
         )
@@ -50,6 +56,10 @@ class Metrics:
         """Count who was chosen."""
         fallback, by = str(decision.fallback).lower(), decision.decided_by or "name"
         self._decisions.labels(decision.expert, decision.domain, fallback, by).inc()
+
+    def failed_over(self, expert: str, cause: str) -> None:
+        """Count that an expert was asked again (`retry`), or the generalist in its place and why."""
+        self._failovers.labels(expert, cause).inc()
 
     async def watched(self, events: AsyncGenerator[Event], expert: str) -> AsyncGenerator[Event]:
         """The same events, with their tokens and the time to the first counted."""

@@ -16,11 +16,13 @@ from starlette.requests import ClientDisconnect
 
 from router.errors import (
     BadRequest,
+    DeadlinePassed,
     ExpertFailed,
     NotAllowed,
     Overloaded,
     RouterError,
     TooOften,
+    TooSlow,
     UnknownModel,
 )
 from slices.errors import PromptTooLong, SliceError, Unsupported
@@ -36,6 +38,8 @@ _KNOWN: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (UnknownModel, 404, INVALID, "model_not_found"),
     (Overloaded, 503, "overloaded_error", "overloaded"),
     (ExpertFailed, 503, SERVER, "expert_failed"),
+    (TooSlow, 504, SERVER, "expert_too_slow"),
+    (DeadlinePassed, 504, SERVER, "deadline_passed"),
     (PromptTooLong, 400, INVALID, "context_length_exceeded"),
     (Unsupported, 400, INVALID, "unsupported"),
     (RouterError, 500, SERVER, None),
@@ -59,8 +63,8 @@ def install(app: FastAPI) -> None:
 def answer_to(error: Exception) -> Response:
     """The whole answer to a request that ended in `error`, which was foreseen."""
     status = _describe(error)[0]
-    headers = {"retry-after": "1"} if status == 503 else {}
-    if isinstance(error, TooOften):
+    headers = {"retry-after": "1"} if status in (503, 504) else {}
+    if isinstance(error, TooOften | Overloaded):
         headers = {"retry-after": str(max(1, ceil(error.wait)))}
     if isinstance(error, NotAllowed):
         headers = {"www-authenticate": "Bearer"}

@@ -40,11 +40,16 @@ class Preference(_Settings):
 
 
 class Limits(_Settings):
-    """What a caller may ask for: request bytes, and answer tokens at most and by default."""
+    """What a caller may ask for: request bytes, answer tokens at most and by default, seconds of an answer.
+
+    `first_token_seconds` is what an expert has for its first token before the generalist is asked.
+    """
 
     body_bytes: int = Field(default=1 << 20, ge=1024)
     max_tokens: int = Field(default=4096, ge=1)
     default_max_tokens: int = Field(default=512, ge=1)
+    first_token_seconds: float | None = Field(default=60.0, gt=0)
+    deadline_seconds: float | None = Field(default=600.0, gt=0)
 
 
 class Access(_Settings):

@@ -75,8 +75,8 @@ async def together(url: str, bodies: Sequence[dict[str, Any]], streams: int) -> 
 
 
 def prompts(count: int) -> list[str]:
-    """Passages of about `PROMPT_BYTES` of prose, each begun by a number of its own: what a server remembers of
-    one prompt helps it with no other, in this round or the next.
+    """Passages of about `PROMPT_BYTES` of prose, each begun by a number of its own: what a server
+    remembers of one prompt helps it with no other, in this round or the next.
     """
     text = " ".join(PROSE.read_text(encoding="utf-8").split())
     step = max(1, (len(text) - PROMPT_BYTES) // count)

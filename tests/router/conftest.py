@@ -58,12 +58,15 @@ def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
     engines: list[LocalEngine] = []
 
     def start(
-        limits: Limits | None = None, batcher: Callable[[], Batcher] | None = None, **runtimes: Runtime
+        limits: Limits | None = None,
+        batcher: Callable[[], Batcher] | None = None,
+        queue: int = 32,
+        **runtimes: Runtime,
     ) -> TestClient:
         served = catalogue.read()
         scripted = {name: ScriptedRuntime(default=f"I am {name}.") for name in served.experts}
         openers = {name: partial(OneByOne, runtime) for name, runtime in (scripted | runtimes).items()}
-        engines.append(LocalEngine(openers | dict.fromkeys(openers, batcher) if batcher else openers))
+        engines.append(LocalEngine(openers | dict.fromkeys(openers, batcher) if batcher else openers, queue))
         service = Service(reader, reader.router.thresholds, served, engines[-1], limits or Limits())
         return TestClient(build_app(service), raise_server_exceptions=False)
 

@@ -115,8 +115,8 @@ def test_llm(url: str, tmp_path: Path) -> None:
 
 def test_llm_comply(url: str) -> None:
     """Its suite for OpenAI's chat API, without images and reasoning, which the experts have none of."""
-    command = [sys.executable, "-m", "llm_comply.cli", "--format", "openai-chat", "-u", f"{url}/v1", "-k", "none",
-               "-m", "auto", "--json"]  # fmt: skip
+    asked = ["--format", "openai-chat", "-u", f"{url}/v1", "-k", "none", "-m", "auto", "--json"]
+    command = [sys.executable, "-m", "llm_comply.cli", *asked]
     listed = subprocess.run([*command, "--list"], capture_output=True, text=True, timeout=60).stdout
     wanted = [
         word

@@ -144,7 +144,7 @@ def test_a_runtime_that_fails_says_so_and_can_be_asked_again() -> None:
         return OneByOne(ScriptedRuntime())
 
     worker = Worker(flaky)
-    with pytest.raises(RunFailed, match="no memory"):
+    with pytest.raises(ExpertFailed, match="no memory"):
         asyncio.run(collect(worker, "a", Sampling()))
     assert len(asyncio.run(collect(worker, "a", Sampling()))) == 4
     worker.close()

@@ -181,13 +181,13 @@ class Failing(ScriptedRuntime):
 
 def test_an_expert_that_fails_is_told(serve: Serve) -> None:
     client = serve(bio=Failing(RunFailed("out of memory"), 0))
-    error = error_of(client.post(CHAT, json={"messages": HI, "model": "bio"}), 500)
+    error = error_of(client.post(CHAT, json={"messages": HI, "model": "bio"}), 503)
     assert (error["message"], error["type"]) == ("out of memory", "server_error")
 
 
 def test_an_unforeseen_error_tells_nothing_of_the_inside(serve: Serve) -> None:
     client = serve(bio=Failing(KeyError("secret"), 0))
-    assert "secret" not in error_of(client.post(CHAT, json={"messages": HI, "model": "bio"}), 500)["message"]
+    assert "secret" not in error_of(client.post(CHAT, json={"messages": HI, "model": "bio"}), 503)["message"]
 
 
 def test_an_expert_that_fails_midway_ends_the_stream_with_an_error(serve: Serve) -> None:

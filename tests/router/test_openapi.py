@@ -1,4 +1,4 @@
-"""The service says truly what it takes and answers: schemathesis asks it for all that its description allows."""
+"""The service says truly what it takes and answers: schemathesis asks all that its description allows."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,0 +1,125 @@
+"""An expert that is dead, slow or overloaded: asked again, then the generalist, until a first piece is there.
+
+After that nobody else is asked: an answer is one expert's, or it ends in an error.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import AsyncExitStack, aclosing
+from dataclasses import dataclass, replace
+
+from router.breaker import Breaker
+from router.decide import Decision
+from router.engine import Begun, Event
+from router.errors import DeadlinePassed, ExpertFailed, Overloaded, TooSlow
+from router.metrics import Metrics
+
+Streams = list[AsyncGenerator[Event]]
+Start = Callable[[str], Streams]  # an expert's name -> what it says to each choice
+_WORDS = {ExpertFailed: "did not answer", Overloaded: "has too many requests", TooSlow: "is too slow"}
+
+
+@dataclass(frozen=True)
+class Opened:
+    """An answer whose first pieces are there: who gives it, and all that it says. To be closed."""
+
+    decision: Decision
+    prompt_tokens: int
+    choices: Streams
+    closing: AsyncExitStack
+
+
+@dataclass(frozen=True)
+class Failover:
+    """What is done where an expert gives no first piece.
+
+    `patience` is how many seconds each expert has for it, None for any time.
+    """
+
+    breaker: Breaker
+    metrics: Metrics
+    patience: float | None = None
+
+    async def open(self, decision: Decision, start: Start, elsewhere: str | None) -> Opened:
+        """The answer of the expert chosen, else that of `elsewhere`, where that is another.
+
+        Raises:
+            ExpertFailed, Overloaded, TooSlow: none gave a first piece; the one chosen is named.
+            SliceError: what was asked is not for this model, which no other would change.
+        """
+        try:
+            return await self._twice(decision, start)
+        except (ExpertFailed, Overloaded, TooSlow) as error:
+            if elsewhere in (None, decision.expert):
+                raise
+            cause = error
+        self.metrics.failed_over(decision.expert, type(cause).__name__)
+        why = f"{decision.expert} {_WORDS[type(cause)]}, so the generalist answers"
+        try:
+            return await self._once(replace(decision, expert=elsewhere, fallback=True, reason=why), start)
+        except (ExpertFailed, Overloaded, TooSlow):
+            raise cause from None
+
+    async def _twice(self, decision: Decision, start: Start) -> Opened:
+        try:
+            return await self._once(decision, start)
+        except ExpertFailed:
+            self.metrics.failed_over(decision.expert, "retry")
+            return await self._once(decision, start)
+
+    async def _once(self, decision: Decision, start: Start) -> Opened:
+        if rest := self.breaker.rests(decision.expert):
+            raise Overloaded(f"{decision.expert} failed again and again; try again in {rest:.0f} s", rest)
+        try:
+            opened = await self._opened(decision, start(decision.expert))
+        except (ExpertFailed, TooSlow):
+            self.breaker.failed(decision.expert)
+            raise
+        self.breaker.answered(decision.expert)
+        return opened
+
+    async def _opened(self, decision: Decision, streams: Streams) -> Opened:
+        async with AsyncExitStack() as closing:
+            for each in streams:
+                await closing.enter_async_context(aclosing(each))
+            try:
+                async with asyncio.timeout(self.patience):
+                    firsts = await asyncio.gather(*(_first(each) for each in streams))
+            except TimeoutError:
+                said = f"{decision.expert} said nothing for {self.patience:g} s"
+                raise TooSlow(said) from None
+            choices = [_replayed(first, rest) for first, rest in zip(firsts, streams, strict=True)]
+            return Opened(decision, firsts[0][0].prompt_tokens, choices, closing.pop_all())
+
+
+async def until(events: AsyncGenerator[Event], deadline: float | None) -> AsyncGenerator[Event]:
+    """The same events, up to a time of the event loop's clock.
+
+    Raises:
+        DeadlinePassed: it came first.
+    """
+    async with aclosing(events):
+        while True:
+            try:
+                async with asyncio.timeout_at(deadline):
+                    event = await anext(events, None)
+            except TimeoutError:
+                raise DeadlinePassed("the answer took longer than requests may") from None
+            if event is None:
+                return
+            yield event
+
+
+async def _first(events: AsyncGenerator[Event]) -> tuple[Begun, Event]:
+    """`Begun`, and the first piece."""
+    begun, piece = await anext(events, None), await anext(events, None)
+    if not isinstance(begun, Begun) or piece is None:
+        raise ExpertFailed("the expert gave no answer")
+    return begun, piece
+
+
+async def _replayed(first: Sequence[Event], rest: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+    for event in first:
+        yield event
+    async for event in rest:
+        yield event
