@@ -35,10 +35,10 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
         table.add_column(column, justify="left" if first else "right", overflow="fold", no_wrap=first)
     for row in rows:
         table.add_row(*row)
-    _wide().print(table)
+    wide().print(table)
 
 
-def _wide() -> Console:
+def wide() -> Console:
     """Where tables go: in a file or a pipe they need not fit a terminal."""
     return out if out.is_terminal else Console(highlight=False, width=max(out.width, PIPED))
 

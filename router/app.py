@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
+from logging import Logger
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -29,10 +30,12 @@ from router.front import experts, front
 from router.guard import Guard, Pace
 from router.intake import BodyLimit, parsed, while_connected
 from router.keys import Keys
+from router.logs import AccessLog, note
 from router.metrics import TYPE, Counting, Metrics
 from router.model import Thresholds
 from router.openapi import describe
-from router.ready import Readiness, told
+from router.ready import Readiness
+from router.ready import told as told_of_readiness
 from router.schema import AUTO, ChatRequest, CompletionRequest, Message, Model, Models, RouteRequest
 from router.settings import Limits
 from router.tools import to_call
@@ -53,23 +56,28 @@ class Service:
     per_minute: int | None = None
     metrics: Metrics = field(default_factory=Metrics)
     breaker: Breaker = field(default_factory=Breaker)
+    log: Logger | None = None
+    log_prompts: bool = False
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
         ask = await parsed(ChatRequest, request)
-        decision = await self.decide(ask.model, *(_asked(ask.messages) if ask.model == AUTO else ()))
+        turns = _asked(ask.messages) if ask.model == AUTO else []
+        note(request.scope, prompt=ask.messages[-1].text)
+        decision = await self.decide(ask.model, *turns)
         tools = to_call(ask)
         said = [{"role": _role(message), "content": message.text} for message in ask.messages]
-        turns = [told_of(tools), *said] if tools else said
+        told = [told_of(tools), *said] if tools else said
 
         def prompt(expert: str) -> Prompt:
-            return render(turns, self.catalogue.experts[expert].chat)
+            return render(told, self.catalogue.experts[expert].chat)
 
         return await self._answer(request, ask, decision, prompt, CALL if tools else CHAT)
 
     async def complete(self, request: Request) -> Response:
         """`POST /v1/completions`."""
         ask = await parsed(CompletionRequest, request)
+        note(request.scope, prompt=ask.text)
         decision = await self.decide(ask.model, ask.text)
         return await self._answer(request, ask, decision, lambda expert: Prompt(ask.text), TEXT)
 
@@ -135,6 +143,7 @@ class Service:
         opened = await while_connected(request, failover.open(decision, start, elsewhere))
         expert, headers = opened.decision.expert, _headers(opened.decision)
         saying = Saying(shape, expert, prompt(expert).strip, opened.prompt_tokens)
+        note(request.scope, usage=saying)
         if ask.stream:
             pieces = sse(opened.choices, saying, ask.wants_usage, opened.closing)
             return StreamingResponse(pieces, media_type="text/event-stream", headers=headers)
@@ -176,7 +185,9 @@ def build_app(service: Service) -> FastAPI:
     app.add_middleware(BodyLimit, limit=service.limits.body_bytes)
     pace = Pace(service.per_minute) if service.per_minute else None
     app.add_middleware(Guard, keys=service.keys, pace=pace)
-    app.add_middleware(Counting, metrics=service.metrics)  # added last, asked first
+    app.add_middleware(Counting, metrics=service.metrics)
+    if service.log is not None:
+        app.add_middleware(AccessLog, log=service.log, prompts=service.log_prompts)  # added last, asked first
     problems.install(app)
     app.openapi = describe(app)  # type: ignore[method-assign]
     return app
@@ -189,7 +200,7 @@ def _readiness(service: Service) -> Callable[[], Awaitable[Response]]:
     async def ready() -> Response:
         """`GET /ready`: 200 once a token came out of every expert, 503 with what is missing before."""
         state = await readiness.state()
-        return JSONResponse(told(state, experts), 200 if state.ready else 503)
+        return JSONResponse(told_of_readiness(state, experts), 200 if state.ready else 503)
 
     return ready
 

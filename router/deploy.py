@@ -15,6 +15,7 @@ from router.app import Service, build_app
 from router.catalogue import Catalogue, Expert
 from router.errors import ExpertFailed
 from router.keys import read as keys_of
+from router.logs import default_file, open_log
 from router.model import Router
 from router.remember import Remembering
 from router.replica import SPARE, ExpertReplica, RayEngine
@@ -123,8 +124,17 @@ def _bound(plan: Plan) -> Any:
         handles = {name: serve.get_deployment_handle(name, app_name=_app(name)) for name in names}
         reader = Remembering(build.reader_of(plan.router, plan.settings))
         limits, thresholds = plan.settings.limits, plan.router.thresholds
+        logs = plan.settings.logs
         service = Service(
-            reader, thresholds, plan.catalogue, RayEngine(handles), limits, keys, access.per_minute
+            reader,
+            thresholds,
+            plan.catalogue,
+            RayEngine(handles),
+            limits,
+            keys,
+            access.per_minute,
+            log=open_log(logs.file or default_file()) if logs.access else None,
+            log_prompts=logs.prompts,
         )
         return build_app(service)
 

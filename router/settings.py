@@ -62,6 +62,14 @@ class Access(_Settings):
     per_minute: int | None = Field(default=None, ge=1)
 
 
+class Logs(_Settings):
+    """What is written of each request, and where; prompts only where it says so."""
+
+    access: bool = True
+    file: Path | None = None
+    prompts: bool = False
+
+
 class Scaling(_Settings):
     """How many replicas an expert has, what each books of the machine, and what each takes on."""
 
@@ -101,6 +109,7 @@ class Settings(_Settings):
     policy: Preference = Preference()
     limits: Limits = Limits()
     access: Access = Access()
+    logs: Logs = Logs()
     default: Scaling = Scaling()
     overrides: dict[str, Scaling] = {}
     runtime: str = Field(

@@ -4,8 +4,9 @@
     scripts/bench_perplexity.py MODEL --corpus FILE --llama-perplexity PATH --types Q8_0,Q4_K_M,Q2_K
 
 llama-perplexity cuts one stream of tokens every `--context`, replaces the first of each window by a bos, and
-scores the second half of each. So do we here. Its reference is a file of the BF16 model's logits, ours what
-`slices.measure.teachers` keeps of the same BF16 file.
+scores the second half of each. So do we here. It also reads as many tokens at once as we do (`--batch`):
+llama.cpp's products of quantized matrices depend on that, by a hundredth of the divergence of a Q4_K_M file.
+Its reference is a file of the BF16 model's logits, ours what `slices.measure.teachers` keeps of that file.
 """
 
 import argparse
@@ -94,6 +95,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--types", default="Q8_0,Q4_K_M,Q2_K")
     parser.add_argument("--context", type=int, default=512)
     parser.add_argument("--chunks", type=int, default=12)
+    parser.add_argument("--batch", type=int, default=64, help="tokens at once; ours reads as many")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("-o", "--output", type=Path, default=OUT)
     return parser.parse_args()
@@ -117,7 +119,9 @@ def main() -> None:
             "-c",
             str(args.context),
             "-b",
-            str(args.context),
+            str(args.batch),
+            "-ub",
+            str(args.batch),
             "--chunks",
             str(len(chunks)),
         ]

@@ -1,10 +1,14 @@
 """A small world for the router: a fitted one, scripted experts, and a service over them."""
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
+from logging import Logger
 from pathlib import Path
 
 import pytest
+import uvicorn
 from fastapi.testclient import TestClient
 
 from router import catalogue
@@ -13,6 +17,8 @@ from router.cascade import Cascade
 from router.embed import HashEmbedder
 from router.engine import LocalEngine
 from router.fit import fit
+from router.keys import Keys
+from router.logs import open_log
 from router.model import Router
 from router.settings import Limits
 from slices.runtime import Batcher, Runtime
@@ -56,20 +62,51 @@ def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
     `batcher` opens a model for all of them.
     """
     engines: list[LocalEngine] = []
+    logs: list[Logger] = []
 
     def start(
         limits: Limits | None = None,
         batcher: Callable[[], Batcher] | None = None,
         queue: int = 32,
+        log: Path | None = None,
+        log_prompts: bool = False,
+        keys: Keys | None = None,
         **runtimes: Runtime,
     ) -> TestClient:
         served = catalogue.read()
         scripted = {name: ScriptedRuntime(default=f"I am {name}.") for name in served.experts}
         openers = {name: partial(OneByOne, runtime) for name, runtime in (scripted | runtimes).items()}
         engines.append(LocalEngine(openers | dict.fromkeys(openers, batcher) if batcher else openers, queue))
-        service = Service(reader, reader.router.thresholds, served, engines[-1], limits or Limits())
+        logs.extend([open_log(log)] if log else [])
+        service = Service(
+            reader,
+            reader.router.thresholds,
+            served,
+            engines[-1],
+            limits or Limits(),
+            keys,
+            log=logs[-1] if log else None,
+            log_prompts=log_prompts,
+        )
         return TestClient(build_app(service), raise_server_exceptions=False)
 
     yield start
     for engine in engines:
         engine.close()
+    for handler in (each for opened in logs for each in opened.handlers):
+        handler.close()
+
+
+@contextmanager
+def listening(client: TestClient) -> Iterator[str]:
+    """The same service on a real socket; its address."""
+    server = uvicorn.Server(uvicorn.Config(client.app, host="127.0.0.1", port=0, log_level="error"))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        while not server.started:
+            assert thread.is_alive()
+        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+    finally:
+        server.should_exit = True
+        thread.join(20)

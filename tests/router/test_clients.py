@@ -4,7 +4,6 @@ import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -13,12 +12,12 @@ from typing import Any
 
 import openai
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
 from slices.export import export
 from slices.runtime import Capacity, Sampling, Seat
 from slices.runtimes.llama_batcher import LlamaBatcher
+from tests.router.conftest import listening
 from tests.slices.gguf_fixtures import FULL, SLIDING, write_gemma3
 
 WORD = "root ::= [a-z]{3,9}"
@@ -51,17 +50,8 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def url(serve: Callable[..., TestClient], gguf: Path) -> Iterator[str]:
     """The address of a running service."""
     capacity = Capacity(places=4, context=2048, threads=1)
-    app = serve(batcher=partial(Brief, gguf, capacity)).app
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            assert thread.is_alive()
-        yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        thread.join(20)
+    with listening(serve(batcher=partial(Brief, gguf, capacity))) as address:
+        yield address
 
 
 def test_openai(url: str) -> None:
