@@ -7,6 +7,7 @@ from mom import console
 from router import settings
 from router.deploy import Plan
 from router.forever import serve_forever
+from router.serve import Running
 from router.settings import Settings
 
 
@@ -21,7 +22,10 @@ def serve(config: Path | None, host: str | None, port: int | None) -> None:
     serve_forever(read, _ready, _reloaded)
 
 
-def _ready(url: str) -> None:
+def _ready(running: Running) -> None:
+    url = running.url
+    for name, why in running.failed.items():
+        console.warn(f"{name} did not start, and the generalist answers in its place: {why}")
     console.out.print(
         f"serving at {url} (OpenAI API under {url}/v1); Ctrl-C stops it, kill -HUP {os.getpid()} reloads it",
         soft_wrap=True,

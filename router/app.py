@@ -63,7 +63,7 @@ class Service:
         """`POST /v1/chat/completions`."""
         ask = await parsed(ChatRequest, request)
         turns = _asked(ask.messages) if ask.model == AUTO else []
-        note(request.scope, prompt=ask.messages[-1].text)
+        note(request.scope, prompt=next((m.text for m in reversed(ask.messages) if m.role == "user"), ""))
         decision = await self.decide(ask.model, *turns)
         tools = to_call(ask)
         said = [{"role": _role(message), "content": message.text} for message in ask.messages]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from time import monotonic
 
 FAILURES = 5  # in a row, no two of them further apart than WINDOW
-WINDOW = 60.0  # seconds
+WINDOW = 600.0  # seconds: one that hangs fails only once in `first_token_seconds`
 REST = 10.0  # seconds that an expert is then left alone; after that one request tries it
 
 
@@ -40,7 +40,8 @@ class Breaker:
     def failed(self, expert: str) -> None:
         """Note that it did not answer."""
         now, record = self._clock(), self._records.setdefault(expert, _Record())
-        record.failures = record.failures + 1 if now - record.last <= WINDOW else 1
+        goes_on = now - record.last <= WINDOW or record.failures >= FAILURES  # a trial may come much later
+        record.failures = record.failures + 1 if goes_on else 1
         record.last, record.until = now, now + REST
 
     def answered(self, expert: str) -> None:

@@ -4,7 +4,7 @@ Reads `slice.json` and the chat format beside it, never a weight. Whether the ex
 known here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -45,6 +45,24 @@ class Catalogue:
     by_domain: dict[str, str]
     generalist: str
     barred: dict[str, str] = field(default_factory=dict)
+
+
+def without(catalogue: Catalogue, failed: Mapping[str, str]) -> Catalogue:
+    """What is left where some experts failed, by name and why; the generalist gets their domains' questions.
+
+    Raises:
+        BadExperts: the generalist is among those that failed.
+    """
+    if why := failed.get(catalogue.generalist):
+        raise BadExperts(f"the generalist {catalogue.generalist} did not start: {why}")
+    lost = {domain: name for domain, name in catalogue.by_domain.items() if name in failed}
+    barred = {domain: f"its expert {name} did not start" for domain, name in lost.items()}
+    return Catalogue(
+        {name: expert for name, expert in catalogue.experts.items() if name not in failed},
+        {domain: name for domain, name in catalogue.by_domain.items() if name not in failed},
+        catalogue.generalist,
+        catalogue.barred | barred,
+    )
 
 
 def read(

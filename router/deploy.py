@@ -6,6 +6,7 @@ So experts come and go one by one. Ray is imported only where it is used.
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
+from time import sleep
 from typing import Any
 
 from fastapi import FastAPI
@@ -45,10 +46,15 @@ def start(plan: Plan) -> None:
     serve.start(proxy_location="HeadOnly", http_options=http, logging_config=_quiet())
 
 
-def experts(plan: Plan, names: Iterable[str]) -> None:
-    """Start these experts, or new ones in the place of those of their names, all at a time."""
+def experts(plan: Plan, names: Iterable[str]) -> dict[str, str]:
+    """Start these experts, or new ones in the place of those of their names, all at a time.
+
+    Returns:
+        Those that did not start, and why.
+    """
     from ray import serve
 
+    wanted = sorted(names)
     targets = [
         serve.RunTarget(
             _expert(plan.catalogue.experts[name], plan.settings),
@@ -56,26 +62,21 @@ def experts(plan: Plan, names: Iterable[str]) -> None:
             route_prefix=None,
             logging_config=_quiet(),
         )
-        for name in sorted(names)
+        for name in wanted
     ]
     if targets:
-        _run(targets)
+        serve.run_many(targets, wait_for_applications_running=False)
+    return {name: why for name in wanted if (why := _outcome(_app(name)))}
 
 
 def ingress(plan: Plan) -> None:
     """Start an ingress for the experts, which run already, in the place of the one that there may be."""
     from ray import serve
 
-    _run([serve.RunTarget(_bound(plan), name=APP, logging_config=_quiet())])
-
-
-def _run(targets: list[Any]) -> None:
-    from ray import serve
-
-    try:
-        serve.run_many(targets)
-    except RuntimeError as error:
-        raise ExpertFailed(_complaint() or f"the service did not start: {error}") from error
+    serve.run_many([serve.RunTarget(_bound(plan), name=APP, logging_config=_quiet())],
+                   wait_for_applications_running=False)  # fmt: skip
+    if why := _outcome(APP):
+        raise ExpertFailed(f"the service did not start: {why}")
 
 
 def remove(names: Iterable[str]) -> None:
@@ -170,13 +171,17 @@ def _expert(expert: Expert, settings: Settings) -> Any:
     return deployment.bind(expert, settings.runtime, scaling.capacity)
 
 
-def _complaint() -> str | None:
-    """Which deployment failed and its own error, taken out of Ray's traceback."""
+def _outcome(app: str) -> str | None:
+    """Wait until an application runs, and why it does not where it failed, out of Ray's traceback."""
     from ray import serve
+    from ray.serve.schema import ApplicationStatus as Status
 
-    applications = serve.status().applications.values()
-    for name, deployment in (pair for each in applications for pair in each.deployments.items()):
-        lines = [line.strip() for line in deployment.message.splitlines() if line.strip()]
-        if "FAILED" in deployment.status or "UNHEALTHY" in deployment.status:
-            return f"{name} did not start: {lines[-1] if lines else 'no reason given'}"
-    return None
+    while True:
+        told = serve.status().applications.get(app)
+        if told is not None and told.status == Status.RUNNING:
+            return None
+        if told is not None and told.status in (Status.DEPLOY_FAILED, Status.UNHEALTHY):
+            said = [each.message for each in told.deployments.values() if each.message] or [told.message]
+            lines = [line.strip() for line in said[0].splitlines() if line.strip()]
+            return lines[-1] if lines else "no reason given"
+        sleep(0.1)

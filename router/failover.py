@@ -11,8 +11,9 @@ from dataclasses import dataclass, replace
 from router.breaker import Breaker
 from router.decide import Decision
 from router.engine import Begun, Event
-from router.errors import DeadlinePassed, ExpertFailed, Overloaded, TooSlow
+from router.errors import BadRequest, DeadlinePassed, ExpertFailed, Overloaded, TooSlow
 from router.metrics import Metrics
+from slices.errors import PromptTooLong, Unsupported
 
 Streams = list[AsyncGenerator[Event]]
 Start = Callable[[str], Streams]  # an expert's name -> what it says to each choice
@@ -21,7 +22,10 @@ _WORDS = {ExpertFailed: "did not answer", Overloaded: "has too many requests", T
 
 @dataclass(frozen=True)
 class Opened:
-    """An answer whose first pieces are there: who gives it, and all that it says. To be closed."""
+    """An answer of which a first piece is there: who gives it, and all that it says. To be closed.
+
+    Choices beyond the places of an expert wait in line behind the others; the answer does not wait for them.
+    """
 
     decision: Decision
     prompt_tokens: int
@@ -59,6 +63,8 @@ class Failover:
             return await self._once(replace(decision, expert=elsewhere, fallback=True, reason=why), start)
         except (ExpertFailed, Overloaded, TooSlow):
             raise cause from None
+        except (BadRequest, PromptTooLong, Unsupported):  # not for the generalist; for the one chosen it was
+            raise cause from None
 
     async def _twice(self, decision: Decision, start: Start) -> Opened:
         try:
@@ -82,14 +88,17 @@ class Failover:
         async with AsyncExitStack() as closing:
             for each in streams:
                 await closing.enter_async_context(aclosing(each))
+            firsts = [asyncio.create_task(_first(each)) for each in streams]
+            closing.push_async_callback(_drop, firsts)
             try:
                 async with asyncio.timeout(self.patience):
-                    firsts = await asyncio.gather(*(_first(each) for each in streams))
+                    done, _ = await asyncio.wait(firsts, return_when=asyncio.FIRST_COMPLETED)
             except TimeoutError:
                 said = f"{decision.expert} said nothing for {self.patience:g} s"
                 raise TooSlow(said) from None
+            begun = [task.result()[0] for task in done]
             choices = [_replayed(first, rest) for first, rest in zip(firsts, streams, strict=True)]
-            return Opened(decision, firsts[0][0].prompt_tokens, choices, closing.pop_all())
+            return Opened(decision, begun[0].prompt_tokens, choices, closing.pop_all())
 
 
 async def until(events: AsyncGenerator[Event], deadline: float | None) -> AsyncGenerator[Event]:
@@ -118,8 +127,17 @@ async def _first(events: AsyncGenerator[Event]) -> tuple[Begun, Event]:
     return begun, piece
 
 
-async def _replayed(first: Sequence[Event], rest: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-    for event in first:
+async def _drop(tasks: Sequence[asyncio.Task[tuple[Begun, Event]]]) -> None:
+    """End what still waits for a first piece, since a stream that is being read cannot be closed."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _replayed(
+    first: asyncio.Task[tuple[Begun, Event]], rest: AsyncGenerator[Event]
+) -> AsyncGenerator[Event]:
+    for event in await first:
         yield event
     async for event in rest:
         yield event

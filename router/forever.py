@@ -6,31 +6,31 @@ from collections.abc import Callable
 
 from router.deploy import Plan
 from router.errors import RouterError
-from router.serve import check, reload, run, shutdown
+from router.serve import Running, check, reload, run, shutdown
 from router.settings import Settings
 from slices.errors import SliceError
 
 Reloaded = Callable[[Plan | Exception], None]
 
 
-def serve_forever(read: Callable[[], Settings], ready: Callable[[str], None], reloaded: Reloaded) -> None:
+def serve_forever(read: Callable[[], Settings], ready: Callable[[Running], None], reloaded: Reloaded) -> None:
     """Serve until SIGINT or SIGTERM, and reload on SIGHUP. Call it in the main thread.
 
     Args:
         read: gives the settings, again at every reload.
-        ready: called with the URL once.
+        ready: called once, when all are up.
         reloaded: called with what is served now, or with why all stays as it was.
 
     Raises:
         RouterError, SliceError: what kept it from starting, in one sentence.
     """
-    plan = check(read())
-    url = run(plan)
+    running = run(check(read()))
+    plan = running.plan
     stop, again = threading.Event(), threading.Event()
     wanted = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: again}
     before = {kind: signal.signal(kind, lambda got, _: wanted[signal.Signals(got)].set()) for kind in wanted}
     try:
-        ready(url)
+        ready(running)
         while not stop.wait(0.5):  # a wait without end would not let Python see the signal
             if again.is_set():
                 again.clear()

@@ -6,6 +6,7 @@ settings ask for that.
 
 import json
 import logging
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
@@ -15,12 +16,18 @@ from typing import Any
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from router import problems
 from slices import home
 
 FILE_BYTES, FILES = 10_000_000, 5  # each, and older ones kept
 PROMPT = 500  # characters
 _WATCHERS = ("/health", "/ready", "/metrics")  # asked all the time: logged only where they fail
-_SAID = {"x-mom-expert": "expert", "x-mom-fallback": "fallback", "x-mom-confidence": "confidence"}
+_SAID: Mapping[str, tuple[str, Callable[[str], str | bool | float]]] = {
+    "x-mom-expert": ("expert", str),
+    "x-mom-fallback": ("fallback", "true".__eq__),
+    "x-mom-confidence": ("confidence", float),
+}
+_ERROR = b'data: {"error"'  # how a stream's error begins
 
 
 def default_file() -> Path:
@@ -34,7 +41,7 @@ def open_log(path: Path) -> logging.Logger:
     Raises:
         OSError: it cannot be written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # prompts may be in it
     log = logging.Logger("mom.access")  # of its own: no other handler repeats the lines
     log.addHandler(RotatingFileHandler(path, maxBytes=FILE_BYTES, backupCount=FILES, encoding="utf-8"))
     return log
@@ -56,21 +63,25 @@ class AccessLog:
         """Run the app."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
-        begun, facts = perf_counter(), dict[str, Any]()
+        begun, facts, seen = perf_counter(), dict[str, Any](), _Seen()
         scope["mom.facts"] = facts
-        told: dict[str, Any] = {"status": 499}
+
+        async def counted() -> Message:
+            message = await receive()
+            seen.bytes += len(message.get("body", b""))
+            return message
 
         async def noted(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = Headers(raw=message["headers"])
-                told.update(status=message["status"], id=headers.get("x-request-id"))
-                told.update({name: headers[key] for key, name in _SAID.items() if key in headers})
+            seen.note(message)
             await send(message)
 
         try:
-            await self._app(scope, receive, noted)
+            await self._app(scope, counted, noted)
+        except Exception:
+            seen.broke()
+            raise
         finally:
-            self._write(scope, told, facts, perf_counter() - begun)
+            self._write(scope, seen.told(), facts, perf_counter() - begun)
 
     def _write(self, scope: Scope, told: dict[str, Any], facts: dict[str, Any], seconds: float) -> None:
         if scope["path"] in _WATCHERS and told["status"] < 400:
@@ -89,3 +100,44 @@ class AccessLog:
         if self._prompts and prompt is not None:
             line["prompt"] = prompt[:PROMPT]
         self._log.info("%s", json.dumps(line))  # ASCII: no text can begin a line of its own
+
+
+class _Seen:
+    """What a request and its answer show of themselves as they pass."""
+
+    def __init__(self) -> None:
+        self.bytes, self._status, self._error = 0, 499, dict[str, str]()
+        self._begun = self._ended = False
+        self._headers: dict[str, Any] = {}
+
+    def note(self, message: Message) -> None:
+        """Take what a message of the answer tells."""
+        if message["type"] == "http.response.start":
+            self._begun, self._status = True, message["status"]
+            headers = Headers(raw=message["headers"])
+            said = {name: told(headers[key]) for key, (name, told) in _SAID.items() if key in headers}
+            self._headers = {"id": headers.get("x-request-id"), **said}
+            return
+        body = message.get("body", b"")
+        self._ended = not message.get("more_body", False)
+        if body and (self._status >= 400 or body.startswith(_ERROR)):
+            self._error = _error_of(body)
+
+    def broke(self) -> None:
+        """The application raised: starlette answers that further out, with 500, unless an answer began."""
+        if not self._begun:
+            self._status, self._error, self._ended = 500, {"error": problems.SERVER}, True
+
+    def told(self) -> dict[str, Any]:
+        """All of it for a line; `error` only where there was one."""
+        half = {"error": "unfinished"} if self._begun and not self._ended else {}
+        return {"status": self._status, **self._headers, "bytes": self.bytes, **(self._error or half)}
+
+
+def _error_of(body: bytes) -> dict[str, str]:
+    """The code of the error that a piece of an answer tells, where it has none the type."""
+    try:
+        error = json.loads(body.removeprefix(b"data: "))["error"]
+        return {"error": error["code"] or error["type"]}
+    except (ValueError, KeyError, TypeError):
+        return {}

@@ -99,7 +99,7 @@ class Counting:
         self._app, self._metrics = app, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run the app; a request that was given up counts as 499."""
+        """Run the app; a request that was given up counts as 499, one that broke the app as 500."""
         if scope["type"] != "http":
             return await self._app(scope, receive, send)
         begun, status = perf_counter(), 499
@@ -112,5 +112,8 @@ class Counting:
 
         try:
             await self._app(scope, receive, noted)
+        except Exception:
+            status = 500 if status == 499 else status
+            raise
         finally:
             self._metrics.answered(scope["path"], status, perf_counter() - begun)

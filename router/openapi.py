@@ -38,6 +38,7 @@ _REFUSALS = {
     "413": "the body is too long",
     "429": "too many requests of one caller; come back after Retry-After seconds",
     "503": "the expert failed or has too many requests; come back after Retry-After seconds",
+    "504": "the expert was too slow, or the answer took too long; come back after Retry-After seconds",
 }
 
 

@@ -8,17 +8,29 @@ import logging
 import math
 import os
 import socket
+from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 
 from router import build, deploy, keys
+from router.catalogue import without
 from router.deploy import INGRESS_CPUS, Plan
 from router.errors import BadSettings, ExpertFailed
 from router.replica import import_runtime
 from router.settings import Scaling, Settings
 from slices.errors import MissingExtra
+
+
+@dataclass(frozen=True)
+class Running:
+    """A service that is up: where, what it serves, and which experts did not start, and why."""
+
+    url: str
+    plan: Plan
+    failed: Mapping[str, str]
 
 
 def check(settings: Settings, domains: build.Queries | None = None, listening: bool = False) -> Plan:
@@ -45,22 +57,25 @@ def check(settings: Settings, domains: build.Queries | None = None, listening: b
     return Plan(settings, served, router)
 
 
-def run(plan: Plan) -> str:
-    """Start Ray and every deployment; return the service's URL when all are ready.
+def run(plan: Plan) -> Running:
+    """Start Ray and every deployment, and wait for all. An expert that does not start is left out.
 
     Raises:
-        ExpertFailed: a deployment did not come up. Nothing is left running.
+        ExpertFailed: the service did not come up. Nothing is left running.
+        BadExperts: the generalist did not start; the same.
         BadSettings: the experts book more GPUs than there are.
     """
     try:
         _start_ray(plan)
         deploy.start(plan)
-        deploy.experts(plan, plan.catalogue.experts)
+        failed = deploy.experts(plan, plan.catalogue.experts)
+        deploy.remove(failed)
+        plan = replace(plan, catalogue=without(plan.catalogue, failed))
         deploy.ingress(plan)
     except BaseException:
         shutdown()
         raise
-    return f"http://{plan.settings.host}:{plan.settings.port}"
+    return Running(f"http://{plan.settings.host}:{plan.settings.port}", plan, failed)
 
 
 def reload(plan: Plan, settings: Settings, domains: build.Queries | None = None) -> Plan:
@@ -75,12 +90,10 @@ def reload(plan: Plan, settings: Settings, domains: build.Queries | None = None)
     kept = {name: getattr(plan.settings, name) for name in ("host", "port", "address", "runtime")}
     new = check(settings.model_copy(update=kept), domains, listening=True)
     changed = [name for name in new.catalogue.experts if deploy.spec(new, name) != deploy.spec(plan, name)]
-    try:
-        deploy.experts(new, changed)
-    except ExpertFailed:
+    if failed := deploy.experts(new, changed):
         deploy.remove(set(changed) - set(plan.catalogue.experts))
         deploy.experts(plan, set(changed) & set(plan.catalogue.experts))
-        raise
+        raise ExpertFailed("; ".join(f"{name} did not start: {why}" for name, why in failed.items()))
     deploy.ingress(new)
     deploy.remove(set(plan.catalogue.experts) - set(new.catalogue.experts))
     return new

@@ -28,6 +28,14 @@ def test_what_is_run(slices_root: Path) -> None:
     assert (preferred["bio"].file, preferred["bio"].type) == (None, "bf16")
 
 
+def test_what_is_left_where_an_expert_did_not_start(slices_root: Path) -> None:
+    left = catalogue.without(catalogue.read(), {"lex": "no memory"})
+    assert set(left.experts) == {"bio", "gen"} and left.by_domain == {"biochem": "bio"}
+    assert left.barred == {"law": "its expert lex did not start"}
+    with pytest.raises(BadExperts, match="generalist gen did not start: no memory"):
+        catalogue.without(catalogue.read(), {"gen": "no memory"})
+
+
 def test_the_newer_slice_of_a_domain_gets_its_queries(slices_root: Path) -> None:
     write_slice(slices_root, "a-newer", "law", created="2026-06-01T00:00:00+00:00")
     served = catalogue.read()

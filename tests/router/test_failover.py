@@ -3,7 +3,8 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from fastapi.testclient import TestClient
 from router.breaker import FAILURES, REST, WINDOW, Breaker
 from router.settings import Limits
 from slices.errors import PromptTooLong
-from slices.runtime import Piece, Sampling
+from slices.runtime import Piece, Sampling, Seat
 from slices.runtimes.scripted import ScriptedRuntime
 
 Serve = Callable[..., TestClient]
@@ -91,6 +92,10 @@ def test_an_expert_asked_by_name_is_never_replaced(serve: Serve) -> None:
         answer = client.post(CHAT, json=NAMED)
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "expert_failed")
         assert answer.headers["retry-after"] == "1"
+    lex, gen = Dying(times=1), ScriptedRuntime()
+    with serve(lex=lex, gen=gen) as client:
+        assert client.post(CHAT, json=NAMED).headers["x-mom-expert"] == "lex"
+        assert lex.asked == 2 and gen.seen == [], "but is asked again"
 
 
 def test_after_the_first_piece_nobody_else_is_asked(serve: Serve) -> None:
@@ -126,8 +131,9 @@ def test_an_overloaded_expert_is_not_asked_again(serve: Serve) -> None:
         for thread in waiting:
             thread.start()
         deadline = time.monotonic() + 10
-        while client.post(CHAT, json=NAMED | {"max_tokens": 1}).status_code != 503:
+        while 'mom_answers_running{expert="lex"} 2.0' not in client.get("/metrics").text:
             assert time.monotonic() < deadline
+        assert client.post(CHAT, json=NAMED).status_code == 503
         assert client.post(CHAT, json=AUTO).headers["x-mom-expert"] == "gen"
         lex.gate.set()
         for thread in waiting:
@@ -168,6 +174,93 @@ def test_a_request_at_fault_is_not_an_experts_failure(serve: Serve) -> None:
     with serve(lex=Choosy()) as client:
         assert client.post(CHAT, json=AUTO).status_code == 400
         assert samples(client, "mom_failovers") == {}
+
+
+class OneBadSeat:
+    """Refuses every other prompt; takes the rest and writes nothing."""
+
+    places = 2
+
+    def __init__(self) -> None:
+        self.begun = 0
+
+    def begin(self, prompt: str, sampling: Sampling) -> Seat:
+        self.begun += 1
+        if self.begun % 2:
+            raise ExpertDied
+        return Seat(0, 3)
+
+    def step(self) -> Sequence[tuple[int, Piece]]:
+        time.sleep(0.01)
+        return []
+
+    def drop(self, place: int) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_a_choice_that_fails_while_another_waits(serve: Serve) -> None:
+    """It was a 500: the other choice's stream was closed while a task still read it."""
+    with serve(batcher=OneBadSeat) as client:
+        answer = client.post(CHAT, json=NAMED | {"n": 2})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "expert_failed")
+
+
+class Steady(ScriptedRuntime):
+    """Writes without a pause, half a second in all; notes when an answer is given up."""
+
+    def __init__(self, words: int = 10) -> None:
+        super().__init__()
+        self.words, self.freed = words, threading.Event()
+
+    def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
+        try:
+            for _ in range(self.words):
+                time.sleep(0.05)
+                yield Piece("x")
+            yield Piece("", 0, "stop")
+        finally:
+            self.freed.set()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_choice_in_line_behind_its_own_is_not_slow(serve: Serve, stream: bool) -> None:
+    """It was a 504 for every `n` over the places of an expert whose answers take longer than its patience."""
+    with serve(Limits(first_token_seconds=0.3), lex=Steady()) as client:
+        answer = client.post(CHAT, json=NAMED | {"n": 2, "stream": stream})
+        assert answer.status_code == 200 and "error" not in answer.text
+        assert answer.text.count('"finish_reason":"stop"') + answer.text.count('"finish_reason": "stop"') == 2
+
+
+def test_the_deadline_frees_the_expert(serve: Serve) -> None:
+    lex = Steady(words=10_000)
+    with serve(Limits(deadline_seconds=0.3), lex=lex) as client:
+        assert client.post(CHAT, json=NAMED).status_code == 504
+        assert lex.freed.wait(5)
+
+
+def test_a_generalist_that_cannot_be_asked_is_not_the_callers_fault(serve: Serve, slices_root: Path) -> None:
+    """It was a 400 about messages that the expert chosen would have taken."""
+    (slices_root / "gen" / "chat_template.jinja").write_text("{{ raise_exception('no') }}")
+    with serve(lex=Dying()) as client:
+        answer = client.post(CHAT, json=AUTO)
+        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "expert_failed")
+
+
+def test_an_expert_that_hangs_is_left_alone_too() -> None:
+    """Failures as far apart as the patience of those who ask, and a trial that fails late."""
+    now = [0.0]
+    breaker = Breaker(lambda: now[0])
+    for _ in range(FAILURES):
+        now[0] += (Limits().first_token_seconds or 0) + 1
+        breaker.failed("lex")
+    assert breaker.rests("lex") == REST
+    now[0] += 2 * WINDOW
+    assert breaker.rests("lex") == 0
+    breaker.failed("lex")
+    assert breaker.rests("lex") == REST
 
 
 def test_the_breaker_forgives_and_tries_one_at_a_time() -> None:

@@ -1,18 +1,31 @@
 """`mom top` on a service that runs: what it reads, and what it says where there is none."""
 
 import json
+import os
+import pty
+import socket
+import sys
+import termios
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
 
 import httpx
 import pytest
 from fastapi.testclient import TestClient
+from rich.console import Console
 
+from mom import console, topping
+from mom.keyboard import waiting
 from mom.topping import table, top
-from mom.watching import Reading, parse, quantile, rows, totals
+from mom.watching import Reading, overall, parse, parse_experts, quantile, rows, totals
 from router.errors import BadSettings, ExpertFailed
 from router.keys import Keys
+from router.metrics import Metrics
+from slices.errors import MissingExtra
+from tests.mom.line import mom_alone
 from tests.router.conftest import listening
 
 LAW = {"model": "auto", "messages": [{"role": "user", "content": "Is a verbal contract enforceable?"}]}
@@ -109,3 +122,135 @@ def test_quantiles_lie_within_their_bucket() -> None:
     assert quantile(bounds, 0.6) == pytest.approx(3.0)
     assert quantile(bounds, 0.99) == 4.0, "the last bound that is one"
     assert quantile([], 0.5) is None and quantile([(1.0, 0.0)], 0.5) is None
+
+
+def test_the_callers_own_choices_are_no_share_of_the_routers() -> None:
+    named = 'mom_decisions_total{decided_by="name",domain="law",expert="lex",fallback="false"} 90\n'
+    unsure = 'mom_decisions_total{decided_by="words",domain="bio",expert="bio",fallback="true"} 4\n'
+    now = parse(PAGE + named + unsure, 1.0)
+    lex, bio = rows(EXPERTS, None, now)
+    assert (lex.decisions, lex.share, lex.fallbacks) == (96, 0.5, 0)
+    assert (bio.decisions, bio.share, bio.fallbacks) == (6, 0.5, 4)
+    every = overall([lex, bio], now)
+    assert (every.decisions, every.fallbacks, every.failovers, every.tokens) == (102, 4, 3, 100)
+    assert every.first_ms == lex.first_ms and every.tokens_per_second is None
+
+
+def test_the_page_of_a_service_that_nobody_asked_is_one_of_mom() -> None:
+    assert parse(Metrics().text().decode(), 0.0).samples == {}
+    for text in ("up 1\n", "", "mom_requests_total{ 1\n", "mom_requests_total NaN\n"):
+        with pytest.raises(ValueError):
+            parse(text, 0.0)
+    for text in (
+        "[]",
+        "{}",
+        '{"experts": [{"name": "a"}]}',
+        '{"experts": [{"name": "\\u001b[2J", "domain": "law"}]}',
+    ):
+        with pytest.raises(ValueError):
+            parse_experts(text)
+
+
+@contextmanager
+def answering(raw: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers everything with these bytes; its address, and what it was asked."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def run() -> None:
+            while True:
+                caller, _ = server.accept()
+                with caller:
+                    asked.append(caller.recv(4096))
+                    if asked[-1] == b"stop":
+                        return
+                    caller.sendall(raw)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        finally:
+            with socket.create_connection(server.getsockname()) as last:
+                last.sendall(b"stop")
+            thread.join(10)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
+        b'HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n["experts"]',
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n\xff",
+    ],
+)
+def test_what_speaks_otherwise_is_no_service_of_mom(raw: bytes) -> None:
+    with answering(raw) as (address, _), pytest.raises(ExpertFailed, match="is no service of mom"):
+        top(address, None, 0.1, once=True, as_json=False)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http://127.0.0.1:port", "http://127.0.0.1:8000/\n", "http://a b"]
+)
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(BadSettings, match="expected http"):
+        top(url, None, 0.1, once=True, as_json=False)
+
+
+def test_a_key_goes_to_the_service_alone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as (other, asked):
+        moved = f"HTTP/1.1 302 Found\r\nlocation: {other}/experts\r\ncontent-length: 0\r\n\r\n".encode()
+        with answering(moved) as (address, first), pytest.raises(ExpertFailed, match="status 302"):
+            top(address, "secret", 0.1, once=True, as_json=False)
+        assert b"Bearer secret" in first[0]
+        monkeypatch.setenv("http_proxy", other)
+        top(url, "secret", 0.1, once=True, as_json=True)
+        assert asked == []
+    with pytest.raises(BadSettings, match="--key: expected") as caught:
+        top(url, "sec\nret", 0.1, once=True, as_json=True)
+    assert "ret" not in str(caught.value)
+
+
+def test_the_table_keeps_up_until_it_is_left(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, waits = StringIO(), iter([False, False])
+
+    @contextmanager
+    def scripted() -> Iterator[Callable[[float], bool]]:
+        def left(seconds: float) -> bool:
+            httpx.post(f"{url}/v1/chat/completions", json=LAW)
+            for ended in waits:
+                return ended
+            raise KeyboardInterrupt
+
+        yield left
+
+    monkeypatch.setattr(console, "out", Console(file=shown, force_terminal=True, width=80, height=20))
+    monkeypatch.setattr(topping, "waiting", scripted)
+    top(url, None, 0.1, once=False, as_json=False)
+    chosen = [line.split()[3] for line in shown.getvalue().splitlines() if " lex " in line]
+    assert [int(each) for each in chosen] == [0, 1, 2] and "…" not in shown.getvalue()
+
+
+def test_q_ends_the_wait_and_the_terminal_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand, terminal = pty.openpty()
+    with os.fdopen(terminal, "r") as stdin, os.fdopen(hand, "wb", buffering=0) as keys:
+        monkeypatch.setattr("sys.stdin", stdin)
+        before = termios.tcgetattr(terminal)
+        with waiting() as left:
+            assert not termios.tcgetattr(terminal)[3] & termios.ECHO
+            assert not left(0.01)
+            keys.write(b"x")
+            assert not left(0.05)
+            keys.write(b"xq")
+            assert left(20)
+        assert termios.tcgetattr(terminal) == before
+
+
+def test_no_serve_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command loads without it, and says what is missing once it is needed."""
+    done = mom_alone("top", "--url", "http://127.0.0.1:9", hide="prometheus_client")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "nothing answers" in done.stderr
+    monkeypatch.setitem(sys.modules, "prometheus_client.parser", None)
+    with pytest.raises(MissingExtra, match=r"mom-slicer\[serve\]"):
+        parse(PAGE, 0.0)
