@@ -25,7 +25,7 @@ from router.chat import Prompt, render
 from router.decide import Decision
 from router.engine import Engine
 from router.errors import BadRequest, UnknownModel
-from router.failover import Failover, Streams, until
+from router.failover import Failover, Opened, Streams, until
 from router.front import experts, front
 from router.guard import Guard, Pace
 from router.intake import BodyLimit, parsed, while_connected
@@ -140,16 +140,18 @@ class Service:
         start = partial(self._start, ask, prompt, self._deadline())
         elsewhere = self.catalogue.generalist if ask.model == AUTO else None
         failover = Failover(self.breaker, self.metrics, self.limits.first_token_seconds)
-        opened = await while_connected(request, failover.open(decision, start, elsewhere))
-        expert, headers = opened.decision.expert, _headers(opened.decision)
-        saying = Saying(shape, expert, prompt(expert).strip, opened.prompt_tokens)
-        note(request.scope, usage=saying)
-        if ask.stream:
-            pieces = sse(opened.choices, saying, ask.wants_usage, opened.closing)
-            return StreamingResponse(pieces, media_type="text/event-stream", headers=headers)
-        async with opened.closing:
-            said = await while_connected(request, whole(opened.choices, saying))
-        return JSONResponse(said, headers=headers)
+
+        async def finish(opened: Opened) -> Response:
+            expert, headers = opened.decision.expert, _headers(opened.decision)
+            saying = Saying(shape, expert, prompt(expert).strip, opened.prompt_tokens)
+            note(request.scope, usage=saying)
+            if ask.stream:
+                pieces = sse(opened.choices, saying, ask.wants_usage, opened.closing)
+                return StreamingResponse(pieces, media_type="text/event-stream", headers=headers)
+            async with opened.closing:
+                return JSONResponse(await whole(opened.choices, saying), headers=headers)
+
+        return await while_connected(request, failover.answer(decision, start, elsewhere, finish))
 
     def _start(
         self,

@@ -6,7 +6,7 @@ from time import monotonic
 
 FAILURES = 5  # in a row, no two of them further apart than WINDOW
 WINDOW = 600.0  # seconds: one that hangs fails only once in `first_token_seconds`
-REST = 10.0  # seconds that an expert is then left alone; after that one request tries it
+REST = 3.0  # seconds that an expert is then left alone; after that one request tries it
 
 
 @dataclass

@@ -25,6 +25,7 @@ from router.settings import Settings
 APP = "mom"
 INGRESS = "_ingress"  # no slice may be called so
 INGRESS_CPUS = 0.1
+HEALTH_SECONDS = 1.0  # between two looks at a replica: one that was killed is missed so soon
 DRAIN_SECONDS = 60  # that what is replaced or taken out may go on with what it answers
 
 
@@ -145,6 +146,7 @@ def _bound(plan: Plan) -> Any:
         ray_actor_options={"num_cpus": INGRESS_CPUS},
         max_constructor_retry_count=1,
         max_surge_percent=100,
+        health_check_period_s=HEALTH_SECONDS,
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
         graceful_shutdown_wait_loop_s=0.1,
     )(serve.ingress(asgi)()).bind()
@@ -164,6 +166,7 @@ def _expert(expert: Expert, settings: Settings) -> Any:
         ray_actor_options={"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
         max_constructor_retry_count=1,
         max_surge_percent=100,
+        health_check_period_s=HEALTH_SECONDS,
         graceful_shutdown_timeout_s=DRAIN_SECONDS,
         graceful_shutdown_wait_loop_s=0.1,
         **replicas,

@@ -1,12 +1,14 @@
 """An expert that is dead, slow or overloaded: asked again, then the generalist, until a first piece is there.
 
-After that nobody else is asked: an answer is one expert's, or it ends in an error.
+After that nobody else is asked where pieces have gone to the caller: an answer is one expert's, or it ends in
+an error. A whole answer, of which nothing has gone out, is begun anew.
 """
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
 
 from router.breaker import Breaker
 from router.decide import Decision
@@ -17,6 +19,8 @@ from slices.errors import PromptTooLong, Unsupported
 
 Streams = list[AsyncGenerator[Event]]
 Start = Callable[[str], Streams]  # an expert's name -> what it says to each choice
+Made = TypeVar("Made")
+Finish: TypeAlias = Callable[["Opened"], Awaitable[Made]]
 _WORDS = {ExpertFailed: "did not answer", Overloaded: "has too many requests", TooSlow: "is too slow"}
 
 
@@ -44,15 +48,20 @@ class Failover:
     metrics: Metrics
     patience: float | None = None
 
-    async def open(self, decision: Decision, start: Start, elsewhere: str | None) -> Opened:
-        """The answer of the expert chosen, else that of `elsewhere`, where that is another.
+    async def answer(
+        self, decision: Decision, start: Start, elsewhere: str | None, finish: Finish[Made]
+    ) -> Made:
+        """What `finish` makes of the chosen expert's answer, or else of that of `elsewhere`.
+
+        An expert that fails within `finish` is as one that gave no first piece; so what goes to the caller piece
+        by piece must not be waited for there.
 
         Raises:
-            ExpertFailed, Overloaded, TooSlow: none gave a first piece; the one chosen is named.
+            ExpertFailed, Overloaded, TooSlow: none gave an answer; the one chosen is named.
             SliceError: what was asked is not for this model, which no other would change.
         """
         try:
-            return await self._twice(decision, start)
+            return await self._twice(decision, start, finish)
         except (ExpertFailed, Overloaded, TooSlow) as error:
             if elsewhere in (None, decision.expert):
                 raise
@@ -60,42 +69,45 @@ class Failover:
         self.metrics.failed_over(decision.expert, type(cause).__name__)
         why = f"{decision.expert} {_WORDS[type(cause)]}, so the generalist answers"
         try:
-            return await self._once(replace(decision, expert=elsewhere, fallback=True, reason=why), start)
+            instead = replace(decision, expert=elsewhere, fallback=True, reason=why)
+            return await self._once(instead, start, finish)
         except (ExpertFailed, Overloaded, TooSlow):
             raise cause from None
         except (BadRequest, PromptTooLong, Unsupported):  # not for the generalist; for the one chosen it was
             raise cause from None
 
-    async def _twice(self, decision: Decision, start: Start) -> Opened:
+    async def _twice(self, decision: Decision, start: Start, finish: Finish[Made]) -> Made:
         try:
-            return await self._once(decision, start)
+            return await self._once(decision, start, finish)
         except ExpertFailed:
             self.metrics.failed_over(decision.expert, "retry")
-            return await self._once(decision, start)
+            return await self._once(decision, start, finish)
 
-    async def _once(self, decision: Decision, start: Start) -> Opened:
+    async def _once(self, decision: Decision, start: Start, finish: Finish[Made]) -> Made:
         if rest := self.breaker.rests(decision.expert):
             raise Overloaded(f"{decision.expert} failed again and again; try again in {rest:.0f} s", rest)
         try:
-            opened = await self._opened(decision, start(decision.expert))
+            made = await finish(await self._opened(decision, start(decision.expert)))
         except (ExpertFailed, TooSlow):
             self.breaker.failed(decision.expert)
             raise
         self.breaker.answered(decision.expert)
-        return opened
+        return made
 
     async def _opened(self, decision: Decision, streams: Streams) -> Opened:
         async with AsyncExitStack() as closing:
             for each in streams:
                 await closing.enter_async_context(aclosing(each))
-            firsts = [asyncio.create_task(_first(each)) for each in streams]
+            at_work = asyncio.Event()
+            firsts = [asyncio.create_task(_first(each, at_work)) for each in streams]
             closing.push_async_callback(_drop, firsts)
             try:
                 async with asyncio.timeout(self.patience):
                     done, _ = await asyncio.wait(firsts, return_when=asyncio.FIRST_COMPLETED)
             except TimeoutError:
-                said = f"{decision.expert} said nothing for {self.patience:g} s"
-                raise TooSlow(said) from None
+                if at_work.is_set():
+                    raise TooSlow(f"{decision.expert} said nothing for {self.patience:g} s") from None
+                raise Overloaded(f"{decision.expert} has too many requests; try again later") from None
             begun = [task.result()[0] for task in done]
             choices = [_replayed(first, rest) for first, rest in zip(firsts, streams, strict=True)]
             return Opened(decision, begun[0].prompt_tokens, choices, closing.pop_all())
@@ -119,9 +131,11 @@ async def until(events: AsyncGenerator[Event], deadline: float | None) -> AsyncG
             yield event
 
 
-async def _first(events: AsyncGenerator[Event]) -> tuple[Begun, Event]:
-    """`Begun`, and the first piece."""
-    begun, piece = await anext(events, None), await anext(events, None)
+async def _first(events: AsyncGenerator[Event], at_work: asyncio.Event) -> tuple[Begun, Event]:
+    """`Begun`, and the first piece; `at_work` is set between the two."""
+    begun = await anext(events, None)
+    at_work.set()
+    piece = await anext(events, None)
     if not isinstance(begun, Begun) or piece is None:
         raise ExpertFailed("the expert gave no answer")
     return begun, piece

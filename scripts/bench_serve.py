@@ -14,80 +14,23 @@ import asyncio
 import json
 import os
 import platform
-import socket
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from statistics import median, quantiles
-from time import monotonic, sleep
 from typing import Any
 
-import httpx
-import yaml
 from serve_load import Told, ask, client, prompts, together
+from serve_process import free_port, resident, running, serving
 
 from slices import home, manifest
 
 OUT = Path(__file__).resolve().parent.parent / "benchmarks" / "serve.json"
 STREAMS = (1, 4, 16)
 CONTEXT = 1024
-SECONDS = 300  # until a server must be ready
-
-
-def free_port() -> int:
-    """A port that nothing listens at."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-@contextmanager
-def running(command: Sequence[str], url: str, path: str) -> Iterator[int]:
-    """A server in a process of its own, ready; its pid. Ends it."""
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said)
-        try:
-            wait_for(url + path, process)
-            yield process.pid
-        finally:
-            process.terminate()
-            process.wait(timeout=60)
-
-
-def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Until it answers 200."""
-    deadline = monotonic() + SECONDS
-    while monotonic() < deadline:
-        if process.poll() is not None:
-            raise SystemExit(f"{process.args!r} ended with {process.returncode}")
-        try:
-            if httpx.get(url, timeout=30).status_code == 200:
-                return
-        except httpx.HTTPError:
-            pass
-        sleep(0.5)
-    raise SystemExit(f"{url} was not ready after {SECONDS} s")
-
-
-@contextmanager
-def ours(slices: Sequence[str], args: argparse.Namespace) -> Iterator[tuple[str, int]]:
-    """`mom serve` with these experts, the last one the generalist; its address and pid."""
-    port = free_port()
-    config: dict[str, Any] = {"experts": list(slices), "generalist": slices[-1], "port": port}
-    config["type"] = args.type
-    config["default"] = {"answers": args.slots, "context": CONTEXT, "threads": args.threads, "queue": 256}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "serve.yaml"
-        path.write_text(yaml.safe_dump(config), encoding="utf-8")
-        url = f"http://127.0.0.1:{port}"
-        command = [sys.executable, "-m", "mom", "serve", "--config", str(path)]
-        with running(command, url, "/ready") as pid:
-            yield url, pid
 
 
 @contextmanager
@@ -142,21 +85,6 @@ def check(found: Sequence[Told]) -> None:
         raise SystemExit(f"{len(bad)} of {len(found)} answers failed or were empty: {bad[:3]}")
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory of a process and all below it, shared pages counted once between them."""
-    total, pids = 0, [pid]
-    while pids:
-        each = pids.pop()
-        tasks = Path(f"/proc/{each}/task")
-        try:
-            pids += [int(n) for t in tasks.iterdir() for n in (t / "children").read_text().split()]
-            lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
-        except OSError:
-            continue
-        total += next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
-    return total
-
-
 def spread(values: Sequence[float]) -> dict[str, float]:
     """Median and range."""
     return {"median": median(values), "min": min(values), "max": max(values)}
@@ -174,7 +102,10 @@ def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"memory": {}, "throughput": {}, "first_text_ms": {}}
     speeds: dict[str, dict[int, list[float]]] = {"ours": {}, "theirs": {}, "parent": {}}
     first: dict[str, list[float]] = {"ours": [], "ours_named": [], "theirs": []}
-    with ours(args.slices, args) as (mine, pid), theirs(file, args) as (other, other_pid):
+    capacity = {"answers": args.slots, "context": CONTEXT, "threads": args.threads, "queue": 256}
+    started = serving(args.slices, type=args.type, default=capacity)
+    with started as service, theirs(file, args) as (other, other_pid):
+        mine = service.url
         for url, model in ((mine, expert), (other, expert), (mine, generalist)):
             throughput(url, model, max(args.streams), 0, 8)  # warm up
         for number in range(1, args.rounds + 1):
@@ -189,7 +120,7 @@ def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
                 ("ours", mine, "auto"), ("ours_named", mine, expert), ("theirs", other, expert)
             ):  # fmt: skip
                 first[who] += first_texts(url, model, args.first)
-        found["memory"] = {"ours": resident(pid), "theirs": resident(other_pid)}
+        found["memory"] = {"ours": resident(service.pid), "theirs": resident(other_pid)}
     for streams in args.streams:
         pairs = list(zip(*(speeds[who][streams] for who in ("ours", "theirs", "parent")), strict=True))
         found["throughput"][str(streams)] = {

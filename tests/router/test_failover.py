@@ -107,7 +107,9 @@ def test_after_the_first_piece_nobody_else_is_asked(serve: Serve) -> None:
         assert "".join(said) == "one two"
         assert events[-1]["error"]["code"] == "expert_failed"
         assert lex.asked == 1 and gen.seen == []
-        assert client.post(CHAT, json=AUTO).status_code == 503, "nor half an answer, mended by another"
+        whole = client.post(CHAT, json=AUTO)
+        assert (whole.status_code, whole.headers["x-mom-expert"]) == (200, "gen"), "nothing had gone out"
+        assert "one two" not in whole.text and lex.asked == 3
 
 
 def test_a_slow_expert_is_given_up(serve: Serve) -> None:
@@ -117,11 +119,20 @@ def test_a_slow_expert_is_given_up(serve: Serve) -> None:
         answer = client.post(CHAT, json=AUTO)
         assert answer.headers["x-mom-decision"] == "lex is too slow, so the generalist answers"
         assert time.monotonic() - begun < 5 and lex.asked == 1, "it is not asked again"
+        line = client.post(CHAT, json=NAMED)
+        assert (line.status_code, line.json()["error"]["code"]) == (503, "overloaded"), "it waits in line"
+        assert int(line.headers["retry-after"]) >= 1
+        lex.gate.set()
+        assert client.post(CHAT, json=AUTO).headers["x-mom-expert"] == "lex"
+
+
+def test_a_slow_expert_that_was_named_is_told_of(serve: Serve) -> None:
+    lex = Silent()
+    with serve(Limits(first_token_seconds=0.2), lex=lex) as client:
         named = client.post(CHAT, json=NAMED)
         assert (named.status_code, named.json()["error"]["code"]) == (504, "expert_too_slow")
         assert int(named.headers["retry-after"]) >= 1
         lex.gate.set()
-        assert client.post(CHAT, json=AUTO).headers["x-mom-expert"] == "lex"
 
 
 def test_an_overloaded_expert_is_not_asked_again(serve: Serve) -> None:
