@@ -53,8 +53,8 @@ class Failover:
     ) -> Made:
         """What `finish` makes of the chosen expert's answer, or else of that of `elsewhere`.
 
-        An expert that fails within `finish` is as one that gave no first piece; so what goes to the caller piece
-        by piece must not be waited for there.
+        An expert that fails within `finish` is as one that gave no first piece; so what goes to the caller in
+        pieces must not be waited for there.
 
         Raises:
             ExpertFailed, Overloaded, TooSlow: none gave an answer; the one chosen is named.
