@@ -23,6 +23,7 @@ from router.cascade import Reader
 from router.catalogue import Catalogue, Expert
 from router.chat import Prompt, render
 from router.decide import Decision
+from router.embeddings import EmbeddingRequest, Encoder, embeddings
 from router.engine import Engine
 from router.errors import BadRequest, UnknownModel
 from router.failover import Failover, Opened, Streams, until
@@ -56,6 +57,7 @@ class Service:
     per_minute: int | None = None
     metrics: Metrics = field(default_factory=Metrics)
     breaker: Breaker = field(default_factory=Breaker)
+    encoder: Encoder | None = None
     log: Logger | None = None
     log_prompts: bool = False
 
@@ -80,6 +82,11 @@ class Service:
         note(request.scope, prompt=ask.text)
         decision = await self.decide(ask.model, ask.text)
         return await self._answer(request, ask, decision, lambda expert: Prompt(ask.text), TEXT)
+
+    async def embed(self, request: Request) -> Response:
+        """`POST /v1/embeddings`."""
+        ask = await parsed(EmbeddingRequest, request)
+        return JSONResponse(await run_in_threadpool(embeddings, ask, self.encoder))
 
     async def explain(self, request: Request) -> Response:
         """`POST /route`."""
@@ -176,6 +183,7 @@ def build_app(service: Service) -> FastAPI:
     app = FastAPI(title="mom", docs_url=None, redoc_url=None, redirect_slashes=False)
     app.post("/v1/chat/completions", response_model=None)(service.chat)
     app.post("/v1/completions", response_model=None)(service.complete)
+    app.post("/v1/embeddings", response_model=None)(service.embed)
     app.get("/v1/models", response_model_exclude_none=True)(service.models)
     app.get("/v1/models/{name:path}", response_model_exclude_none=True)(service.model)
     app.post("/route", response_model=None)(service.explain)

@@ -41,6 +41,11 @@ class Cascade:
         self.router = router
         self._embedders = list(embedders)
 
+    @property
+    def dearest(self) -> Embedder:
+        """The last embedder, which is asked where the others are unsure."""
+        return self._embedders[-1]
+
     def read(self, texts: Sequence[str]) -> list[Reading]:
         """One reading a text, each by the first stage that is sure of it."""
         found: dict[int, Reading] = {}

@@ -20,6 +20,7 @@ from router.logs import default_file, open_log
 from router.model import Router
 from router.remember import Remembering
 from router.replica import SPARE, ExpertReplica, RayEngine
+from router.sentence import SentenceEmbedder
 from router.settings import Settings
 
 APP = "mom"
@@ -124,17 +125,19 @@ def _bound(plan: Plan) -> Any:
     def asgi() -> FastAPI:
         names = plan.catalogue.experts
         handles = {name: serve.get_deployment_handle(name, app_name=_app(name)) for name in names}
-        reader = Remembering(build.reader_of(plan.router, plan.settings))
+        cascade = build.reader_of(plan.router, plan.settings)
+        encoder = cascade.dearest if isinstance(cascade.dearest, SentenceEmbedder) else None
         limits, thresholds = plan.settings.limits, plan.router.thresholds
         logs = plan.settings.logs
         service = Service(
-            reader,
+            Remembering(cascade),
             thresholds,
             plan.catalogue,
             RayEngine(handles),
             limits,
             keys,
             access.per_minute,
+            encoder=encoder,
             log=open_log(logs.file or default_file()) if logs.access else None,
             log_prompts=logs.prompts,
         )

@@ -66,3 +66,13 @@ class HashEmbedder:
             for start in range(len(padded) - 2):
                 counts[row, crc32(padded[start : start + 3]) % self.dim] += 1
         return unit(np.sqrt(counts))
+
+    reads = 512
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Words of each text."""
+        return [len(text.split()) for text in texts]
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """As `embed`."""
+        return self.embed(texts)

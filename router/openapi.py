@@ -7,11 +7,13 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from router.embeddings import EmbeddingRequest
 from router.schema import ChatRequest, CompletionRequest, RouteRequest
 
 _BODIES: Mapping[str, type[BaseModel]] = {
     "/v1/chat/completions": ChatRequest,
     "/v1/completions": CompletionRequest,
+    "/v1/embeddings": EmbeddingRequest,
     "/route": RouteRequest,
 }
 _REF = "#/components/schemas/{model}"

@@ -32,7 +32,8 @@ class SentenceEmbedder:
             raise MissingExtra("sentence-transformers", "route")
         self._name = encoder_name(None if source is None else str(source))
         self.model = _load(source or packaged_minilm() or MINILM)
-        self.model.max_seq_length = min(TOKENS, self.model.max_seq_length or TOKENS)
+        self.reads = int(self.model.max_seq_length or TOKENS)
+        self.model.max_seq_length = min(TOKENS, self.reads)
         _make_fast(self.model)
         # The fast tokenizer refuses to be used by two threads at once.
         self._lock = threading.Lock()
@@ -55,6 +56,24 @@ class SentenceEmbedder:
                 capped, batch_size=32, show_progress_bar=False, convert_to_tensor=True
             )
         return unit(vectors.float().numpy()) if len(capped) else np.zeros((0, self.dim), np.float32)
+
+    def count(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each whole text, those at its ends included."""
+        with self._lock:
+            return [len(ids) for ids in self.model.tokenizer(list(texts), truncation=False)["input_ids"]]
+
+    def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Vectors of length 1 of whole texts, of up to `reads` tokens, shape (len(texts), dim)."""
+        clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        with self._lock, one_thread():
+            capped, self.model.max_seq_length = self.model.max_seq_length, self.reads
+            try:
+                vectors = self.model.encode(
+                    clean, batch_size=32, show_progress_bar=False, convert_to_tensor=True
+                )
+            finally:
+                self.model.max_seq_length = capped
+        return unit(vectors.float().numpy())
 
 
 def encoder_name(source: str | None) -> str:
