@@ -16,19 +16,8 @@ from router.engine import Begun, Event
 
 TYPE = CONTENT_TYPE_LATEST
 _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-_ENDPOINTS = frozenset(
-    (
-        "/v1/chat/completions",
-        "/v1/completions",
-        "/v1/embeddings",
-        "/v1/models",
-        "/route",
-        "/",
-        "/experts",
-        "/health",
-        "/ready",
-    )
-)
+_MODELS = ("/v1/chat/completions", "/v1/completions", "/v1/embeddings", "/v1/models")
+_ENDPOINTS = frozenset((*_MODELS, "/route", "/", "/experts", "/health", "/ready"))
 
 
 class Metrics:
