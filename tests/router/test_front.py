@@ -1,24 +1,17 @@
 """The page at `/`: what it may run, what it tells of the experts, and a person asking in Chromium."""
 
-import socket
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
 from fastapi.testclient import TestClient
 
-from router.app import Service, build_app
-from router.cascade import Cascade
-from router.catalogue import read
-from router.engine import LocalEngine
-from router.settings import Limits
 from slices.manifest import BITS, PARENT
 from slices.runtimes.scripted import ScriptedRuntime
 from tests.browser import WIDTHS
+from tests.router.conftest import listening
 from tests.router.router_world import write_slice
 
 MARKED = "Often, <b>but</b> hard to prove."
@@ -56,27 +49,14 @@ def test_experts_with_what_was_measured(serve: Callable[..., TestClient], slices
     }  # fmt: skip
 
 
-@contextmanager
-def listening(reader: Cascade) -> Iterator[str]:
-    """The service with scripted experts on a free port of this machine."""
-    served = read()
-    runtimes = {name: ScriptedRuntime({"verbal": MARKED}, f"I am {name}.") for name in served.experts}
-    engine = LocalEngine({name: (lambda runtime=runtime: runtime) for name, runtime in runtimes.items()})
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    app = build_app(Service(reader, reader.router.thresholds, served, engine, Limits()))
-    server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="error"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    try:
-        while not server.started:
-            thread.join(0.02)
-        yield f"http://127.0.0.1:{port}/"
-    finally:
-        server.should_exit = True
-        thread.join()
-        engine.close()
+@pytest.fixture
+def page_url(serve: Callable[..., TestClient]) -> Iterator[str]:
+    """The page of a service with scripted experts on a real socket."""
+    names = ("bio", "gen", "lex")
+    with listening(
+        serve(**{name: ScriptedRuntime({"verbal": MARKED}, f"I am {name}.") for name in names})
+    ) as url:
+        yield f"{url}/"
 
 
 @contextmanager
@@ -103,10 +83,8 @@ def opened(url: str, width: int, scheme: str = "light") -> Iterator[tuple[Any, l
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_person_asks_by_keyboard_and_sees_who_answered(
-    width: int, slices_root: Path, reader: Cascade, tmp_path: Path
-) -> None:
-    with listening(reader) as url, opened(url, width) as (page, trouble):
+def test_a_person_asks_by_keyboard_and_sees_who_answered(width: int, page_url: str, tmp_path: Path) -> None:
+    with opened(page_url, width) as (page, trouble):
         page.wait_for_selector("#experts tr")
         page.keyboard.press("Tab")
         page.keyboard.type("Is a verbal contract enforceable?")
@@ -115,7 +93,7 @@ def test_a_person_asks_by_keyboard_and_sees_who_answered(
         page.keyboard.press("Control+Enter")
         page.locator("#status", has_text="answered").wait_for(timeout=20_000)
         answers = page.locator(".answer")
-        assert sorted(answers.locator("h3").all_inner_texts()) == ["bio", "lex"]
+        assert sorted(answers.locator("h2").all_inner_texts()) == ["bio", "lex"]
         assert MARKED in page.inner_text("#answers")
         assert page.locator(".said b").count() == 0
         assert "lex: law at" in page.inner_text("#reason")
@@ -128,8 +106,8 @@ def test_a_person_asks_by_keyboard_and_sees_who_answered(
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_an_error_is_told_in_its_words(slices_root: Path, reader: Cascade) -> None:
-    with listening(reader) as url, opened(url, 800, "dark") as (page, _):
+def test_an_error_is_told_in_its_words(page_url: str) -> None:
+    with opened(page_url, 800, "dark") as (page, _):
         page.wait_for_selector("#experts tr")
         page.fill("#question", "x")
         page.fill("#tokens", "1")
@@ -137,3 +115,22 @@ def test_an_error_is_told_in_its_words(slices_root: Path, reader: Cascade) -> No
         page.click("#ask")
         page.wait_for_selector(".bad")
         assert "there is no model 'gone'" in page.inner_text(".answer")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("width", WIDTHS)
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_no_barrier(width: int, scheme: str, page_url: str) -> None:
+    """axe-core's rules of WCAG 2.2 and good practice, before and after an answer."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    with opened(page_url, width, scheme) as (page, _):
+        page.wait_for_selector("#experts tr")
+        found = Axe().run(page).response["violations"]
+        page.fill("#question", "Is a verbal contract enforceable?")
+        page.select_option("#second", "bio")
+        page.click("#ask")
+        page.locator("#status", has_text="answered").wait_for(timeout=20_000)
+        found += Axe().run(page).response["violations"]
+        assert [(each["id"], each["impact"], each["nodes"][0]["html"]) for each in found] == []
