@@ -22,6 +22,7 @@ from router.breaker import Breaker
 from router.cascade import Reader
 from router.catalogue import Catalogue, Expert
 from router.chat import Prompt, render
+from router.conversation import converse
 from router.decide import Decision
 from router.embeddings import EmbeddingRequest, Encoder, embeddings
 from router.engine import Engine
@@ -124,8 +125,15 @@ class Service:
             decision = route.by_name(model, self._expert(model).domain)
         else:
             known = self.catalogue
-            among = (known.by_domain, known.generalist, known.barred)
-            decision = await run_in_threadpool(route.converse, turns, self.reader, self.thresholds, *among)
+            one = partial(
+                route.route,
+                reader=self.reader,
+                limits=self.thresholds,
+                experts=known.by_domain,
+                generalist=known.generalist,
+                barred=known.barred,
+            )
+            decision = await run_in_threadpool(converse, turns, one)
         self.metrics.decided(decision)
         return decision
 

@@ -3,7 +3,7 @@
 A follow-up ("and why?") says little of its topic, so by itself it would go to the generalist. Pure.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import reduce
 
@@ -13,6 +13,11 @@ from router.model import GENERAL
 TURNS = 8  # of the user that are looked at, the last ones
 CLEARLY = 0.25  # by how much a new domain's probability must lead the old one's
 CHATTING = 0.5  # probability from which a question is a general one, whoever answered before
+
+
+def converse(turns: Sequence[str], route: Callable[[str], Decision]) -> Decision:
+    """Who answers the last of a user's turns, the oldest first; `route` says who answers each alone."""
+    return settled([route(text) for text in turns[-TURNS:]])
 
 
 def settled(turns: Sequence[Decision]) -> Decision:

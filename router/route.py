@@ -1,9 +1,8 @@
 """From a text to a decision: read, then decide. The one path that serving, explaining and measuring share."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from router.cascade import Reader
-from router.conversation import TURNS, settled
 from router.decide import NOTHING, Decision, decide
 from router.model import GENERAL, Thresholds
 
@@ -20,19 +19,6 @@ def route(
     if not text.strip():
         return Decision(generalist, GENERAL, 0.0, 0.0, 0.0, True, "there is nothing to route on", {})
     return decide(reader.read([text])[0], limits, experts, generalist, barred)
-
-
-def converse(
-    texts: Sequence[str],
-    reader: Reader,
-    limits: Thresholds,
-    experts: Mapping[str, str],
-    generalist: str,
-    barred: Mapping[str, str] = NOTHING,
-) -> Decision:
-    """Who answers the last of a user's turns, the oldest first; as `route` where there is but one."""
-    turns = [route(text, reader, limits, experts, generalist, barred) for text in texts[-TURNS:]]
-    return settled(turns)
 
 
 def by_name(expert: str, domain: str) -> Decision:

@@ -266,9 +266,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "slices", nargs="+", help="in $MOM_HOME: the first is asked, the last generalist"
-    )
+    parser.add_argument("slices", nargs="+", help="in $MOM_HOME: the first is asked, the last generalist")
     parser.add_argument("--only", choices=[*PARTS, "corrupted"], action="append")
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60, help="of overload")
