@@ -3,23 +3,34 @@
 import os
 from pathlib import Path
 
+import yaml
+
 from mom import console
-from router import settings
+from router import cluster, settings
 from router.deploy import Plan
 from router.forever import serve_forever
-from router.serve import Running
+from router.serve import Running, check
 from router.settings import Settings
+from slices import atomic
 
 
 def serve(config: Path | None, host: str | None, port: int | None) -> None:
     """Serve in the foreground; command-line values go before those of serve.yaml."""
-    said = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
-
-    def read() -> Settings:
-        return Settings.model_validate(settings.read(config).model_dump() | said)
-
     console.warn("starting; the first start fits the router and loads every expert")
-    serve_forever(read, _ready, _reloaded)
+    serve_forever(lambda: _settings(config, host, port), _ready, _reloaded)
+
+
+def write_cluster_config(config: Path | None, host: str | None, port: int | None, out: Path) -> None:
+    """Check what would be served, and write it as a configuration of Ray Serve."""
+    plan = check(_settings(config, host, port), listening=True)
+    text = yaml.safe_dump(cluster.configuration(plan), sort_keys=False)
+    atomic.write_text(out, text)
+    console.out.print(f"wrote {out}; deploy it with `serve deploy {out}`", soft_wrap=True)
+
+
+def _settings(config: Path | None, host: str | None, port: int | None) -> Settings:
+    said = {key: value for key, value in (("host", host), ("port", port)) if value is not None}
+    return Settings.model_validate(settings.read(config).model_dump() | said)
 
 
 def _ready(running: Running) -> None:

@@ -59,8 +59,8 @@ def experts(plan: Plan, names: Iterable[str]) -> dict[str, str]:
     wanted = sorted(names)
     targets = [
         serve.RunTarget(
-            _expert(plan.catalogue.experts[name], plan.settings),
-            name=_app(name),
+            expert(plan.catalogue.experts[name], plan.settings),
+            name=app(name),
             route_prefix=None,
             logging_config=_quiet(),
         )
@@ -68,14 +68,14 @@ def experts(plan: Plan, names: Iterable[str]) -> dict[str, str]:
     ]
     if targets:
         serve.run_many(targets, wait_for_applications_running=False)
-    return {name: why for name in wanted if (why := _outcome(_app(name)))}
+    return {name: why for name in wanted if (why := _outcome(app(name)))}
 
 
 def ingress(plan: Plan) -> None:
     """Start an ingress for the experts, which run already, in the place of the one that there may be."""
     from ray import serve
 
-    serve.run_many([serve.RunTarget(_bound(plan), name=APP, logging_config=_quiet())],
+    serve.run_many([serve.RunTarget(front(plan), name=APP, logging_config=_quiet())],
                    wait_for_applications_running=False)  # fmt: skip
     if why := _outcome(APP):
         raise ExpertFailed(f"the service did not start: {why}")
@@ -86,7 +86,7 @@ def remove(names: Iterable[str]) -> None:
     from ray import serve
 
     for name in names:
-        serve.delete(_app(name), _blocking=False)
+        serve.delete(app(name), _blocking=False)
 
 
 def remove_all() -> None:
@@ -98,9 +98,9 @@ def remove_all() -> None:
             serve.delete(name, _blocking=False)
 
 
-def _app(expert: str) -> str:
+def app(name: str) -> str:
     """The name of an expert's application."""
-    return f"{APP}-{expert}"
+    return f"{APP}-{name}"
 
 
 def spec(plan: Plan, name: str) -> Any:
@@ -115,8 +115,8 @@ def _quiet() -> Any:
     return LoggingConfig(log_level="WARNING", enable_access_log=False)
 
 
-def _bound(plan: Plan) -> Any:
-    """The ingress with a handle to every expert."""
+def front(plan: Plan) -> Any:
+    """The ingress's application, with a handle to every expert."""
     from ray import serve
 
     access = plan.settings.access
@@ -124,7 +124,7 @@ def _bound(plan: Plan) -> Any:
 
     def asgi() -> FastAPI:
         names = plan.catalogue.experts
-        handles = {name: serve.get_deployment_handle(name, app_name=_app(name)) for name in names}
+        handles = {name: serve.get_deployment_handle(name, app_name=app(name)) for name in names}
         cascade = build.reader_of(plan.router, plan.settings)
         encoder = cascade.dearest if isinstance(cascade.dearest, SentenceEmbedder) else None
         limits, thresholds = plan.settings.limits, plan.router.thresholds
@@ -155,15 +155,16 @@ def _bound(plan: Plan) -> Any:
     )(serve.ingress(asgi)()).bind()
 
 
-def _expert(expert: Expert, settings: Settings) -> Any:
+def expert(found: Expert, settings: Settings) -> Any:
+    """One expert's application."""
     from ray import serve
 
-    scaling = settings.scaling(expert.name)
+    scaling = settings.scaling(found.name)
     replicas: dict[str, Any] = {"num_replicas": scaling.num_replicas}
     if scaling.autoscaling is not None:
         replicas = {"autoscaling_config": scaling.autoscaling}
     deployment = serve.deployment(
-        name=expert.name,
+        name=found.name,
         max_ongoing_requests=scaling.capacity.places + SPARE,
         max_queued_requests=scaling.queue,
         ray_actor_options={"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
@@ -174,16 +175,16 @@ def _expert(expert: Expert, settings: Settings) -> Any:
         graceful_shutdown_wait_loop_s=0.1,
         **replicas,
     )(ExpertReplica)
-    return deployment.bind(expert, settings.runtime, scaling.capacity)
+    return deployment.bind(found, settings.runtime, scaling.capacity)
 
 
-def _outcome(app: str) -> str | None:
+def _outcome(name: str) -> str | None:
     """Wait until an application runs, and why it does not where it failed, out of Ray's traceback."""
     from ray import serve
     from ray.serve.schema import ApplicationStatus as Status
 
     while True:
-        told = serve.status().applications.get(app)
+        told = serve.status().applications.get(name)
         if told is not None and told.status == Status.RUNNING:
             return None
         if told is not None and told.status in (Status.DEPLOY_FAILED, Status.UNHEALTHY):

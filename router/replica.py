@@ -4,6 +4,7 @@ The only part that speaks to a Ray Serve handle. Starting and stopping is `route
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import aclosing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 from router.catalogue import Expert
 from router.engine import Event, Worker
 from router.errors import BadSettings, ExpertFailed, Overloaded, RouterError
+from router.parcels import parcelled
 from slices.errors import SliceError
 from slices.runtime import Batcher, Capacity, Sampling
 
@@ -31,8 +33,9 @@ class ExpertReplica:
 
     async def answer(self, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
         """See `router.engine.Engine.stream`."""
-        async for event in self._worker.stream(prompt, sampling):
-            yield event
+        async with aclosing(parcelled(self._worker.stream(prompt, sampling))) as events:
+            async for event in events:
+                yield event
 
 
 class RayEngine:
