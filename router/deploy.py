@@ -40,12 +40,20 @@ class Plan:
 
 
 def start(plan: Plan) -> None:
-    """Start Serve itself, listening."""
+    """Start Serve itself, listening.
+
+    Raises:
+        ExpertFailed: it does not.
+    """
     from ray import serve
+    from ray.exceptions import RayError
 
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     http = {"host": plan.settings.host, "port": plan.settings.port}
-    serve.start(proxy_location="HeadOnly", http_options=http, logging_config=_quiet())
+    try:
+        serve.start(proxy_location="HeadOnly", http_options=http, logging_config=_quiet())
+    except RayError as error:
+        raise ExpertFailed(f"Ray Serve did not start: {type(error).__name__}") from error
 
 
 def experts(plan: Plan, names: Iterable[str]) -> dict[str, str]:

@@ -8,7 +8,7 @@ import logging
 import math
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
@@ -22,6 +22,8 @@ from router.errors import BadSettings, ExpertFailed
 from router.replica import import_runtime
 from router.settings import Scaling, Settings
 from slices.errors import MissingExtra
+
+PROXY_SECONDS = "50"  # Ray's own 5 are not enough on a busy machine
 
 
 @dataclass(frozen=True)
@@ -90,13 +92,22 @@ def reload(plan: Plan, settings: Settings, domains: build.Queries | None = None)
     kept = {name: getattr(plan.settings, name) for name in ("host", "port", "address", "runtime")}
     new = check(settings.model_copy(update=kept), domains, listening=True)
     changed = [name for name in new.catalogue.experts if deploy.spec(new, name) != deploy.spec(plan, name)]
-    if failed := deploy.experts(new, changed):
-        deploy.remove(set(changed) - set(plan.catalogue.experts))
-        deploy.experts(plan, set(changed) & set(plan.catalogue.experts))
-        raise ExpertFailed("; ".join(f"{name} did not start: {why}" for name, why in failed.items()))
-    deploy.ingress(new)
+    try:
+        if failed := deploy.experts(new, changed):
+            raise ExpertFailed("; ".join(f"{name} did not start: {why}" for name, why in failed.items()))
+        deploy.ingress(new)
+    except ExpertFailed:
+        _back_to(plan, changed)
+        raise
     deploy.remove(set(plan.catalogue.experts) - set(new.catalogue.experts))
     return new
+
+
+def _back_to(plan: Plan, changed: Iterable[str]) -> None:
+    """Serve `plan` again after a reload that failed halfway."""
+    deploy.experts(plan, set(changed) & set(plan.catalogue.experts))
+    deploy.ingress(plan)
+    deploy.remove(set(changed) - set(plan.catalogue.experts))
 
 
 def shutdown() -> None:
@@ -112,6 +123,7 @@ def shutdown() -> None:
 
 def _start_ray(plan: Plan) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S", PROXY_SECONDS)
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}

@@ -58,19 +58,15 @@ class LlamaRuntime:
         """Natural-log probability of tokens[1:], each given all before it. Shape (len(tokens) - 1,)."""
         targets = np.asarray(tokens[1:], dtype=np.int64)
         found = np.empty(len(targets), dtype=np.float64)
-        self._forget()
-        for start in range(0, len(targets), self._chunk):
-            stop = min(start + self._chunk, len(targets))
-            logits = self._decode(tokens[start:stop], start, every=True)
+        for start, logits in self._scored(tokens):
+            stop = start + len(logits)
             found[start:stop] = log_softmax_at(logits, targets[start:stop])
         return found
 
     def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """Log probabilities of every next token, in chunks of shape (positions, vocabulary)."""
-        scored = list(tokens[:-1])
-        self._forget()
-        for start in range(0, len(scored), self._chunk):
-            yield log_softmax(self._decode(scored[start : start + self._chunk], start, every=True))
+        for _, logits in self._scored(tokens):
+            yield log_softmax(logits)
 
     def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         """Sum of the next token's distribution over all positions of `tokens`. Shape (vocabulary,)."""
@@ -98,6 +94,18 @@ class LlamaRuntime:
         params.n_outputs_max = self._chunk
         params.n_outputs_max_per_seq = self._chunk
         return params
+
+    def _scored(self, tokens: Sequence[int]) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Where each chunk of tokens[:-1] starts, and the logits (positions, vocabulary) after its tokens.
+
+        The last token is run too where there is room, as llama-perplexity does: llama.cpp's attention sums
+        otherwise in a chunk of fewer than 64 tokens, which a window of 512 would end in.
+        """
+        run = tokens[: max(len(tokens) - 1, min(len(tokens), self._length))]
+        self._forget()
+        for start in range(0, len(tokens) - 1, self._chunk):
+            logits = self._decode(run[start : start + self._chunk], start, every=True)
+            yield start, logits[: len(tokens) - 1 - start]
 
     def _sample(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[bytes | None]:
         """Bytes of one drawn token after another; None and an end where the model ends."""

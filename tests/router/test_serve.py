@@ -13,9 +13,9 @@ from openai import APIError, NotFoundError, OpenAI
 
 from router import serve
 from router.deploy import Plan
-from router.errors import BadSettings, RouterError
+from router.errors import BadSettings, ExpertFailed, RouterError
 from router.scripted import REPLIES
-from router.settings import Settings
+from router.settings import Logs, Settings
 from slices import manifest
 from slices.errors import SliceError
 from tests.router.router_world import DOMAINS, write_slice
@@ -120,6 +120,11 @@ def a_reload_drops_no_request(client: OpenAI, plan: Plan, slices_root: Path) -> 
         (slices_root / "code" / manifest.FILE).write_text("{")
         with pytest.raises((RouterError, SliceError), match=r"slice\.json"):
             serve.reload(new, new.settings.model_copy(update={"experts": ["code", "gen"]}), DOMAINS)
+        assert client.chat.completions.create(model="auto", messages=python).model == "code"
+        shutil.rmtree(slices_root / "code")
+        no_log = new.settings.model_copy(update={"logs": Logs(file=Path("/proc/none/access.jsonl"))})
+        with pytest.raises(ExpertFailed, match="/proc/none"):
+            serve.reload(new, no_log, DOMAINS)
         assert client.chat.completions.create(model="auto", messages=python).model == "code"
     assert [each for each in said if isinstance(each, Exception)] == []
     assert {*said} == {"lex: Often, but hard to prove.", "lex2: I am lex2."}
