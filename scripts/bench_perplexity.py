@@ -4,8 +4,8 @@
     scripts/bench_perplexity.py MODEL --corpus FILE --llama-perplexity PATH --types Q8_0,Q4_K_M,Q2_K
 
 llama-perplexity cuts one stream of tokens every `--context`, replaces the first of each window by a bos, and
-scores the second half of each. So do we here. It also reads as many tokens at once as we do (`--batch`):
-Its attention sums otherwise in a batch of fewer than 64 tokens, which moves the divergence of a Q4_K_M by 1.5 %.
+scores the second half of each. So do we here. It also reads as many tokens at once as we do (`--batch`).
+Its attention sums otherwise in a batch of fewer than 64, which moves the divergence of a Q4_K_M by 1.5 %.
 Its reference is a file of the BF16 model's logits, ours what `slices.measure.teachers` keeps of that file.
 """
 

@@ -261,6 +261,13 @@ def capacity(args: argparse.Namespace) -> dict[str, Any]:
     return {"answers": 4, "context": 1024, "threads": args.threads}
 
 
+def keep(path: Path, found: dict[str, Any], part: str, told: dict[str, Any]) -> None:
+    """Write what came of a part, with all before it."""
+    found["parts"][part] = told
+    path.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    print(part, json.dumps(told), file=sys.stderr, flush=True)
+
+
 def main() -> None:
     """Run the parts one after another on one service, and write what came of each."""
     parser = argparse.ArgumentParser(
@@ -286,12 +293,9 @@ def main() -> None:
             for name in args.slices:  # so that their memory is not counted as growth
                 httpx.post(service.url + CHAT, json=body(name), timeout=DEADLINE).raise_for_status()
             for name in (each for each in PARTS if each in wanted):
-                found["parts"][name] = asyncio.run(PARTS[name](stage))
-                print(name, json.dumps(found["parts"][name]), file=sys.stderr, flush=True)
+                keep(args.output, found, name, asyncio.run(PARTS[name](stage)))
     if "corrupted" in wanted:
-        found["parts"]["corrupted"] = corrupted(args)
-    args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
+        keep(args.output, found, "corrupted", corrupted(args))
 
 
 if __name__ == "__main__":

@@ -62,10 +62,10 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
 
 
 @contextmanager
-def serving(slices: Sequence[str], ready: str = "/ready", **more: Any) -> Iterator[Service]:
+def serving(served: Sequence[str], ready: str = "/ready", **more: Any) -> Iterator[Service]:
     """`mom serve` with these experts, the last one the generalist; `more` goes into its serve.yaml."""
     port = free_port()
-    said: Mapping[str, Any] = {"experts": list(slices), "generalist": slices[-1], "port": port, **more}
+    said: Mapping[str, Any] = {"experts": list(served), "generalist": served[-1], "port": port, **more}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "serve.yaml"
         path.write_text(yaml.safe_dump(dict(said)), encoding="utf-8")
