@@ -19,7 +19,7 @@ from router.keys import read as keys_of
 from router.logs import default_file, open_log
 from router.model import Router
 from router.remember import Remembering
-from router.replica import SPARE, ExpertReplica, RayEngine
+from router.replica import ExpertReplica, RayEngine, taken_on
 from router.sentence import SentenceEmbedder
 from router.settings import Settings
 
@@ -173,7 +173,7 @@ def expert(found: Expert, settings: Settings) -> Any:
         replicas = {"autoscaling_config": scaling.autoscaling}
     deployment = serve.deployment(
         name=found.name,
-        max_ongoing_requests=scaling.capacity.places + SPARE,
+        max_ongoing_requests=taken_on(scaling.capacity),
         max_queued_requests=scaling.queue,
         ray_actor_options={"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
         max_constructor_retry_count=1,

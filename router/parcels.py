@@ -10,7 +10,7 @@ from time import monotonic
 from router.engine import Begun, Event
 from slices.runtime import Piece
 
-SECONDS = 0.05  # between two parcels: twenty a second read as a steady stream
+SECONDS = 0.1  # between two parcels: ten a second read as a steady stream
 
 
 async def parcelled(events: AsyncGenerator[Event], seconds: float = SECONDS) -> AsyncGenerator[Event]:

@@ -16,11 +16,14 @@ from router.parcels import parcelled
 from slices.errors import SliceError
 from slices.runtime import Batcher, Capacity, Sampling
 
-SPARE = (
-    2  # requests at a replica beyond its places: they take a place as it comes free, the others wait outside
-)
-
 OpenBatcher = Callable[[Path, Path | None, Capacity], Batcher]
+
+
+def taken_on(capacity: Capacity) -> int:
+    """Requests at a replica at most: one waits for each place, so that none stays empty when several end at
+    once. The others wait outside, where they can go to another replica and outlive this one.
+    """
+    return 2 * capacity.places
 
 
 class ExpertReplica:
@@ -28,7 +31,7 @@ class ExpertReplica:
 
     def __init__(self, expert: Expert, runtime: str, capacity: Capacity) -> None:
         opener = import_runtime(runtime)
-        self._worker = Worker(lambda: opener(expert.folder, expert.file, capacity), capacity.places + SPARE)
+        self._worker = Worker(lambda: opener(expert.folder, expert.file, capacity), taken_on(capacity))
         self._worker.start()
 
     async def answer(self, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:

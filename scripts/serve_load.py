@@ -38,7 +38,17 @@ async def client(url: str) -> AsyncGenerator[httpx.AsyncClient]:
 
 
 async def ask(http: httpx.AsyncClient, body: dict[str, Any], path: str = "/v1/completions") -> Told:
-    """Stream one answer."""
+    """Stream one answer.
+
+    Asked anew, and timed from there, where the server hangs up without a word, as llama-server may.
+    """
+    try:
+        return await _ask(http, body, path)
+    except httpx.RemoteProtocolError:
+        return await _ask(http, body, path)
+
+
+async def _ask(http: httpx.AsyncClient, body: dict[str, Any], path: str) -> Told:
     begun, first, usage = perf_counter(), None, {}
     body = body | {"stream": True, "stream_options": {"include_usage": True}}
     async with http.stream("POST", path, json=body) as answer:

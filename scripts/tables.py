@@ -16,6 +16,7 @@ from typing import Any
 
 from result_tables import matrix_table, plain_table, rows_table
 from route_tables import latency_lines, quality_lines
+from serve_tables import chaos_lines, perplexity_lines, serve_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (
@@ -199,6 +200,9 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "eight_gb": eight_gb_table,
     "equal_bytes": equal_bytes_table,
     "runtime": runtime_table,
+    "serve": lambda figures: table(*serve_lines(figures)),
+    "chaos": lambda figures: table(*chaos_lines(figures)),
+    "perplexity": lambda figures: table(*perplexity_lines(figures)),
 }
 
 
