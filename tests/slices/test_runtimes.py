@@ -55,6 +55,17 @@ def test_chunks_do_not_change_logprobs(pico: Path) -> None:
     llama.close()
 
 
+def test_the_end_of_a_window_is_read_as_its_middle_is(pico: Path) -> None:
+    """llama.cpp's attention sums otherwise in fewer than 64 tokens; llama-perplexity runs the last one too."""
+    llama = LlamaRuntime(pico / "pico.gguf", threads=1, context=256)
+    tokens = (llama.encode(TEXT) * 2)[:257]
+    whole = np.concatenate(list(llama.distributions(tokens)))
+    short = np.concatenate(list(llama.distributions(tokens[:64])))
+    assert np.array_equal(short, whole[:63])
+    assert len(whole) == 256  # the last of 257 tokens has no room, and needs none
+    llama.close()
+
+
 def test_generation_is_seeded_counted_and_leaves_no_trace(runtime: Runtime) -> None:
     tokens = runtime.encode(TEXT)[:100]
     before = runtime.logprobs(tokens)
