@@ -56,7 +56,7 @@ def test_chunks_do_not_change_logprobs(pico: Path) -> None:
 
 
 def test_the_end_of_a_window_is_read_as_its_middle_is(pico: Path) -> None:
-    """llama.cpp's attention sums otherwise in fewer than 64 tokens; llama-perplexity runs the last one too."""
+    """llama.cpp sums attention otherwise below 64 tokens; llama-perplexity runs the last one too."""
     llama = LlamaRuntime(pico / "pico.gguf", threads=1, context=256)
     tokens = (llama.encode(TEXT) * 2)[:257]
     whole = np.concatenate(list(llama.distributions(tokens)))
