@@ -16,7 +16,7 @@ from slices import home
 
 def configuration(plan: Plan) -> dict[str, Any]:
     """What `serve deploy` reads: the experts that `plan` knows, then the ingress."""
-    folders = {"slices": plan.settings.slices or home.home() / "slices",
+    folders = {"slices": plan.settings.slices or home.slices_home(),
                "router": plan.settings.router or store.default_folder()}  # fmt: skip
     told = plan.settings.model_copy(update=folders).model_dump(mode="json")
     told |= {"experts": sorted(plan.catalogue.experts)}
@@ -49,12 +49,12 @@ def expert(args: dict[str, Any]) -> Any:
 
 
 def ingress(args: dict[str, Any]) -> Any:
-    """The application that routes, fitted anew where no router is stored.
+    """The application that routes, with the router that `args["settings"]` names.
 
     Raises:
-        BadSettings, BadExperts, BadRouter, BadTraining: what is wrong, in one sentence.
+        BadExperts, BadRouter: what is wrong, in one sentence.
     """
     settings = Settings.model_validate(args["settings"])
     served = build.served_by(settings)
-    router = build.current_router(settings, build.domain_queries())
+    router = build.current_router(settings, {})
     return deploy.front(Plan(settings, served, router))

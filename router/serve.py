@@ -92,22 +92,23 @@ def reload(plan: Plan, settings: Settings, domains: build.Queries | None = None)
     kept = {name: getattr(plan.settings, name) for name in ("host", "port", "address", "runtime")}
     new = check(settings.model_copy(update=kept), domains, listening=True)
     changed = [name for name in new.catalogue.experts if deploy.spec(new, name) != deploy.spec(plan, name)]
+    if failed := deploy.experts(new, changed):
+        _experts_back(plan, changed)
+        raise ExpertFailed("; ".join(f"{name} did not start: {why}" for name, why in failed.items()))
     try:
-        if failed := deploy.experts(new, changed):
-            raise ExpertFailed("; ".join(f"{name} did not start: {why}" for name, why in failed.items()))
         deploy.ingress(new)
     except ExpertFailed:
-        _back_to(plan, changed)
+        deploy.ingress(plan)
+        _experts_back(plan, changed)
         raise
     deploy.remove(set(plan.catalogue.experts) - set(new.catalogue.experts))
     return new
 
 
-def _back_to(plan: Plan, changed: Iterable[str]) -> None:
-    """Serve `plan` again after a reload that failed halfway."""
-    deploy.experts(plan, set(changed) & set(plan.catalogue.experts))
-    deploy.ingress(plan)
+def _experts_back(plan: Plan, changed: Iterable[str]) -> None:
+    """The experts of `plan` in the place of those that a failed reload changed."""
     deploy.remove(set(changed) - set(plan.catalogue.experts))
+    deploy.experts(plan, set(changed) & set(plan.catalogue.experts))
 
 
 def shutdown() -> None:

@@ -143,7 +143,7 @@ def main() -> None:
             file.unlink()
     result = {
         "date": datetime.now(UTC).date().isoformat(),
-        "model": args.model,
+        "model": folder.name,
         "tokens": sum(len(chunk) - 1 - len(chunk) // 2 for chunk in chunks),
         "context": args.context,
         "versions": {name: version(name) for name in ("mom-slicer", "llama-cpp-python")},

@@ -13,7 +13,7 @@ def serve_lines(figures: Mapping[str, Any]) -> Lines:
     for streams, found in figures["throughput"].items():
         speeds = [f"{found[who]['median']:.0f}" for who in ("ours", "theirs")]
         ratios = [_spread(found[which]) for which in ("against_llama_server", "against_parent")]
-        lines.append([f"tokens/s, {streams} streams", *speeds, *ratios])
+        lines.append([f"tokens/s, streams: {streams}", *speeds, *ratios])
     first = figures["first_text_ms"]
     for cut in ("p50", "p95"):
         ours, theirs = first["ours"][cut], first["theirs"][cut]
@@ -34,18 +34,25 @@ def chaos_lines(figures: Mapping[str, Any]) -> Lines:
         [f"kill -9 of an expert, {kills['kills']} times", _answered(kills),
          f"back after {away['median']:.1f} s, at most {away['max']:.1f} s"]
     )  # fmt: skip
-    said = ", ".join(f"{count:,} of {status}" for status, count in overload["statuses"].items())
+    said = ", ".join(f"{count:,} times {status}" for status, count in overload["statuses"].items())
     lines.append(
         [f"80 clients for {overload['seconds']:.0f} s", said, f"memory {overload['memory_growth']:+.1%}"]
     )
     left = gone["answers_left_running"]
-    lines.append([f"{gone['hung_up']:,} clients hang up", f"{left} answers go on", "a place is free at once"])
+    lines.append(
+        [
+            f"{gone['hung_up']:,} clients hang up",
+            f"{left} answers go on",
+            f"free after {gone['seconds_to_be_free']:.2f} s",
+        ]
+    )
     loris = parts["slow_loris"]
     took = f"{loris['route_ms_before']:.0f} ms before, {loris['route_ms_during']:.0f} ms meanwhile"
     lines.append(
-        [f"{loris['connections']} connections that never finish asking", "others are not delayed", took]
+        [f"{loris['connections']} connections that never finish asking", "a routing decision takes", took]
     )
-    lines.append(["three reloads of a bad serve.yaml", _answered(parts["bad_reload"]), "the experts stay"])
+    stayed = "the experts stay" if parts["bad_reload"]["experts_as_before"] else "the experts change"
+    lines.append(["three reloads of a bad serve.yaml", _answered(parts["bad_reload"]), stayed])
     corrupted = parts["corrupted"]
     lines.append(
         ["a slice's file cut in half", f"{corrupted['answered_by']} answers", f"“{corrupted['because']}”"]

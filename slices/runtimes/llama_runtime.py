@@ -101,7 +101,7 @@ class LlamaRuntime:
         The last token is run too where there is room, as llama-perplexity does: llama.cpp's attention sums
         otherwise in a chunk of fewer than 64 tokens, which a window of 512 would end in.
         """
-        run = tokens[: max(len(tokens) - 1, min(len(tokens), self._length))]
+        run = tokens[: max(len(tokens) - 1, self._length)]
         self._forget()
         for start in range(0, len(tokens) - 1, self._chunk):
             logits = self._decode(run[start : start + self._chunk], start, every=True)
