@@ -15,6 +15,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel
 
 from router import problems, route
 from router.answer import CALL, CHAT, TEXT, Saying, Shape, sse, whole
@@ -207,8 +208,15 @@ def build_app(service: Service) -> FastAPI:
     if service.log is not None:
         app.add_middleware(AccessLog, log=service.log, prompts=service.log_prompts)  # added last, asked first
     problems.install(app)
-    app.openapi = describe(app)  # type: ignore[method-assign]
+    app.openapi = describe(app, _names(service))  # type: ignore[method-assign]
     return app
+
+
+def _names(service: Service) -> dict[type[BaseModel], list[str]]:
+    """What may be asked as `model`, by kind of request."""
+    experts = [AUTO, *service.catalogue.experts]
+    encoders = [AUTO, service.encoder.name] if service.encoder else [AUTO]
+    return {ChatRequest: experts, CompletionRequest: experts, EmbeddingRequest: encoders}
 
 
 def _readiness(service: Service) -> Callable[[], Awaitable[Response]]:

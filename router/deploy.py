@@ -15,6 +15,7 @@ from router import build
 from router.app import Service, build_app
 from router.catalogue import Catalogue, Expert
 from router.errors import ExpertFailed
+from router.guard import IdLeftOut
 from router.keys import read as keys_of
 from router.logs import default_file, open_log
 from router.model import Router
@@ -149,7 +150,9 @@ def front(plan: Plan) -> Any:
             log=open_log(logs.file or default_file()) if logs.access else None,
             log_prompts=logs.prompts,
         )
-        return build_app(service)
+        found = build_app(service)
+        found.add_middleware(IdLeftOut)
+        return found
 
     return serve.deployment(
         name=INGRESS,

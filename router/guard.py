@@ -79,6 +79,24 @@ class Guard:
             raise TooOften(f"too many requests; the next may come in {wait:.1f} s", wait)
 
 
+class IdLeftOut:
+    """ASGI middleware for an app behind a server that adds `x-request-id` itself, as Ray's proxy does."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        """Answer as `app` does, without the header: it would be there twice."""
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let `app` answer."""
+
+        async def unmarked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                del MutableHeaders(scope=message)["x-request-id"]
+            await send(message)
+
+        await self._app(scope, receive, unmarked)
+
+
 def _marking(send: Send, wished: str) -> Send:
     """`send`, with the request's id and what every answer carries; a header of the answer's own stays."""
     name = wished if _ID.fullmatch(wished) else uuid.uuid4().hex

@@ -17,6 +17,7 @@ def test_bodies_and_refusals_are_described(serve: Callable[..., TestClient]) -> 
     chat = told["components"]["schemas"][body["schema"]["$ref"].rsplit("/", 1)[1]]
     assert set(chat["required"]) == {"model", "messages"}
     assert {"temperature", "n", "logprobs", "response_format", "tools"} <= set(chat["properties"])
+    assert chat["properties"]["model"]["enum"] == ["auto", "bio", "gen", "lex"]
     refused = told["paths"]["/route"]["post"]["responses"]["400"]["content"]["application/json"]["schema"]
     assert refused["$ref"] == "#/components/schemas/Error"
 

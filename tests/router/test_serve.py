@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 from openai import APIError, NotFoundError, OpenAI
 
@@ -54,6 +55,7 @@ def test_the_service_as_the_openai_client_sees_it(plan: Plan, slices_root: Path)
     url = f"http://127.0.0.1:{plan.settings.port}/v1"
     client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60)
     the_right_expert_answers(client)
+    every_answer_has_one_id(f"http://127.0.0.1:{plan.settings.port}/health")
     a_reload_drops_no_request(client, plan, slices_root)
 
 
@@ -76,6 +78,13 @@ def the_right_expert_answers(client: OpenAI) -> None:
         client.models.retrieve("../nope")
     with pytest.raises(APIError, match="messages"):
         client.chat.completions.create(model="auto", messages=[])
+
+
+def every_answer_has_one_id(url: str) -> None:
+    """Ray's proxy gives it one too."""
+    assert httpx.get(url, headers={"x-request-id": "mine-1"}).headers.get_list("x-request-id") == ["mine-1"]
+    (made,) = httpx.get(url).headers.get_list("x-request-id")
+    assert len(made) > 30
 
 
 @contextmanager
