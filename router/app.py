@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import partial
 from logging import Logger
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI, Request
 from fastapi.concurrency import run_in_threadpool
@@ -43,7 +43,11 @@ from router.schema import AUTO, ChatRequest, CompletionRequest, Message, Model, 
 from router.settings import Limits
 from router.tools import to_call
 from router.tools import told as told_of
+from router.tracing import Traced
 from router.wishes import refuse, samplings
+
+if TYPE_CHECKING:
+    from opentelemetry.sdk.trace import TracerProvider
 
 
 @dataclass(frozen=True)
@@ -62,6 +66,7 @@ class Service:
     encoder: Encoder | None = None
     log: Logger | None = None
     log_prompts: bool = False
+    traces: "TracerProvider | None" = None
 
     async def chat(self, request: Request) -> Response:
         """`POST /v1/chat/completions`."""
@@ -205,6 +210,8 @@ def build_app(service: Service) -> FastAPI:
     pace = Pace(service.per_minute) if service.per_minute else None
     app.add_middleware(Guard, keys=service.keys, pace=pace)
     app.add_middleware(Counting, metrics=service.metrics)
+    if service.traces is not None:
+        app.add_middleware(Traced, provider=service.traces)
     if service.log is not None:
         app.add_middleware(AccessLog, log=service.log, prompts=service.log_prompts)  # added last, asked first
     problems.install(app)

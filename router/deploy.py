@@ -23,6 +23,7 @@ from router.remember import Remembering
 from router.replica import ExpertReplica, RayEngine, taken_on
 from router.sentence import SentenceEmbedder
 from router.settings import Settings
+from router.tracing import exporting
 
 APP = "mom"
 INGRESS = "_ingress"  # no slice may be called so
@@ -149,6 +150,7 @@ def front(plan: Plan) -> Any:
             encoder=encoder,
             log=open_log(logs.file or default_file()) if logs.access else None,
             log_prompts=logs.prompts,
+            traces=exporting() if logs.traces else None,
         )
         found = build_app(service)
         found.add_middleware(IdLeftOut)

@@ -63,11 +63,12 @@ class Access(_Settings):
 
 
 class Logs(_Settings):
-    """What is written of each request, and where; prompts only where it says so."""
+    """What is written of each request, and where; prompts only where it says so. `traces`: OpenTelemetry."""
 
     access: bool = True
     file: Path | None = None
     prompts: bool = False
+    traces: bool = False
 
 
 class Scaling(_Settings):

@@ -6,7 +6,8 @@
 The first slice is also given to llama-server. Both take turns in every round, so that a busy spell of the
 machine meets both; ratios are taken within a round and their spread is the machine's noise. Throughput is in
 tokens written a second over all streams; the time to the first text of ours includes routing (`auto`). The
-last of the slices is the generalist, and stands for the parent where it is one of all layers and words.
+last of the slices is the generalist, and stands for the parent where it is one of all layers and words. The
+mixed load is the domain files' questions, sent once to `auto` and once to the parent alone.
 """
 
 import argparse
@@ -15,17 +16,20 @@ import json
 import os
 import platform
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
+from random import Random
 from statistics import median, quantiles
 from typing import Any
 
 from serve_load import Told, ask, client, prompts, together
 from serve_process import free_port, resident, running, serving
 
+from router.build import domain_queries
 from slices import home, manifest
 
 OUT = Path(__file__).resolve().parent.parent / "benchmarks" / "serve.json"
@@ -66,6 +70,16 @@ def throughput(url: str, model: str, streams: int, number: int, tokens: int) -> 
     return sum(told.tokens for told in found) / seconds
 
 
+def mixed(url: str, model: str, number: int, args: argparse.Namespace) -> tuple[float, Counter[str]]:
+    """Requests a second with questions from every domain, and who answered."""
+    texts = [text for of_domain in domain_queries().values() for text in of_domain]
+    asked = Random(number).sample(texts, args.mixed)
+    bodies = [{"model": model, "prompt": text, "max_tokens": args.tokens, "seed": number} for text in asked]
+    found, seconds = asyncio.run(together(url, bodies, args.slots))
+    check(found)
+    return len(found) / seconds, Counter(told.expert for told in found)
+
+
 def first_texts(url: str, model: str, count: int) -> list[float]:
     """Seconds to the first text of one answer after another."""
 
@@ -102,6 +116,8 @@ def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"memory": {}, "throughput": {}, "first_text_ms": {}}
     speeds: dict[str, dict[int, list[float]]] = {"ours": {}, "theirs": {}, "parent": {}}
     first: dict[str, list[float]] = {"ours": [], "ours_named": [], "theirs": []}
+    load: dict[str, list[float]] = {"mixture": [], "parent": []}
+    answered = {who: Counter[str]() for who in load}
     capacity = {"answers": args.slots, "context": CONTEXT, "threads": args.threads, "queue": 256}
     started = serving(args.slices, type=args.type, default=capacity)
     with started as service, theirs(file, args) as (other, other_pid):
@@ -120,14 +136,25 @@ def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
                 ("ours", mine, "auto"), ("ours_named", mine, expert), ("theirs", other, expert)
             ):  # fmt: skip
                 first[who] += first_texts(url, model, args.first)
+            for who, model in (("mixture", "auto"), ("parent", generalist)):
+                speed, by = mixed(mine, model, number, args)
+                load[who].append(speed)
+                answered[who] += by
+                print(f"round {number}, mixed, {who}: {speed:.2f} requests/s", file=sys.stderr)
         found["memory"] = {"ours": resident(service.pid), "theirs": resident(other_pid)}
     for streams in args.streams:
-        pairs = list(zip(*(speeds[who][streams] for who in ("ours", "theirs", "parent")), strict=True))
+        triples = list(zip(*(speeds[who][streams] for who in ("ours", "theirs", "parent")), strict=True))
         found["throughput"][str(streams)] = {
             **{who: spread(values[streams]) for who, values in speeds.items()},
-            "against_llama_server": spread([our / their for our, their, _ in pairs]),
-            "against_parent": spread([our / parent for our, _, parent in pairs]),
+            "against_llama_server": spread([our / their for our, their, _ in triples]),
+            "against_parent": spread([our / parent for our, _, parent in triples]),
         }
+    pairs = zip(load["mixture"], load["parent"], strict=True)
+    found["mixed_requests_per_second"] = {
+        **{who: spread(values) for who, values in load.items()},
+        "against_parent": spread([mixture / parent for mixture, parent in pairs]),
+        "answered_by": {who: dict(by) for who, by in answered.items()},
+    }
     found["first_text_ms"] = {who: percentiles(values) for who, values in first.items()}
     return found
 
@@ -146,6 +173,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--first", type=int, default=10, help="answers a round for the time to first text")
+    parser.add_argument("--mixed", type=int, default=24, help="questions a round of the mixed load")
     parser.add_argument("-o", "--output", type=Path, default=OUT)
     args = parser.parse_args()
     folder = home.home() / "slices" / args.slices[0]

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import uvicorn
 from fastapi.testclient import TestClient
+from opentelemetry.sdk.trace import TracerProvider
 
 from router import catalogue
 from router.app import Service, build_app
@@ -71,6 +72,7 @@ def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
         log: Path | None = None,
         log_prompts: bool = False,
         keys: Keys | None = None,
+        traces: TracerProvider | None = None,
         **runtimes: Runtime,
     ) -> TestClient:
         served = catalogue.read()
@@ -88,6 +90,7 @@ def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
             encoder=reader.dearest,
             log=logs[-1] if log else None,
             log_prompts=log_prompts,
+            traces=traces,
         )
         return TestClient(build_app(service), raise_server_exceptions=False)
 
