@@ -7,6 +7,8 @@ Nothing here knows of HTTP, chat or Ray; `router.replica` runs one `Worker` in e
 
 import asyncio
 import logging
+import os
+import sys
 import threading
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Mapping
@@ -52,7 +54,7 @@ class Worker:
 
     def __init__(self, open_batcher: OpenBatcher, queue: int = 32) -> None:
         self._open, self._queue = open_batcher, queue
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="expert")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="expert", initializer=_step_back)
         self._batcher: Batcher | None = None
         self._lock = threading.Lock()  # over the three below
         self._waiting: deque[_Job] = deque()
@@ -161,6 +163,13 @@ class Worker:
 
     def _leave(self, place: int, error: Exception | None = None) -> None:
         self._seated.pop(place).end(error)
+
+
+def _step_back() -> None:
+    """Lower the priority of this thread, and so of those that compute for it: answers are passed on first."""
+    nice = int(os.environ.get("MOM_NICE", "0"))
+    if sys.platform == "linux" and nice:
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
 
 
 def _told(error: Exception) -> Exception:

@@ -1,4 +1,4 @@
-"""The tables of benchmarks/serve.json, chaos.json and perplexity.json. Measures nothing."""
+"""The tables of the service's and llama.cpp's figures in benchmarks/. Measures nothing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -61,6 +61,25 @@ def chaos_lines(figures: Mapping[str, Any]) -> Lines:
         ["a slice's file cut in half", f"{corrupted['answered_by']} answers", f"“{corrupted['because']}”"]
     )
     return ["what happens", "what callers get", "and"], lines
+
+
+def load_lines(figures: Mapping[str, Any]) -> Lines:
+    """A long load: what callers got, and what became of the memory."""
+    settings = figures["settings"]
+    what = f"{settings['minutes']:.0f} minutes, {settings['clients']} clients, questions of every domain"
+    grown = f"memory {figures['memory_growth']:+.1%}"
+    return ["what happens", "what callers get", "and"], [[what, _answered(figures), grown]]
+
+
+def fuzz_lines(figures: Mapping[str, Any]) -> Lines:
+    """Cases by operation and by what they were answered with."""
+    lines = []
+    for label, statuses in figures["asked"].items():
+        kinds = {kind: sum(n for s, n in statuses.items() if s.startswith(kind)) for kind in "245"}
+        lines.append([label, *(f"{count:,}" for count in kinds.values())])
+    totals = [sum(int(line[at].replace(",", "")) for line in lines) for at in (1, 2, 3)]
+    lines.append(["all", *(f"{count:,}" for count in totals)])
+    return ["operation", "answered", "refused (4xx)", "failed (5xx)"], lines
 
 
 def perplexity_lines(figures: Mapping[str, Any]) -> Lines:

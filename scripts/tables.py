@@ -16,7 +16,7 @@ from typing import Any
 
 from result_tables import matrix_table, plain_table, rows_table
 from route_tables import latency_lines, quality_lines
-from serve_tables import chaos_lines, perplexity_lines, serve_lines
+from serve_tables import chaos_lines, fuzz_lines, load_lines, perplexity_lines, serve_lines
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = (
@@ -202,6 +202,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "runtime": runtime_table,
     "serve": lambda figures: table(*serve_lines(figures)),
     "chaos": lambda figures: table(*chaos_lines(figures)),
+    "load": lambda figures: table(*load_lines(figures)),
+    "fuzz": lambda figures: table(*fuzz_lines(figures)),
     "perplexity": lambda figures: table(*perplexity_lines(figures)),
 }
 
