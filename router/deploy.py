@@ -188,7 +188,7 @@ def expert(found: Expert, settings: Settings) -> Any:
         graceful_shutdown_wait_loop_s=0.1,
         **replicas,
     )(ExpertReplica)
-    return deployment.bind(found, settings.runtime, scaling.capacity)
+    return deployment.bind(found, settings.runtime, scaling.capacity, scaling.nice)
 
 
 def _outcome(name: str) -> str | None:

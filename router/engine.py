@@ -52,9 +52,14 @@ class Engine(Protocol):
 class Worker:
     """One model in a thread of its own, opened when first asked."""
 
-    def __init__(self, open_batcher: OpenBatcher, queue: int = 32) -> None:
+    def __init__(self, open_batcher: OpenBatcher, queue: int = 32, nice: int = 0) -> None:
+        """Nothing is opened yet.
+
+        Args:
+            nice: how far the priority of what computes is below that of what passes answers on; Linux alone.
+        """
         self._open, self._queue = open_batcher, queue
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="expert", initializer=_step_back)
+        self._thread = ThreadPoolExecutor(1, "expert", initializer=_step_back, initargs=(nice,))
         self._batcher: Batcher | None = None
         self._lock = threading.Lock()  # over the three below
         self._waiting: deque[_Job] = deque()
@@ -165,11 +170,11 @@ class Worker:
         self._seated.pop(place).end(error)
 
 
-def _step_back() -> None:
-    """Lower the priority of this thread, and so of those that compute for it: answers are passed on first."""
-    nice = int(os.environ.get("MOM_NICE", "0"))
+def _step_back(nice: int) -> None:
+    """Lower the priority of this thread, and of those that it starts: there each thread has its own."""
     if sys.platform == "linux" and nice:
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+        thread = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + nice)
 
 
 def _told(error: Exception) -> Exception:

@@ -29,9 +29,9 @@ def taken_on(capacity: Capacity) -> int:
 class ExpertReplica:
     """What runs in a replica of an expert: its model, writing several answers at a time."""
 
-    def __init__(self, expert: Expert, runtime: str, capacity: Capacity) -> None:
+    def __init__(self, expert: Expert, runtime: str, capacity: Capacity, nice: int = 0) -> None:
         opener = import_runtime(runtime)
-        self._worker = Worker(lambda: opener(expert.folder, expert.file, capacity), taken_on(capacity))
+        self._worker = Worker(lambda: opener(expert.folder, expert.file, capacity), taken_on(capacity), nice)
         self._worker.start()
 
     async def answer(self, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:

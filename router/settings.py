@@ -81,6 +81,7 @@ class Scaling(_Settings):
     answers: int = Field(default=Capacity.places, ge=1, le=64)
     context: int = Field(default=Capacity.context, ge=256)
     threads: int | None = Field(default=None, ge=1)
+    nice: int = Field(default=10, ge=0, le=19)
     autoscaling: dict[str, Any] | None = None
 
     @model_validator(mode="after")

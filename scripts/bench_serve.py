@@ -7,7 +7,7 @@ The first slice is also given to llama-server. Both take turns in every round, s
 machine meets both; ratios are taken within a round and their spread is the machine's noise. Throughput is in
 tokens written a second over all streams; the time to the first text of ours includes routing (`auto`). The
 last of the slices is the generalist, and stands for the parent where it is one of all layers and words. The
-mixed load is the domain files' questions, sent once to `auto` and once to the parent alone.
+mixed load is questions of the domain files that are served, sent once to `auto` and once to the parent alone.
 """
 
 import argparse
@@ -71,9 +71,11 @@ def throughput(url: str, model: str, streams: int, number: int, tokens: int) -> 
 
 
 def mixed(url: str, model: str, number: int, args: argparse.Namespace) -> tuple[float, Counter[str]]:
-    """Requests a second with questions from every domain, and who answered."""
-    texts = [text for of_domain in domain_queries().values() for text in of_domain]
-    asked = Random(number).sample(texts, args.mixed)
+    """Requests a second with questions from every domain that is served, and who answered."""
+    queries = domain_queries()
+    served = [manifest.read(home.home() / "slices" / name).domain for name in args.slices]
+    asked = [query for each in served for query in Random(number).sample(queries[each], args.mixed)]
+    Random(number).shuffle(asked)
     bodies = [{"model": model, "prompt": text, "max_tokens": args.tokens, "seed": number} for text in asked]
     found, seconds = asyncio.run(together(url, bodies, args.slots))
     check(found)
@@ -173,7 +175,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64)
     parser.add_argument("--first", type=int, default=10, help="answers a round for the time to first text")
-    parser.add_argument("--mixed", type=int, default=24, help="questions a round of the mixed load")
+    parser.add_argument("--mixed", type=int, default=8, help="questions of each domain in a round")
     parser.add_argument("-o", "--output", type=Path, default=OUT)
     args = parser.parse_args()
     folder = home.home() / "slices" / args.slices[0]

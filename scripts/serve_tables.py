@@ -22,7 +22,7 @@ def serve_lines(figures: Mapping[str, Any]) -> Lines:
         )
     if load := figures.get("mixed_requests_per_second"):
         speed, ratio = f"{load['mixture']['median']:.1f}", _spread(load["against_parent"])
-        lines.append(["requests/s, questions of every domain, streams: 4", speed, "", "", ratio])
+        lines.append(["requests/s, questions of all three domains, streams: 4", speed, "", "", ratio])
     memory = figures["memory"]
     lines.append(["memory", *(f"{memory[who] / 1e9:.2f} GB" for who in ("ours", "theirs")), "", ""])
     return columns, lines

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from slices.errors import RunFailed
 from slices.runtimes.llama_library import last_complaint
 from slices.runtimes.llama_model import LlamaModel
+from slices.runtimes.turns import Turns
 
 MOST = 512  # tokens in a step
 
@@ -43,6 +44,7 @@ class LlamaSlots:
         self._context: Any = model.context(params)
         self._memory = self._cpp.llama_get_memory(self._context)
         self._batch: Any = self._cpp.llama_batch_init(MOST, 0, 1)
+        self._turns = Turns(threads)
         self.length = int(self._cpp.llama_n_ctx(self._context)) // count
 
     def decode(self, parts: Sequence[Part]) -> Mapping[int, NDArray[np.float32]]:
@@ -54,7 +56,8 @@ class LlamaSlots:
             RunFailed: llama.cpp could not; what the context holds of these sequences is not known then.
         """
         last = self._fill(parts)
-        status = self._cpp.llama_decode(self._context, self._batch)
+        with self._turns.taken():
+            status = self._cpp.llama_decode(self._context, self._batch)
         if status:
             count = self._batch.n_tokens
             raise RunFailed(f"llama.cpp could not run {count} tokens (status {status}): {last_complaint()}")
@@ -82,6 +85,7 @@ class LlamaSlots:
             self._cpp.llama_batch_free(self._batch)
             self._cpp.llama_free(self._context)
             self._context = None
+            self._turns.close()
 
     def _fill(self, parts: Sequence[Part]) -> dict[int, int]:
         """Write the batch; at which of its rows each sequence's wanted logits will be."""
