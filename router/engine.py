@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 from router.errors import ExpertFailed, Overloaded, RouterError, UnknownModel
+from router.parcels import Parcels
 from slices.errors import PromptTooLong, RunFailed, SliceError
 from slices.runtime import Batcher, Piece, Sampling
 
@@ -52,13 +53,14 @@ class Engine(Protocol):
 class Worker:
     """One model in a thread of its own, opened when first asked."""
 
-    def __init__(self, open_batcher: OpenBatcher, queue: int = 32, nice: int = 0) -> None:
+    def __init__(self, open_batcher: OpenBatcher, queue: int = 32, nice: int = 0, parcels: float = 0) -> None:
         """Nothing is opened yet.
 
         Args:
             nice: how far the priority of what computes is below that of what passes answers on; Linux alone.
+            parcels: seconds within which pieces of an answer are sent as one, see `router.parcels`.
         """
-        self._open, self._queue = open_batcher, queue
+        self._open, self._queue, self._parcels = open_batcher, queue, parcels
         self._thread = ThreadPoolExecutor(1, "expert", initializer=_step_back, initargs=(nice,))
         self._batcher: Batcher | None = None
         self._lock = threading.Lock()  # over the three below
@@ -77,7 +79,7 @@ class Worker:
 
     async def stream(self, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
         """`Begun`, then pieces. Raises `Overloaded` if `queue` others wait already."""
-        job = _Job(prompt, sampling, asyncio.get_running_loop())
+        job = _Job(prompt, sampling, asyncio.get_running_loop(), Parcels(self._parcels))
         self._enter(job)
         try:
             while (event := await job.events.get()) is not None:
@@ -151,7 +153,7 @@ class Worker:
             job.end(error)
             return
         self._seated[seat.place] = job
-        job.put(Begun(seat.prompt_tokens, seat.reused))
+        job.tell(Begun(seat.prompt_tokens, seat.reused))
 
     def _step(self, batcher: Batcher) -> None:
         try:
@@ -210,19 +212,28 @@ class LocalEngine:
 class _Job:
     """One request: what to do, and the way back to the loop that asked."""
 
-    def __init__(self, prompt: str, sampling: Sampling, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, prompt: str, sampling: Sampling, loop: asyncio.AbstractEventLoop, parcels: Parcels
+    ) -> None:
         self.prompt, self.sampling = prompt, sampling
         self.events: asyncio.Queue[Event | None] = asyncio.Queue()
         self.cancelled = threading.Event()
         self.error: Exception | None = None
-        self._loop = loop
+        self._loop, self._parcels = loop, parcels
 
-    def put(self, event: Event | None) -> None:
-        """Hand `event` over, from the model's thread."""
+    def put(self, piece: Piece) -> None:
+        """Hand a piece over, from the model's thread, now or with the next one."""
+        if (parcel := self._parcels.put(piece)) is not None:
+            self.tell(parcel)
+
+    def tell(self, event: Event | None) -> None:
+        """Hand `event` over at once."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self.events.put_nowait, event)
 
     def end(self, error: Exception | None = None) -> None:
         """Say that no more comes, and why."""
         self.error = error
-        self.put(None)
+        if (rest := self._parcels.rest()) is not None:
+            self.tell(rest)
+        self.tell(None)

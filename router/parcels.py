@@ -1,36 +1,38 @@
-"""Quick pieces, sent as fewer and larger ones: between processes a message costs more than its text.
+"""Quick pieces, sent as fewer and larger ones: to pass a message on costs more than its text does.
 
 The first piece goes at once, and so does one that comes after a pause.
 """
 
-from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from collections.abc import Callable
 from time import monotonic
 
-from router.engine import Begun, Event
 from slices.runtime import Piece
 
 SECONDS = 0.1  # between two parcels: ten a second read as a steady stream
 
 
-async def parcelled(events: AsyncGenerator[Event], seconds: float = SECONDS) -> AsyncGenerator[Event]:
-    """The same events, pieces that come within `seconds` of the last one joined to the one after them.
+class Parcels:
+    """The pieces of one answer, some of them held back for the one after them."""
 
-    Nothing is held for longer than the next piece takes, and nothing past the end.
-    """
-    held: Piece | None = None
-    sent = -seconds
-    async with aclosing(events):
-        async for event in events:
-            if isinstance(event, Begun):
-                yield event
-                continue
-            held = event if held is None else joined(held, event)
-            if event.finish or monotonic() - sent >= seconds:
-                yield held
-                held, sent = None, monotonic()
-    if held is not None:
-        yield held
+    def __init__(self, seconds: float, clock: Callable[[], float] = monotonic) -> None:
+        """Join pieces that come within `seconds` of the last that went."""
+        self._seconds, self._clock = seconds, clock
+        self._held: Piece | None = None
+        self._sent: float | None = None
+
+    def put(self, piece: Piece) -> Piece | None:
+        """What goes now that `piece` is there: nothing, or all that was held and it."""
+        self._held = piece if self._held is None else joined(self._held, piece)
+        now = self._clock()
+        if not piece.finish and self._sent is not None and now - self._sent < self._seconds:
+            return None
+        self._sent = now
+        return self.rest()
+
+    def rest(self) -> Piece | None:
+        """What is held, where no more comes."""
+        found, self._held = self._held, None
+        return found
 
 
 def joined(one: Piece, other: Piece) -> Piece:

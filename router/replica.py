@@ -12,7 +12,7 @@ from typing import Any
 from router.catalogue import Expert
 from router.engine import Event, Worker
 from router.errors import BadSettings, ExpertFailed, Overloaded, RouterError
-from router.parcels import parcelled
+from router.parcels import SECONDS
 from slices.errors import SliceError
 from slices.runtime import Batcher, Capacity, Sampling
 
@@ -31,12 +31,14 @@ class ExpertReplica:
 
     def __init__(self, expert: Expert, runtime: str, capacity: Capacity, nice: int = 0) -> None:
         opener = import_runtime(runtime)
-        self._worker = Worker(lambda: opener(expert.folder, expert.file, capacity), taken_on(capacity), nice)
+        self._worker = Worker(
+            lambda: opener(expert.folder, expert.file, capacity), taken_on(capacity), nice, parcels=SECONDS
+        )
         self._worker.start()
 
     async def answer(self, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
         """See `router.engine.Engine.stream`."""
-        async with aclosing(parcelled(self._worker.stream(prompt, sampling))) as events:
+        async with aclosing(self._worker.stream(prompt, sampling)) as events:
             async for event in events:
                 yield event
 
