@@ -32,6 +32,7 @@ def exporting() -> "TracerProvider":
         MissingExtra: the packages of the extra `otel` are not installed.
     """
     try:
+        import opentelemetry.instrumentation.asgi  # noqa: F401 - what `Traced` needs
         from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
@@ -47,16 +48,10 @@ class Traced:
     """ASGI middleware: a span from each request's first byte to its answer's last one."""
 
     def __init__(self, app: ASGIApp, provider: "TracerProvider") -> None:
-        """Trace `app`.
+        """Trace `app` with a provider that `exporting` gave."""
+        from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
+        from opentelemetry.util.http import parse_excluded_urls
 
-        Raises:
-            MissingExtra: as `exporting`.
-        """
-        try:
-            from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
-            from opentelemetry.util.http import parse_excluded_urls
-        except ImportError as error:
-            raise MissingExtra(error.name or "opentelemetry", "otel") from None
         self._app = OpenTelemetryMiddleware(
             _Told(app),
             excluded_urls=parse_excluded_urls(_WATCHERS),

@@ -17,7 +17,7 @@ import os
 import platform
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -112,53 +112,73 @@ def percentiles(values: Sequence[float]) -> dict[str, float]:
     return {"p50": cuts[9], "p95": cuts[18]}
 
 
+def one_round(number: int, mine: str, other: str, args: argparse.Namespace) -> dict[str, Any]:
+    """Everything once, by who was asked: tokens/s, seconds to first texts, requests/s and who answered."""
+    expert, generalist = args.slices[0], args.slices[-1]
+    writers = {"ours": (mine, expert), "theirs": (other, expert), "parent": (mine, generalist)}
+    starters = {"ours": (mine, "auto"), "ours_named": (mine, expert), "theirs": (other, expert)}
+    found = {
+        "speeds": {
+            streams: {who: throughput(*asked, streams, number, args.tokens) for who, asked in writers.items()}
+            for streams in args.streams
+        },
+        "first": {who: first_texts(*asked, args.first) for who, asked in starters.items()},
+        "mixed": {
+            who: mixed(mine, model, number, args)
+            for who, model in (("mixture", "auto"), ("parent", generalist))
+        },
+    }
+    print(f"round {number}: {found['speeds']} tokens/s, {found['mixed']} requests/s", file=sys.stderr)
+    return found
+
+
+def ratios(rounds: Sequence[Mapping[str, float]], one: str, other: str) -> dict[str, float]:
+    """Of two figures of the same round."""
+    return spread([each[one] / each[other] for each in rounds])
+
+
+def writing(rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Tokens/s of all rounds."""
+    return {
+        **{who: spread([each[who] for each in rounds]) for who in rounds[0]},
+        "against_llama_server": ratios(rounds, "ours", "theirs"),
+        "against_parent": ratios(rounds, "ours", "parent"),
+    }
+
+
+def answering(rounds: Sequence[Mapping[str, tuple[float, Counter[str]]]]) -> dict[str, Any]:
+    """Requests/s of all rounds under the mixed load, and who answered."""
+    speeds = [{who: speed for who, (speed, _) in each.items()} for each in rounds]
+    return {
+        **{who: spread([each[who] for each in speeds]) for who in speeds[0]},
+        "against_parent": ratios(speeds, "mixture", "parent"),
+        "answered_by": {
+            who: dict(sum((each[who][1] for each in rounds), Counter[str]())) for who in rounds[0]
+        },
+    }
+
+
 def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
     """Every figure."""
     expert, generalist = args.slices[0], args.slices[-1]
-    found: dict[str, Any] = {"memory": {}, "throughput": {}, "first_text_ms": {}}
-    speeds: dict[str, dict[int, list[float]]] = {"ours": {}, "theirs": {}, "parent": {}}
-    first: dict[str, list[float]] = {"ours": [], "ours_named": [], "theirs": []}
-    load: dict[str, list[float]] = {"mixture": [], "parent": []}
-    answered = {who: Counter[str]() for who in load}
     capacity = {"answers": args.slots, "context": CONTEXT, "threads": args.threads, "queue": 256}
     started = serving(args.slices, type=args.type, default=capacity)
     with started as service, theirs(file, args) as (other, other_pid):
-        mine = service.url
-        for url, model in ((mine, expert), (other, expert), (mine, generalist)):
+        for url, model in ((service.url, expert), (other, expert), (service.url, generalist)):
             throughput(url, model, max(args.streams), 0, 8)  # warm up
-        for number in range(1, args.rounds + 1):
-            for streams in args.streams:
-                for who, url, model in (
-                    ("ours", mine, expert), ("theirs", other, expert), ("parent", mine, generalist)
-                ):  # fmt: skip
-                    speed = throughput(url, model, streams, number, args.tokens)
-                    speeds[who].setdefault(streams, []).append(speed)
-                    print(f"round {number}, {streams} streams, {who}: {speed:.1f} tokens/s", file=sys.stderr)
-            for who, url, model in (
-                ("ours", mine, "auto"), ("ours_named", mine, expert), ("theirs", other, expert)
-            ):  # fmt: skip
-                first[who] += first_texts(url, model, args.first)
-            for who, model in (("mixture", "auto"), ("parent", generalist)):
-                speed, by = mixed(mine, model, number, args)
-                load[who].append(speed)
-                answered[who] += by
-                print(f"round {number}, mixed, {who}: {speed:.2f} requests/s", file=sys.stderr)
-        found["memory"] = {"ours": resident(service.pid), "theirs": resident(other_pid)}
-    for streams in args.streams:
-        triples = list(zip(*(speeds[who][streams] for who in ("ours", "theirs", "parent")), strict=True))
-        found["throughput"][str(streams)] = {
-            **{who: spread(values[streams]) for who, values in speeds.items()},
-            "against_llama_server": spread([our / their for our, their, _ in triples]),
-            "against_parent": spread([our / parent for our, _, parent in triples]),
-        }
-    pairs = zip(load["mixture"], load["parent"], strict=True)
-    found["mixed_requests_per_second"] = {
-        **{who: spread(values) for who, values in load.items()},
-        "against_parent": spread([mixture / parent for mixture, parent in pairs]),
-        "answered_by": {who: dict(by) for who, by in answered.items()},
+        rounds = [one_round(number, service.url, other, args) for number in range(1, args.rounds + 1)]
+        memory = {"ours": resident(service.pid), "theirs": resident(other_pid)}
+    return {
+        "memory": memory,
+        "throughput": {
+            str(streams): writing([each["speeds"][streams] for each in rounds]) for streams in args.streams
+        },
+        "first_text_ms": {
+            who: percentiles([seconds for each in rounds for seconds in each["first"][who]])
+            for who in rounds[0]["first"]
+        },
+        "mixed_requests_per_second": answering([each["mixed"] for each in rounds]),
     }
-    found["first_text_ms"] = {who: percentiles(values) for who, values in first.items()}
-    return found
 
 
 def main() -> None:

@@ -1,5 +1,6 @@
 """Servers that scripts start, each in a process of its own, and what memory they hold."""
 
+import signal
 import socket
 import subprocess
 import sys
@@ -35,7 +36,8 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: Sequence[str], url: str, path: str) -> Iterator[int]:
-    """A server in a process of its own, ready; its pid. Ends it."""
+    """A server in a process of its own, ready; its pid. Ends it, also where this script is terminated."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryFile() as said:
         process = subprocess.Popen(command, stdout=said, stderr=said)
         try:

@@ -20,9 +20,10 @@ def serve_lines(figures: Mapping[str, Any]) -> Lines:
         lines.append(
             [f"first text, {cut}", f"{ours:.0f} ms", f"{theirs:.0f} ms", f"{ours - theirs:+.0f} ms", ""]
         )
-    if load := figures.get("mixed_requests_per_second"):
-        speed, ratio = f"{load['mixture']['median']:.1f}", _spread(load["against_parent"])
-        lines.append(["requests/s, questions of all three domains, streams: 4", speed, "", "", ratio])
+    load, settings = figures["mixed_requests_per_second"], figures["settings"]
+    speed, ratio = f"{load['mixture']['median']:.1f}", _spread(load["against_parent"])
+    what = f"requests/s, questions of {len(settings['slices'])} domains, streams: {settings['slots']}"
+    lines.append([what, speed, "", "", ratio])
     memory = figures["memory"]
     lines.append(["memory", *(f"{memory[who] / 1e9:.2f} GB" for who in ("ours", "theirs")), "", ""])
     return columns, lines

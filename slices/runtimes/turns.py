@@ -4,27 +4,24 @@ Threads of llama.cpp wait for one another by spinning, so two models that each h
 other far more than half. A turn is a lock on a file: it ends with the process that has it, however that ends.
 """
 
+import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from os import cpu_count
-
-from slices.home import home
+from pathlib import Path
 
 if sys.platform != "win32":
     import fcntl
 
 
 class Turns:
-    """The turns of every model of one `$MOM_HOME` that works with more than half of the cores."""
+    """The turns of all models that one user runs on a machine, each with more than half of its cores."""
 
     def __init__(self, threads: int) -> None:
         """Take part with a model of so many threads; with few enough it need not wait for others."""
-        self._files = []
-        if sys.platform != "win32" and 2 * threads > (cpu_count() or 1):
-            folder = home() / "turns"
-            folder.mkdir(parents=True, exist_ok=True)
-            self._files = [(folder / name).open("ab") for name in ("next", "now")]
+        folder = _folder() if 2 * threads > (os.cpu_count() or 1) else None
+        self._files = [(folder / name).open("ab") for name in ("next", "now")] if folder else []
 
     @contextmanager
     def taken(self) -> Iterator[None]:
@@ -47,3 +44,15 @@ class Turns:
         """Take part no longer; calling it twice is fine."""
         while self._files:
             self._files.pop().close()
+
+
+def _folder() -> Path | None:
+    """Of this machine alone; `$MOM_HOME` may be shared by several.
+
+    None where the system has no such locks, or somebody else has taken the name: nobody waits then.
+    """
+    if sys.platform == "win32":
+        return None
+    found = Path(tempfile.gettempdir()) / f"mom-turns-{os.getuid()}"
+    found.mkdir(mode=0o700, exist_ok=True)
+    return found if found.lstat().st_uid == os.getuid() and not found.is_symlink() else None

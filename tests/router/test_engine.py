@@ -1,6 +1,8 @@
 """The thread behind each expert, its places and its line."""
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import aclosing
@@ -204,3 +206,20 @@ def test_an_unknown_expert() -> None:
 
     with pytest.raises(UnknownModel):
         asyncio.run(ask())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+def test_a_model_runs_below_what_passes_its_answers_on() -> None:
+    found: list[int] = []
+
+    def opened() -> Batcher:
+        found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
+        return OneByOne(ScriptedRuntime())
+
+    mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+    for nice in (0, 3):
+        worker = Worker(opened, nice=nice)
+        worker.start()
+        worker.close()
+    assert found == [mine, mine + 3]
+    assert os.getpriority(os.PRIO_PROCESS, threading.get_native_id()) == mine

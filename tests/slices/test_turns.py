@@ -1,7 +1,9 @@
 """Models take turns, and a dead one gives its turn back."""
 
+import os
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -15,7 +17,6 @@ from slices.runtimes.turns import Turns
 
 ALL = cpu_count() or 1
 OTHER = """
-import sys
 from os import cpu_count
 from time import sleep
 from slices.runtimes.turns import Turns
@@ -23,6 +24,13 @@ with Turns(cpu_count()).taken():
     print("mine", flush=True)
     sleep(60)
 """
+
+
+@pytest.fixture(autouse=True)
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One on which nothing else runs."""
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
 
 
 @contextmanager
@@ -48,7 +56,7 @@ def takes(turns: Turns) -> threading.Thread:
     return thread
 
 
-def test_a_turn_is_waited_for_and_given_back_by_a_dead_process(mom_home: Path) -> None:
+def test_a_turn_is_waited_for_and_given_back_by_a_dead_process() -> None:
     with closing(Turns(ALL)) as turns, another() as process:
         waiting = takes(turns)
         waiting.join(0.3)
@@ -60,14 +68,14 @@ def test_a_turn_is_waited_for_and_given_back_by_a_dead_process(mom_home: Path) -
 
 
 @pytest.mark.skipif(ALL < 2, reason="one core has no half")
-def test_who_needs_few_cores_waits_for_nobody(mom_home: Path) -> None:
+def test_who_needs_few_cores_waits_for_nobody() -> None:
     with another(), closing(Turns(ALL // 2)) as turns:
         few = takes(turns)
         few.join(30)
         assert not few.is_alive()
 
 
-def test_who_waits_goes_before_who_has_just_been(mom_home: Path) -> None:
+def test_who_waits_goes_before_who_has_just_been() -> None:
     """One that takes turn after turn leaves room for another each time."""
     order: list[str] = []
 
@@ -86,3 +94,12 @@ def test_who_waits_goes_before_who_has_just_been(mom_home: Path) -> None:
             thread.join()
     assert monotonic() - begun >= 0.2  # never both at once
     assert "".join(order[:10]) not in ("a" * 10, "b" * 10)
+
+
+def test_a_folder_of_somebody_else_is_not_used(tmp_path: Path) -> None:
+    """Nor is one that a link leads to."""
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / f"mom-turns-{os.getuid()}").symlink_to(tmp_path / "elsewhere")
+    with closing(Turns(ALL)) as turns, turns.taken():
+        pass
+    assert list((tmp_path / "elsewhere").iterdir()) == []
