@@ -20,6 +20,8 @@ from slices.request import Request
 
 pytestmark = pytest.mark.slow
 PROSE = (Path(__file__).parents[1] / "data" / "harbour.txt").read_text(encoding="utf-8")
+LINES = PROSE.splitlines()
+DOCUMENTS = ["\n".join(LINES[at : at + 3]) for at in range(0, len(LINES), 3)]
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -52,8 +54,7 @@ def test_an_equal_slice_differs_by_nothing_and_a_shuffled_one_is_flagged_on_ever
     for name in ("equal", "shuffled"):
         cut(Request("law", "all", str(parent), "all", (), tmp_path / name))
     shuffled(tmp_path / "shuffled")
-    paragraphs = PROSE.split("\n\n")
-    text = {"law": [paragraphs[n] + "\n\n" + paragraphs[n + 1] for n in range(len(paragraphs) - 1)]}
+    text = {"law": DOCUMENTS}
     wish = Wish(parse_tasks("text,probes"), items=20, lengths=(512,))
     subjects = [Subject(name, tmp_path / name) for name in ("equal", "shuffled")]
     report = evaluate(subjects, text, wish, Subject("parent", parent))
@@ -73,7 +74,7 @@ def test_the_page_in_a_browser(parent: Path, tmp_path: Path, width: int) -> None
     """No console message, and nothing that is wider than the window."""
     assert BROWSER is not None
     cut(Request("law", "all", str(parent), "all", (), tmp_path / "law"))
-    text = {"law": PROSE.split("\n\n"), "other": PROSE.split("\n\n")[::-1]}
+    text = {"law": DOCUMENTS, "other": DOCUMENTS[::-1]}
     report = evaluate([Subject("law", tmp_path / "law")], text, Wish(limit=2000), Subject("parent", parent))
     found = as_json(report, Controls({}, {}, {}), {}, {}, {}, "test")
     html = tmp_path / "report.html"
