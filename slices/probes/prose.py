@@ -1,8 +1,9 @@
 """Greedy continuations of held-out text: do they repeat themselves, do they leave the text's language?
 
-Repetition is the share of runs of four words that were written before; people's text has next to none. Drift
-is the share of words that the domain's held-out text does not know. Names are new everywhere, so it says
-little alone, and much beside the reference's.
+Repetition is the share of runs of four words that are not new: written before, or four words that the domain's
+held-out text does not know, so that babble is no variety; people's text has next to none. Drift is the share of
+words that the held-out text does not know. Names are new everywhere, so it says little alone, and much beside
+the reference's.
 """
 
 import re
@@ -30,21 +31,22 @@ def continue_texts(
     repeated, drifted = np.zeros(len(prompts)), np.zeros(len(prompts))
     for number, prompt in enumerate(prompts):
         told = written(runtime, prompt, _PROSE)
-        repeated[number], drifted[number] = repetition(told), drift(told, known)
+        repeated[number], drifted[number] = repetition(told, known), drift(told, known)
         if progress:
             progress("continuations", number + 1, len(prompts))
-    data = digest(prompts)
+    data = digest([prompts, sorted(known)])
     return {
         "repetition": Outcome("repetition", repeated, data),
-        "drift": Outcome("drift", drifted, digest([data, sorted(known)])),
+        "drift": Outcome("drift", drifted, data),
     }
 
 
-def repetition(text: str) -> float:
-    """The share of a text's runs of four words that occurred in it before; 0 where there are none."""
-    found = text.split()
+def repetition(text: str, known: set[str]) -> float:
+    """The share of a text's runs of four words that it has had before or knows none of; 1 where it has no run."""
+    found = words(text)
     runs = [tuple(found[at : at + _RUN]) for at in range(len(found) - _RUN + 1)]
-    return 1 - len(set(runs)) / len(runs) if runs else 0.0
+    new = {run for run in runs if not known.isdisjoint(run)}
+    return 1 - len(new) / len(runs) if runs else 1.0
 
 
 def drift(text: str, known: set[str]) -> float:

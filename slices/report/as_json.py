@@ -20,7 +20,7 @@ from slices.report.pairs import Pairs, pair
 from slices.report.run import Report, Row
 from slices.tasks.harness import Figure
 
-SCHEMA = 2
+SCHEMA = 3
 Json = dict[str, Any]
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from slices import atomic
 from slices.home import home
 
-VERSION = 1
+VERSION = 2
 Part = TypeVar("Part", bound=BaseModel)
 
 

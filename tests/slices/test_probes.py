@@ -43,7 +43,7 @@ def test_every_answer_is_right_by_hand() -> None:
     for item in arithmetic(50, 3):
         question = item.prompt.split("\n\n")[-1]
         first, second = (int(word) for word in question.split() if word.isdigit())
-        expected = first + second if " gets " in question else first - second
+        expected = first - second if " gives " in question else first + second
         assert item.answer == str(expected)
     for item in brackets(50, 3):
         opened = [char for char in item.prompt.split("\n")[-1] if char in "([{"]
@@ -56,7 +56,7 @@ def test_a_model_that_knows_everything_and_one_that_knows_nothing() -> None:
     assert {name: each.share.value for name, each in knows.items()} == best
     fool = probe(Solver(fails=1), TEXTS, 20, (300,))
     found = {name: each.share.value for name, each in fool.items()}
-    assert found == {**dict.fromkeys(best, 0), "drift": 1, "repetition": pytest.approx(3 / 5)}
+    assert found == {**dict.fromkeys(best, 0), "drift": 1, "repetition": 1}
     assert {name: len(each.scores) for name, each in fool.items()}["needle_300"] == 10
 
 
@@ -101,9 +101,27 @@ def test_a_turn_that_ends(told: str, ends: float) -> None:
     assert end_turns(Long(), 4, 0).share.value == ends
 
 
-@pytest.mark.parametrize(("text", "found"), [("", 0), ("one two three", 0), ("a a a a a a", 2 / 3)])
+def test_arithmetic_goes_from_sums_of_digits_to_word_problems() -> None:
+    asked = [item.prompt.split("\n\n")[-1] for item in arithmetic(30, 0)]
+    assert all(re.fullmatch(r"\d \+ \d =", each) for each in asked[::3])
+    assert all(re.fullmatch(r"\d+ \+ \d+ =", each) for each in asked[1::3])
+    assert any(len(each) > len("9 + 9 =") for each in asked[1::3])
+    assert all(each.startswith("Question: ") for each in asked[2::3])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("", 1),  # nothing is no variety
+        ("one two three", 1),
+        ("one two three four five", 0),
+        ("one two one two one two", 1 / 3),
+        ("zun tovo dretti furr vimfe", 1),  # nor is babble
+        ("one zun tovo dretti furr", 1 / 2),
+    ],
+)
 def test_repetition(text: str, found: float) -> None:
-    assert repetition(text) == pytest.approx(found)
+    assert repetition(text, {"one", "two", "three", "four", "five"}) == pytest.approx(found)
 
 
 def test_drift() -> None:
