@@ -131,7 +131,8 @@ def _line(each: Found, form: str, found: Sequence[Found]) -> list[str]:
 
 
 def _tasks(file: Found) -> list[str]:
-    return [_share(file["writing"][task]) for task in TASKS]
+    """A row measured before a probe was what it is now has none of it."""
+    return [_share(file["writing"][task]) if task in file["writing"] else "-" for task in TASKS]
 
 
 def _relative(more: Mapping[str, float], base: float) -> str:
