@@ -1,9 +1,9 @@
 """Greedy continuations of held-out text: do they repeat themselves, do they leave the text's language?
 
-Repetition is the share of runs of four words that are not new: written before, or four words that the domain's
-held-out text does not know, so that babble is no variety; people's text has next to none. Drift is the share of
-words that the held-out text does not know. Names are new everywhere, so it says little alone, and much beside
-the reference's.
+Repetition is the share of runs of four words that are not new: written before, or four words that the
+domain's held-out text does not know, so that babble is no variety; people's text has next to none. Drift is
+the share of words that the held-out text does not know. Names are new everywhere, so it says little alone,
+and much beside the reference's.
 """
 
 import re
@@ -42,7 +42,7 @@ def continue_texts(
 
 
 def repetition(text: str, known: set[str]) -> float:
-    """The share of a text's runs of four words that it has had before or knows none of; 1 where it has no run."""
+    """The share of runs of four words that came before or are of no known word; 1 where there are none."""
     found = words(text)
     runs = [tuple(found[at : at + _RUN]) for at in range(len(found) - _RUN + 1)]
     new = {run for run in runs if not known.isdisjoint(run)}

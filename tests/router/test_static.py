@@ -1,5 +1,6 @@
 """A table distilled from a real, tiny encoder of random weights."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -8,26 +9,16 @@ import pytest
 from router.embedders import embedder_names
 from router.sentence import SentenceEmbedder
 from router.static import DIM, FREQUENT, StaticEmbedder, distil, static_of
-
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abcdefghij", "law", "court", "cell", "##s", "enzyme"]
+from tests.router.pico_encoder import WORDS, write_encoder
 
 
 @pytest.fixture(scope="module")
-def encoder(tmp_path_factory: pytest.TempPathFactory) -> SentenceEmbedder:
-    torch = pytest.importorskip("torch")
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-    from transformers import BertConfig, BertModel, BertTokenizerFast
-
+def encoder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SentenceEmbedder]:
+    pytest.importorskip("torch")
     folder = tmp_path_factory.mktemp("encoder")
-    (folder / "vocab.txt").write_text("\n".join(WORDS))
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    BertModel(BertConfig(vocab_size=len(WORDS), **sizes)).save_pretrained(folder / "bert")
-    BertTokenizerFast(str(folder / "vocab.txt")).save_pretrained(folder / "bert")
-    body = Transformer(str(folder / "bert"))
-    SentenceTransformer(modules=[body, Pooling(16)]).save(str(folder / "pico"))
-    return SentenceEmbedder(folder / "pico")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOM_HOME", str(folder / "home"))
+        yield SentenceEmbedder(write_encoder(folder))
 
 
 def test_a_table_row_is_the_encoder_on_a_token_alone(encoder: SentenceEmbedder, tmp_path: Path) -> None:
@@ -55,7 +46,7 @@ def test_a_text_is_the_mean_of_its_rows(encoder: SentenceEmbedder, tmp_path: Pat
     assert table.name == "table"
     both = table._model.embedding[[WORDS.index("law"), WORDS.index("court")]].astype(np.float32).mean(axis=0)
     found = table.embed(["law court", "LAW COURT", "", "\x00", "law " * 5000])
-    assert found.shape == (5, min(DIM, 16)) and found.dtype == np.float32
+    assert found.shape == (5, min(DIM, len(WORDS))) and found.dtype == np.float32
     assert found[0] == pytest.approx(both / np.linalg.norm(both), abs=2e-3)
     assert (found[1] == found[0]).all()
     assert not found[2].any()
