@@ -7,9 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.heads import Labels
-from router.model import GENERAL, Stage, Sure, belonging, leads, pooled, score, similarity, softmax
+from router.model import Stage, Sure, belonging, experts, leads, pooled, score, softmax
 
-PER_CLASS = 300  # prototypes of a class; more questions are drawn together
 AGREE_DOMAIN, AGREE_IN, AGREE_OUT = 0.99, 0.995, 0.95  # with the last stage, where an earlier one decides
 _POINTS = 101
 
@@ -23,7 +22,7 @@ class Judged:
 
 
 def shares_of(logits: Sequence[NDArray[np.float64]], labels: Labels) -> NDArray[np.float64]:
-    """What each head's logits (n, classes) should count so that `labels` (n,) are likeliest, (heads,).
+    """What each opinion, logits (n, classes), should count so that `labels` (n,) are likeliest, (opinions,).
 
     None counts less than nothing; for one head it is the inverse of the temperature. A little of every label
     is given to the other classes, so that few queries, all of them right, do not make it sure of everything
@@ -47,42 +46,23 @@ def shares_of(logits: Sequence[NDArray[np.float64]], labels: Labels) -> NDArray[
     return shares
 
 
-def prototypes(vectors: NDArray[np.float32], labels: Labels, classes: Sequence[str]) -> NDArray[np.float32]:
-    """The questions that experts are asked, (m, dim), unit length: all, or the centres of many."""
-    found = [np.zeros((0, vectors.shape[1]), np.float32)]
-    for number, name in enumerate(classes):
-        if name != GENERAL:
-            found.append(_centres(vectors[labels == number]))
-    return np.concatenate(found)
-
-
-def nearness(
-    vectors: NDArray[np.float32],
-    labels: Labels,
-    classes: Sequence[str],
-    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-) -> NDArray[np.float64]:
-    """Cosine of every query to the nearest prototype that was made without it, (n,)."""
-    found = np.zeros(len(labels))
-    for seen, unseen in folds:
-        found[unseen] = similarity(vectors[unseen], prototypes(vectors[seen], labels[seen], classes))
-    return found
-
-
 def stage_of(
     logits: Sequence[NDArray[np.float64]],
     near: NDArray[np.float64],
     labels: Labels,
     classes: Sequence[str],
-    examples: NDArray[np.float32],
+    examples: tuple[NDArray[np.float32], Labels],
 ) -> tuple[Stage, Judged]:
-    """A stage of these heads that is never sure, and what it says of the queries."""
+    """A stage of these opinions, the last that of `examples`, never sure; and what it says of the queries.
+
+    `near` (n,) are cosines to the nearest of experts' examples, as `router.prototypes.unseen` gives them.
+    """
     shares = shares_of(logits, labels)
     chances = pooled(logits, shares)
     scores = score(near, chances, classes)
-    own = np.array([classes[label] != GENERAL for label in range(len(classes))])[labels]
+    own = experts(classes)[labels]
     quantiles = np.quantile(scores[own], np.linspace(0, 1, _POINTS))
-    return Stage(shares, examples, quantiles), Judged(chances, belonging(scores, quantiles))
+    return Stage(shares, *examples, quantiles), Judged(chances, belonging(scores, quantiles))
 
 
 def sureness(early: Judged, last: Judged, limit: float) -> Sure:
@@ -100,16 +80,3 @@ def _least(values: NDArray[np.float64], agrees: NDArray[np.bool_], share: float)
     order = np.argsort(-values, kind="stable")
     kept = np.flatnonzero(np.cumsum(agrees[order]) >= share * np.arange(1, len(order) + 1))
     return float(values[order[kept[-1]]]) if len(kept) else float(np.nextafter(values.max(), np.inf))
-
-
-def _centres(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    if len(vectors) <= PER_CLASS:
-        return vectors
-    from sklearn.cluster import MiniBatchKMeans
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
-
-    means = MiniBatchKMeans(PER_CLASS, batch_size=2048, n_init=1, max_iter=20, random_state=0)
-    with threadpool_limits(1):
-        centres = means.fit(vectors).cluster_centers_
-    found: NDArray[np.float32] = (centres / np.linalg.norm(centres, axis=1, keepdims=True)).astype(np.float32)
-    return found

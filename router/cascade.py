@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.embed import Embedder
-from router.model import Router, Sure, belonging, leads, pooled, score, similarity
+from router.model import Router, Sure, belonging, experts, leads, pooled, score
+from router.prototypes import cosines, nearest, votes
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Cascade:
     def __init__(self, router: Router, embedders: Sequence[Embedder]) -> None:
         self.router = router
         self._embedders = list(embedders)
+        self._own = experts(router.classes)
 
     @property
     def dearest(self) -> Embedder:
@@ -52,12 +54,14 @@ class Cascade:
         logits: list[NDArray[np.float64]] = []
         left, asked = np.arange(len(texts)), 0
         for number, stage in enumerate(self.router.stages):
-            for head in self.router.heads[asked : len(stage.shares)]:
+            for head in self.router.heads[asked : stage.heads]:
                 vectors = self._embedders[asked].embed([texts[at] for at in left.tolist()])
                 logits.append(head.logits(vectors))
                 asked += 1
-            chances = pooled(logits, stage.shares)
-            near = similarity(vectors, stage.prototypes)
+            found_near = cosines(vectors, stage.prototypes)
+            said = votes(found_near, stage.labels, len(self.router.classes))
+            chances = pooled([*logits, said], stage.shares)
+            near = nearest(found_near, self._own[stage.labels])
             own = belonging(score(near, chances, self.router.classes), stage.quantiles)
             last = number == len(self.router.stages) - 1
             done = np.ones(len(left), bool) if last else settled(chances, own, stage.sure)

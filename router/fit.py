@@ -1,4 +1,4 @@
-"""Labelled queries to a fitted router: a linear head an embedder, pooled, and how far is too far.
+"""Labelled queries to a fitted router: linear heads and prototypes, pooled, and how far is too far.
 
 Everything that sets a limit is measured out of fold, on queries the heads had not seen. Nothing here
 reads or writes a file.
@@ -7,17 +7,19 @@ reads or writes a file.
 import hashlib
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
-from router.calibrate import Judged, nearness, prototypes, stage_of, sureness
+from router.calibrate import Judged, stage_of, sureness
 from router.embed import PROBE, Embedder
 from router.errors import BadTraining
 from router.heads import Labels, Taught, learn, split, unseen_logits
-from router.model import GENERAL, Head, Router, Stage, Thresholds
+from router.model import GENERAL, Head, Router, Stage, Thresholds, experts
 from router.noise import noisy
+from router.prototypes import prototypes_of, unseen
 from slices.errors import MissingExtra
 
 ACCEPT = 0.95  # share of unseen questions of experts' domains that pass as such
@@ -111,12 +113,9 @@ def _stages(
     found: list[tuple[Stage, Judged]] = []
     for number, taught in enumerate(lessons, 1):
         if isinstance(taught.vectors, np.ndarray):
-            near = nearness(taught.vectors, taught.labels, classes, folds)
-            examples = prototypes(taught.vectors, taught.labels, classes)
-            found.append(stage_of(logits[:number], near, taught.labels, classes, examples))
+            near, said = unseen(taught.vectors, taught.labels, experts(classes), folds)
+            examples = prototypes_of(taught.vectors, taught.labels, len(classes))
+            found.append(stage_of([*logits[:number], said], near, taught.labels, classes, examples))
     last = found[-1][1]
-    early = (
-        Stage(stage.shares, stage.prototypes, stage.quantiles, sureness(judged, last, limits.belonging))
-        for stage, judged in found[:-1]
-    )
+    early = (replace(stage, sure=sureness(judged, last, limits.belonging)) for stage, judged in found[:-1])
     return (*early, found[-1][0])

@@ -1,8 +1,9 @@
 """A fitted router: linear heads over embedders, pooled in stages from cheap to dear. Only numpy.
 
-Each head has an opinion, logits of the classes from one embedder's vectors. A stage pools the heads so far
-(a weighted product of their probabilities: logarithmic opinion pool, Genest and Zidek, 1986) and tells how
-much a text belongs to what experts are asked. Nothing is read or fitted here.
+Each head has an opinion, logits of the classes from one embedder's vectors. A stage pools those of the heads
+so far and of its nearest prototypes (a weighted product of their probabilities: logarithmic opinion pool,
+Genest and Zidek, 1986) and tells how much a text belongs to what experts are asked. Nothing is read or
+fitted here.
 """
 
 from collections.abc import Sequence
@@ -58,19 +59,26 @@ class Sure:
 
 @dataclass(frozen=True)
 class Stage:
-    """What is made of the first heads.
+    """What is made of the first heads and of prototypes.
 
     Attributes:
-        shares: what each head's logits count, (heads so far,).
-        prototypes: of the questions that experts are asked, in the last head's vectors, (n, dim).
+        shares: what the logits of each head and of the prototypes' votes count, (heads so far + 1,).
+        prototypes: of the questions of every class, in the last head's vectors, (n, dim).
+        labels: the class of each, (n,).
         quantiles: of how unseen questions of experts' domains score, least first, (101,).
         sure: when it decides alone.
     """
 
     shares: NDArray[np.float64]
     prototypes: NDArray[np.float32]
+    labels: NDArray[np.int32]
     quantiles: NDArray[np.float64]
     sure: Sure = Sure()
+
+    @property
+    def heads(self) -> int:
+        """How many heads it pools."""
+        return len(self.shares) - 1
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,7 @@ class Router:
 
 
 def pooled(logits: Sequence[NDArray[np.float64]], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of each class, (n, classes), from each head's logits (n, classes)."""
+    """Probability of each class, (n, classes), from each opinion's logits (n, classes)."""
     return softmax(sum(share * each for share, each in zip(shares, logits, strict=True)))
 
 
@@ -115,10 +123,9 @@ def belonging(scores: NDArray[np.float64], quantiles: NDArray[np.float64]) -> ND
     return np.where(scores < edge, tail, found)
 
 
-def similarity(vectors: NDArray[np.float32], prototypes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Cosine of each of `vectors` (n, dim) to the nearest of `prototypes` (m, dim), (n,); -1 without any."""
-    found: NDArray[np.float64] = (vectors @ prototypes.T).max(axis=1, initial=-1.0).astype(np.float64)
-    return found
+def experts(classes: Sequence[str]) -> NDArray[np.bool_]:
+    """Which classes an expert may have, (classes,)."""
+    return np.array([name != GENERAL for name in classes])
 
 
 def leads(chances: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ its digest before it is used. Nothing here fits or embeds, except to check that 
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ REFIT = "run `mom route fit`"
 SAME = 0.05  # of the spread of a head's logits for the probe: as far as they may be off
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-Arrays = dict[str, NDArray[np.float32]]
+Arrays = dict[str, NDArray[Any]]
 
 
 class _Sure(BaseModel):
@@ -44,7 +44,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: Literal[2] = Field(default=2, alias="schema")
+    schema_version: Literal[3] = Field(default=3, alias="schema")
     embedders: tuple[str, ...] = Field(min_length=1)
     classes: tuple[str, ...] = Field(min_length=2)
     stages: tuple[int, ...] = Field(min_length=1)
@@ -66,10 +66,10 @@ def save(router: Router, folder: Path) -> None:
     arrays = to_bytes(_arrays(router))
     limits = router.thresholds
     card = Card(
-        schema=2,
+        schema=3,
         embedders=router.embedders,
         classes=router.classes,
-        stages=tuple(len(stage.shares) for stage in router.stages),
+        stages=tuple(stage.heads for stage in router.stages),
         sure=tuple(_Sure(**vars(stage.sure)) for stage in router.stages),
         thresholds=_Limits(**vars(limits)),
         queries_sha256=router.queries_sha256,
@@ -97,6 +97,7 @@ def load(folder: Path) -> Router:
         Stage(
             arrays[f"stage.{at}.shares"].astype(np.float64),
             arrays[f"stage.{at}.prototypes"],
+            arrays[f"stage.{at}.labels"],
             arrays[f"stage.{at}.quantiles"].astype(np.float64),
             Sure(**card.sure[at].model_dump()),
         )
@@ -141,9 +142,10 @@ def check_embedders(router: Router, embedders: Sequence[Embedder]) -> None:
             )
 
 
-# The arrays of a head and of a stage, and their shapes: c classes, d dimensions, h heads; n and q are free.
+# The arrays of a head and of a stage, and their shapes: c classes, d dimensions, o opinions, n prototypes;
+# q is free.
 _HEAD = {"weights": "cd", "bias": "c", "probe": "c"}
-_STAGE = {"shares": "h", "prototypes": "nd", "quantiles": "q"}
+_STAGE = {"shares": "o", "prototypes": "nd", "labels": "n", "quantiles": "q"}
 
 
 def _arrays(router: Router) -> Arrays:
@@ -179,10 +181,14 @@ def _check_shapes(path: Path, arrays: Arrays, card: Card) -> None:
         kind, at = name.split(".")[:2]
         heads = card.stages[int(at)] if kind == "stage" else int(at) + 1
         weights = arrays[f"head.{heads - 1}.weights"]
-        sizes = {"c": len(card.classes), "d": weights.shape[-1], "h": heads}
+        sizes = {"c": len(card.classes), "d": weights.shape[-1], "o": heads + 1}
+        if kind == "stage":
+            sizes["n"] = len(arrays[f"stage.{at}.prototypes"])
         found = arrays[name].shape
         expected = tuple(sizes.get(axis, size) for axis, size in zip(axes, found, strict=False))
         if len(found) != len(axes) or found != expected:
             raise BadRouter(f"{path}: {name} has shape {found}, expected {expected}; {REFIT}")
         if not np.isfinite(arrays[name]).all():
             raise BadRouter(f"{path}: {name} holds numbers that are not finite; {REFIT}")
+        if name.endswith(".labels") and not np.isin(arrays[name], np.arange(len(card.classes))).all():
+            raise BadRouter(f"{path}: {name} holds numbers of no class; {REFIT}")

@@ -178,7 +178,7 @@ def peer(python: Path, learned: Sequence[tuple[str, str]], sets: dict[str, list[
 def readers(router: Router, embedders: Sequence[Embedder]) -> dict[str, Reader]:
     """The cascade, and each of its stages alone."""
     first, last = router.stages[0], router.stages[-1]
-    cheap = replace(router, heads=router.heads[: len(first.shares)], stages=(first,))
+    cheap = replace(router, heads=router.heads[: first.heads], stages=(first,))
     return {
         "cascade": Cascade(router, embedders),
         "words and table": Cascade(cheap, embedders),

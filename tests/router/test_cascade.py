@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from router import store
-from router.calibrate import PER_CLASS, Judged, prototypes, shares_of, sureness
+from router.calibrate import Judged, shares_of, sureness
 from router.cascade import Cascade, settled
 from router.embed import ROUTED_CHARS, HashEmbedder, routed_text
 from router.fit import fit
@@ -44,7 +44,8 @@ def with_first(router: Router, sure: Sure) -> Router:
 
 
 def test_a_stage_for_each_dense_embedder(two_stages: Router) -> None:
-    assert [len(stage.shares) for stage in two_stages.stages] == [2, 3]
+    assert [stage.heads for stage in two_stages.stages] == [2, 3]
+    assert [len(stage.shares) for stage in two_stages.stages] == [3, 4]
     assert two_stages.embedders == ("words-262144", "hash-64", "hash-256")
     assert (two_stages.stages[0].shares >= 0).all()
     assert two_stages.stages[1].sure == Sure(1.0, 1.0, 0.0)
@@ -115,16 +116,6 @@ def test_few_right_answers_do_not_make_certain() -> None:
     labels = np.array([0, 1] * 6, dtype=np.int32)
     logits = np.where(np.eye(2)[labels] > 0, 1.0, -1.0)
     assert softmax(shares_of([logits], labels)[0] * logits).max() < 0.95
-
-
-def test_many_questions_are_drawn_together() -> None:
-    draw = np.random.default_rng(0)
-    vectors = draw.normal(size=(900, 8)).astype(np.float32)
-    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-    labels = np.repeat([0, 1, 2], [100, 400, 400]).astype(np.int32)
-    found = prototypes(vectors, labels, ("a", "b", "general"))
-    assert found.shape == (100 + PER_CLASS, 8)
-    assert np.linalg.norm(found, axis=1) == pytest.approx(1, abs=1e-5)
 
 
 def test_hints_teach_words_that_no_query_has() -> None:

@@ -13,7 +13,7 @@ from router.decide import Decision
 from router.embed import HashEmbedder, routed_text
 from router.errors import BadSettings, BadTraining
 from router.fit import digest, fit
-from router.model import Router, Thresholds, belonging, similarity, softmax
+from router.model import Router, Thresholds, belonging, softmax
 from router.route import route
 from router.sentence import SentenceEmbedder
 from slices.errors import MissingExtra
@@ -104,10 +104,6 @@ def test_digest_ignores_order_but_not_labels() -> None:
     assert digest(PAIRS) == digest(PAIRS[::-1])
     assert digest(PAIRS) != digest([*PAIRS, ("a", "law")])
     assert digest([("a", "law")]) != digest([("law", "a")])
-
-
-def test_nothing_is_near_where_there_are_no_examples() -> None:
-    assert similarity(np.ones((1, 4), np.float32) / 2, np.empty((0, 4), np.float32)) == pytest.approx(-1)
 
 
 def test_belonging_is_a_share_and_tells_strangers_apart() -> None:

@@ -21,7 +21,7 @@ def test_round_trip(fitted: Router, embedder: HashEmbedder, tmp_path: Path) -> N
     again = store.load(tmp_path / "r")
     for name in ("weights", "bias", "probe"):
         assert np.array_equal(getattr(again.heads[0], name), getattr(fitted.heads[0], name))
-    for name in ("shares", "prototypes", "quantiles"):
+    for name in ("shares", "prototypes", "labels", "quantiles"):
         assert np.array_equal(getattr(again.stages[0], name), getattr(fitted.stages[0], name))
     assert (again.classes, again.thresholds) == (fitted.classes, fitted.thresholds)
     assert again.stages[0].sure == fitted.stages[0].sure
@@ -39,7 +39,7 @@ def damage(folder: Path, how: str) -> None:
     arrays = folder / store.ARRAYS
     match how:
         case "version":
-            edit(folder, schema=1)
+            edit(folder, schema=2)
         case "stages":
             edit(folder, stages=[2])
         case "classes":
