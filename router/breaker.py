@@ -44,6 +44,12 @@ class Breaker:
         record.failures = record.failures + 1 if goes_on else 1
         record.last, record.until = now, now + REST
 
+    def began(self, expert: str) -> None:
+        """Note that a first piece came: it may be asked again, but one more failure sends it back to rest."""
+        record = self._records.get(expert)
+        if record is not None:
+            record.failures, record.until = min(record.failures, FAILURES - 1), 0.0
+
     def answered(self, expert: str) -> None:
-        """Note that it did: all is forgiven."""
+        """Note that an answer came to its end: all is forgiven."""
         self._records.pop(expert, None)

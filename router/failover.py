@@ -87,12 +87,13 @@ class Failover:
         if rest := self.breaker.rests(decision.expert):
             raise Overloaded(f"{decision.expert} failed again and again; try again in {rest:.0f} s", rest)
         try:
-            made = await finish(await self._opened(decision, start(decision.expert)))
+            opened = await self._opened(decision, start(decision.expert))
         except (ExpertFailed, TooSlow):
             self.breaker.failed(decision.expert)
             raise
-        self.breaker.answered(decision.expert)
-        return made
+        self.breaker.began(decision.expert)
+        watch = _Watch(self.breaker, decision.expert)
+        return await finish(replace(opened, choices=[watch.over(each) for each in opened.choices]))
 
     async def _opened(self, decision: Decision, streams: Streams) -> Opened:
         async with AsyncExitStack() as closing:
@@ -111,6 +112,35 @@ class Failover:
             begun = [task.result()[0] for task in done]
             choices = [_replayed(first, rest) for first, rest in zip(firsts, streams, strict=True)]
             return Opened(decision, begun[0].prompt_tokens, choices, closing.pop_all())
+
+
+@dataclass
+class _Watch:
+    """Tells the breaker how an answer ends that has begun. Choices that fail together are one failure."""
+
+    breaker: Breaker
+    expert: str
+    failed: bool = False
+
+    async def over(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
+        """The same events."""
+        try:
+            async with aclosing(events):
+                async for event in events:
+                    yield event
+        except ExpertFailed:
+            if not self.failed:
+                self.breaker.failed(self.expert)
+            self.failed = True
+            raise
+        except GeneratorExit:  # nobody wants the rest
+            self._ended()
+            raise
+        self._ended()
+
+    def _ended(self) -> None:
+        if not self.failed:
+            self.breaker.answered(self.expert)
 
 
 async def until(events: AsyncGenerator[Event], deadline: float | None) -> AsyncGenerator[Event]:

@@ -177,6 +177,16 @@ def test_an_expert_that_fails_again_and_again_is_left_alone(serve: Serve) -> Non
         assert named.status_code == 503 and 1 <= int(named.headers["retry-after"]) <= REST
 
 
+def test_an_expert_that_dies_again_and_again_amid_its_answers_is_left_alone(serve: Serve) -> None:
+    lex = Dying(pieces=2)
+    with serve(lex=lex) as client:
+        for number in range(FAILURES):
+            assert '"error"' in client.post(CHAT, json=AUTO | {"stream": True}).text
+            assert lex.asked == number + 1
+        answer = client.post(CHAT, json=AUTO | {"stream": True})
+        assert (answer.headers["x-mom-expert"], lex.asked) == ("gen", FAILURES)
+
+
 def test_a_request_at_fault_is_not_an_experts_failure(serve: Serve) -> None:
     class Choosy(ScriptedRuntime):
         def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
@@ -294,4 +304,22 @@ def test_the_breaker_forgives_and_tries_one_at_a_time() -> None:
     for _ in range(2 * FAILURES):  # too far apart to be one outage
         breaker.failed("lex")
         now[0] += WINDOW + 1
+    assert breaker.rests("lex") == 0
+
+
+def test_who_begins_may_be_asked_but_is_forgiven_only_at_the_end() -> None:
+    now = 100.0
+    breaker = Breaker(lambda: now)
+    for _ in range(FAILURES):
+        breaker.failed("lex")
+    now += REST
+    assert breaker.rests("lex") == 0 < breaker.rests("lex")  # the trial, and who comes meanwhile
+    breaker.began("lex")
+    assert breaker.rests("lex") == breaker.rests("lex") == 0
+    breaker.failed("lex")
+    assert breaker.rests("lex") == REST
+    now += REST
+    breaker.began("lex")
+    breaker.answered("lex")
+    breaker.failed("lex")
     assert breaker.rests("lex") == 0
