@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 
-from router import build, deploy, keys
+from router import build, deploy, keys, tracing
 from router.catalogue import without
 from router.deploy import INGRESS_CPUS, Plan
 from router.errors import BadSettings, ExpertFailed
@@ -46,6 +46,8 @@ def check(settings: Settings, domains: build.Queries | None = None, listening: b
     """
     if find_spec("ray") is None:
         raise MissingExtra("ray", "serve")
+    if settings.logs.traces:
+        tracing.check_installed()
     served = build.served_by(settings)
     if unknown := sorted(set(settings.overrides) - set(served.experts)):
         raise BadSettings(f"`overrides` name experts that are not served: {', '.join(unknown)}")

@@ -4,6 +4,7 @@ Where they go is told by OpenTelemetry's own variables, such as OTEL_EXPORTER_OT
 caller began goes on. What was said is in no span.
 """
 
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from starlette.datastructures import Headers
@@ -15,6 +16,11 @@ if TYPE_CHECKING:
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.trace import Span
 
+_PACKAGES = (
+    "opentelemetry.sdk.trace",
+    "opentelemetry.exporter.otlp.proto.http.trace_exporter",
+    "opentelemetry.instrumentation.asgi",
+)
 _WATCHERS = "/health,/ready,/metrics"
 _SAID = {
     "x-mom-expert": "gen_ai.response.model",  # the names of OpenTelemetry's conventions where it has one
@@ -25,20 +31,33 @@ _SAID = {
 }
 
 
+def check_installed() -> None:
+    """Whether what tracing needs is there, without loading it.
+
+    Raises:
+        MissingExtra: a package of the extra `otel` is not installed.
+    """
+    for name in _PACKAGES:
+        try:
+            found = find_spec(name)
+        except ModuleNotFoundError:  # not even the package that it is in
+            found = None
+        if found is None:
+            raise MissingExtra(name, "otel")
+
+
 def exporting() -> "TracerProvider":
     """Spans that are sent in the background, over HTTP.
 
     Raises:
-        MissingExtra: the packages of the extra `otel` are not installed.
+        MissingExtra: a package of the extra `otel` is not installed.
     """
-    try:
-        import opentelemetry.instrumentation.asgi  # noqa: F401 - what `Traced` needs
-        from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-        from opentelemetry.sdk.resources import Resource
-        from opentelemetry.sdk.trace import TracerProvider
-        from opentelemetry.sdk.trace.export import BatchSpanProcessor
-    except ImportError as error:
-        raise MissingExtra(error.name or "opentelemetry", "otel") from None
+    check_installed()
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+    from opentelemetry.sdk.resources import Resource
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor
+
     provider = TracerProvider(resource=Resource.create({"service.name": "mom"}))
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     return provider

@@ -12,13 +12,13 @@ import httpx
 import pytest
 from openai import APIError, NotFoundError, OpenAI
 
-from router import serve
+from router import serve, tracing
 from router.deploy import Plan
 from router.errors import BadSettings, ExpertFailed, RouterError
 from router.scripted import REPLIES
 from router.settings import Logs, Settings
 from slices import manifest
-from slices.errors import SliceError
+from slices.errors import MissingExtra, SliceError
 from tests.router.router_world import DOMAINS, write_slice
 
 # Ray 2.60 under pydantic 2.14.
@@ -176,6 +176,12 @@ def test_what_is_refused_before_anything_starts(
 ) -> None:
     with pytest.raises(BadSettings, match=word):
         serve.check(scripted(**said), DOMAINS)
+
+
+def test_traces_without_their_extra_are_refused(slices_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracing, "_PACKAGES", ("opentelemetry.sdk.trace", "opentelemetry.nowhere.to"))
+    with pytest.raises(MissingExtra, match=r"opentelemetry\.nowhere.*otel"):
+        serve.check(scripted(logs={"traces": True}), DOMAINS)
 
 
 def test_a_taken_port_is_refused(slices_root: Path) -> None:
