@@ -1,7 +1,6 @@
 """The configuration for a Ray cluster: what it says, and that Ray's own `serve run` makes a service of it."""
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,7 +66,7 @@ def running(file: Path, url: str) -> Iterator[None]:
                 sleep(0.5)
             yield
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # not SIGINT, which is ignored below a shell's background job
             process.wait(timeout=60)
 
 
