@@ -33,7 +33,7 @@ def hasten(encoder: Any, name: str) -> bool:
     """
     if any(find_spec(each) is None for each in _PACKAGES):
         return False
-    model = encoder[0].model
+    model = encoder[0].model.float()
     path = home.home() / "embedders" / f"{name.replace('/', '--')}-{_digest(model)}.onnx"
     try:
         encoder[0].model = _of_file(path, model)
