@@ -7,7 +7,8 @@ that vectors keep a cosine of .999 to those in float32. Files are kept under `$M
 import hashlib
 import logging
 import warnings
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,7 @@ def _body(path: Path, config: Any) -> Any:
     import torch
     from transformers.modeling_outputs import BaseModelOutput
 
-    session = open_session(path)
+    session = _session(path)
     wanted = [each.name for each in session.get_inputs()]
 
     class Body(torch.nn.Module):
@@ -76,7 +77,7 @@ def _body(path: Path, config: Any) -> Any:
     return Body()
 
 
-def open_session(path: Path) -> Any:
+def _session(path: Path) -> Any:
     """ONNX Runtime on the CPU with one thread, which `router.sentence.one_thread` explains."""
     import onnxruntime
 
@@ -177,12 +178,12 @@ def _digest(model: Any) -> str:
     return found.hexdigest()[:12]
 
 
-class _quiet:
+@contextmanager
+def _quiet() -> Iterator[None]:
     """No progress of exporters."""
-
-    def __enter__(self) -> None:
-        self._before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-
-    def __exit__(self, *_: object) -> None:
-        logging.disable(self._before)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -9,29 +9,30 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from router.heads import Labels
+
 PER_CLASS = 300  # prototypes of a class; more questions are drawn together
 VOTERS = 15  # nearest prototypes that vote
 WARMTH = 0.08  # of cosine: one that is farther by so much counts 1/e (Wu et al., 2018, take .07)
 _NONE = 1e-3  # a class without votes has about this share
 
 Floats = NDArray[np.float64]
-Labels = NDArray[np.int32]
-Vectors = NDArray[np.float32]
+Dense = NDArray[np.float32]
 
 
-def cosines(vectors: Vectors, prototypes: Vectors) -> Vectors:
+def cosines(vectors: Dense, prototypes: Dense) -> Dense:
     """Of each of `vectors` (n, dim) with each of `prototypes` (m, dim), (n, m); rows are of length 1."""
-    found: Vectors = vectors @ prototypes.T
+    found: Dense = vectors @ prototypes.T
     return found
 
 
-def nearest(found: Vectors, own: NDArray[np.bool_]) -> Floats:
+def nearest(found: Dense, own: NDArray[np.bool_]) -> Floats:
     """The highest of cosines (n, m) with prototypes that are experts' `own` (m,), (n,); -1 without any."""
     near: Floats = found[:, own].max(axis=1, initial=-1.0).astype(np.float64)
     return near
 
 
-def votes(found: Vectors, labels: Labels, classes: int) -> Floats:
+def votes(found: Dense, labels: Labels, classes: int) -> Floats:
     """Logits (n, classes) of what the nearest prototypes say, from cosines (n, m) and their `labels` (m,)."""
     count = min(VOTERS, found.shape[1])
     rows = np.arange(len(found))[:, None]
@@ -46,7 +47,7 @@ def votes(found: Vectors, labels: Labels, classes: int) -> Floats:
     return logits
 
 
-def prototypes_of(vectors: Vectors, labels: Labels, classes: int) -> tuple[Vectors, Labels]:
+def prototypes_of(vectors: Dense, labels: Labels, classes: int) -> tuple[Dense, Labels]:
     """Prototypes (m, dim) of unit length and their labels (m,): a class's questions, or centres of many."""
     found = [_centres(vectors[labels == number]) for number in range(classes)]
     named = np.repeat(np.arange(classes, dtype=np.int32), [len(each) for each in found])
@@ -54,7 +55,7 @@ def prototypes_of(vectors: Vectors, labels: Labels, classes: int) -> tuple[Vecto
 
 
 def unseen(
-    vectors: Vectors,
+    vectors: Dense,
     labels: Labels,
     own: NDArray[np.bool_],
     folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
@@ -71,7 +72,7 @@ def unseen(
     return near, said
 
 
-def _centres(vectors: Vectors) -> Vectors:
+def _centres(vectors: Dense) -> Dense:
     if len(vectors) <= PER_CLASS:
         return vectors
     from sklearn.cluster import MiniBatchKMeans
@@ -80,5 +81,5 @@ def _centres(vectors: Vectors) -> Vectors:
     means = MiniBatchKMeans(PER_CLASS, batch_size=2048, n_init=1, max_iter=20, random_state=0)
     with threadpool_limits(1):
         centres = means.fit(vectors).cluster_centers_
-    found: Vectors = (centres / np.linalg.norm(centres, axis=1, keepdims=True)).astype(np.float32)
+    found: Dense = (centres / np.linalg.norm(centres, axis=1, keepdims=True)).astype(np.float32)
     return found
