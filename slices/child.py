@@ -116,6 +116,8 @@ def _reason(status: int, complaint: str) -> str:
     last = lines[-1] if lines else "it gave no reason"
     if status == -signal.SIGKILL:
         last += "; the system does so where memory runs out"
+    if status == -signal.SIGILL:
+        last += "; it was built with instructions that fail here (README, Install)"
     if status < 0:
         return f"llama.cpp ended its process with {signal.Signals(-status).name}: {last}"
     return last

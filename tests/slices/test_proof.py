@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from slices.child import run_child
+from slices.child import _reason, run_child
 from slices.errors import RunFailed
 from slices.export import export
 from slices.gguf.header import read_gguf_header
@@ -143,6 +143,10 @@ def test_an_abort_there_is_an_error_here(hazard: str, good: Document, tmp_path: 
     (tmp_path / "bad.gguf").write_bytes(render(document))
     with pytest.raises(RunFailed, match=rf"bad\.gguf: .*ended its process with {cause}"):
         prove(tmp_path / "bad.gguf", threads=1, context=256)
+
+
+def test_instructions_that_fail_here_lead_to_the_readme() -> None:
+    assert "SIGILL: it gave no reason; it was built with instructions that fail here" in _reason(-4, "")
 
 
 REFUSED: dict[str, tuple[Callable[[Document], None], str]] = {
