@@ -33,6 +33,7 @@ class Bench:
     work: Path
     limit: int
     threads: int
+    device: str = "cpu"
     _texts: dict[str, Heldout] = field(default_factory=dict)
     _bits: dict[str, Values] = field(default_factory=dict)
 
@@ -52,7 +53,9 @@ class Bench:
 
     def open(self, folder: Path, file: Path | None = None) -> Runtime:
         """A checkpoint, or a GGUF."""
-        return open_runtime(folder, None if file is None else file.resolve(), self.threads)
+        return open_runtime(
+            folder, None if file is None else file.resolve(), self.threads, device=self.device
+        )
 
 
 def likelihoods(folder: Path, domain: str, bench: Bench) -> dict[str, Any]:

@@ -17,7 +17,11 @@ from slices.runtimes.torch_runtime import TorchRuntime
 
 
 def open_runtime(
-    folder: Path, file: Path | None = None, threads: int | None = None, context: int = 4096
+    folder: Path,
+    file: Path | None = None,
+    threads: int | None = None,
+    context: int = 4096,
+    device: str = "cpu",
 ) -> Runtime:
     """Load the GGUF `file` (absolute, or relative to `folder`), or without one the checkpoint in `folder`.
 
@@ -27,6 +31,7 @@ def open_runtime(
     Args:
         threads: processor threads; by default every core.
         context: most tokens of a prompt and its answer together, rounded up to a multiple of 256.
+        device: where a checkpoint runs, as torch says it; a GGUF runs on the processor.
 
     Raises:
         NotFound: there is no such file, or `folder` holds no weights.
@@ -40,7 +45,7 @@ def open_runtime(
     if not checkpoint.entries:
         raise NotFound(f"{folder} has no model.safetensors to run; give one of its GGUF files")
     match(checkpoint, read_anatomy(checkpoint.config))
-    return TorchRuntime(folder, threads, context)
+    return TorchRuntime(folder, threads, context, device=device)
 
 
 def open_batcher(folder: Path, file: Path | None, capacity: Capacity) -> Batcher:

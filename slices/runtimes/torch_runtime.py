@@ -32,10 +32,15 @@ _WIDEN_BELOW = 4_000_000_000  # bytes of weights up to which float32, exact and 
 
 
 class TorchRuntime:
-    """A model in torch on the CPU. Not thread-safe. Implements `slices.runtime.Runtime`."""
+    """A model in torch. Not thread-safe. Implements `slices.runtime.Runtime`."""
 
     def __init__(
-        self, folder: Path, threads: int | None = None, context: int = 4096, precision: Precision = "auto"
+        self,
+        folder: Path,
+        threads: int | None = None,
+        context: int = 4096,
+        precision: Precision = "auto",
+        device: str = "cpu",
     ) -> None:
         """Load the checkpoint in `folder`.
 
@@ -43,6 +48,7 @@ class TorchRuntime:
             threads: processor threads (of the whole process); by default every core.
             context: most tokens of a prompt and its answer together.
             precision: what bf16 weights are computed in; "auto" widens a small model to float32.
+            device: where it runs, as torch says it.
 
         Raises:
             MissingExtra: torch or transformers is not installed.
@@ -54,7 +60,8 @@ class TorchRuntime:
         self._tokenizer = _tokenizer(folder)
         if str(config.get("model_type")).startswith("gemma4"):
             gemma4_slice.register()
-        self._model: Any = load_model(folder, _dtype(folder, self._torch, precision))
+        self._model: Any = load_model(folder, _dtype(folder, self._torch, precision)).to(device)
+        self._device = device
         self._length = context
         self._bos = config.get("bos_token_id")
         self._ends = _ends(folder, config, self._tokenizer)
@@ -68,25 +75,25 @@ class TorchRuntime:
     def logprobs(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         """Natural-log probability of tokens[1:], each given all before it. Shape (len(tokens) - 1,)."""
         found = np.empty(max(0, len(tokens) - 1), dtype=np.float64)
-        targets, start = self._torch.tensor(list(tokens[1:]), dtype=self._torch.int64), 0
+        targets, start = self._ids(tokens[1:]), 0
         for logits in self._logits(tokens[:-1]):
             picked = logits.gather(1, targets[start : start + len(logits), None])[:, 0]
-            found[start : start + len(logits)] = (picked - logits.logsumexp(dim=1)).double().numpy()
+            found[start : start + len(logits)] = (picked - logits.logsumexp(dim=1)).double().cpu().numpy()
             start += len(logits)
         return found
 
     def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         """Log probabilities of every next token, in chunks of shape (positions, vocabulary)."""
         for logits in self._logits(tokens[:-1]):
-            yield log_softmax(logits.numpy())
+            yield log_softmax(logits.cpu().numpy())
 
     def expected_counts(self, tokens: Sequence[int]) -> NDArray[np.float64]:
         """Sum of the next token's distribution over all positions of `tokens`. Shape (vocabulary,)."""
         rows = self._model.get_output_embeddings().weight.shape[0]
-        total = self._torch.zeros(rows, dtype=self._torch.float64)
+        total = self._torch.zeros(rows, dtype=self._torch.float64, device=self._device)
         for logits in self._logits(tokens):
             total += logits.softmax(dim=1).sum(dim=0)
-        counts: NDArray[np.float64] = total.numpy()
+        counts: NDArray[np.float64] = total.cpu().numpy()
         return counts
 
     def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
@@ -136,17 +143,21 @@ class TorchRuntime:
     def _hidden(self, tokens: Sequence[int]) -> Any:
         """The last hidden states, shape (positions, hidden)."""
         with self._torch.inference_mode():
-            ids = self._torch.tensor([list(tokens)])
+            ids = self._ids(tokens)[None]
             return self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
 
     def _step(self, tokens: Sequence[int], memory: object) -> tuple[NDArray[np.float32], object]:
         """Logits after the last of `tokens`, shape (vocabulary,), and the keys and values so far."""
         torch = self._torch
         with torch.inference_mode():
-            ids = torch.tensor([list(tokens)])
+            ids = self._ids(tokens)[None]
             name = cache_name(self._model)
             out = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **{name: memory})
-            return out.logits[0, -1].float().numpy(), out[name]
+            return out.logits[0, -1].float().cpu().numpy(), out[name]
+
+    def _ids(self, tokens: Sequence[int]) -> Any:
+        """Token ids where the model is, int64 (tokens,)."""
+        return self._torch.tensor(list(tokens), dtype=self._torch.int64, device=self._device)
 
     def _cap(self, logits: Any) -> Any:
         return (logits / self._softcap).tanh() * self._softcap if self._softcap else logits

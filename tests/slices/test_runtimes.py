@@ -44,6 +44,17 @@ def test_logprobs_sum_to_one_over_all_continuations(runtime: Runtime) -> None:
     assert runtime.logprobs(start[:1]).shape == (0,)
 
 
+@pytest.mark.gpu
+def test_a_gpu_reads_as_a_processor_does(pico: Path) -> None:
+    there, here = open_runtime(pico, threads=1, device="cuda"), open_runtime(pico, threads=1)
+    tokens = here.encode(TEXT)
+    assert there.logprobs(tokens) == pytest.approx(here.logprobs(tokens), abs=1e-3)
+    ours, theirs = next(there.distributions(tokens)), next(here.distributions(tokens))
+    assert np.abs(ours - theirs).max() < 1e-2
+    greedy = Sampling(max_tokens=8, temperature=0)
+    assert [p.text for p in there.generate("The", greedy)] == [p.text for p in here.generate("The", greedy)]
+
+
 def test_chunks_do_not_change_logprobs(pico: Path) -> None:
     """Chunks bound the memory; each begins where the last ended, beyond the sliding window of 16."""
     llama = LlamaRuntime(pico / "pico.gguf", threads=1)
