@@ -67,20 +67,25 @@ def _search(
 
 def heal(
     slice_: Annotated[str, typer.Argument(metavar="SLICE", help="A slice's folder or name.")],
-    steps: Annotated[int, typer.Option(help="Corrections to make.")] = 1600,
+    steps: Annotated[int, typer.Option(help="Corrections to make.")] = 500,
     minutes: Annotated[float | None, typer.Option(help="As many steps as fit, in place of --steps.")] = None,
     method: Annotated[str, typer.Option(help="norms | lora | full")] = "full",
-    rate: Annotated[float | None, typer.Option(help="Highest learning rate; default by its KL.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(help="Highest learning rate; default by its KL and the rows in a step.")
+    ] = None,
     hard: Annotated[
         float | None, typer.Option(help="Share of the target that is the text itself; default by its KL.")
     ] = None,
     states: Annotated[
         float | None, typer.Option(help="Pull of the parent's hidden states; default by its KL.")
     ] = None,
-    batch: Annotated[int, typer.Option(help="Rows read at once.")] = 1,
+    batch: Annotated[int, typer.Option(help="Rows read at once.")] = 4,
     accumulate: Annotated[int, typer.Option(help="Batches to a step.")] = 1,
     context: Annotated[int, typer.Option(help="Tokens in a row.")] = 512,
     rank: Annotated[int, typer.Option(help="Of --method lora.")] = 16,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Default: where the run is long.")
+    ] = None,
     corpus: Corpus = None,
     teacher: Annotated[Path | None, typer.Option(help="A saved teacher, in place of the parent.")] = None,
     save_teacher: Annotated[
@@ -100,7 +105,9 @@ def heal(
     from mom import healing
     from slices.heal.settings import Healing
 
-    settings = Healing(steps, method, rate, batch, accumulate, context, hard, states, rank=rank, seed=seed)
+    settings = Healing(
+        steps, method, rate, batch, accumulate, context, hard, states, rank=rank, seed=seed, compiled=compiled
+    )
     wish = healing.Wish(
         slice_, settings, minutes, output, tuple(corpus or ()), teacher, save_teacher, top_k, picture, device,
         threads, force, compare,

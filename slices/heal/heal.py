@@ -20,6 +20,7 @@ from slices.corpus import Corpus
 from slices.device import Device, choose_device
 from slices.errors import BadConfig, RunFailed
 from slices.heal import memory, saved, state
+from slices.heal.compiled import WORTH, can_compile, compile_layers
 from slices.heal.curve import Point, measured
 from slices.heal.loop import Ending, Told, backward, train
 from slices.heal.pace import TRIED, steps_within
@@ -76,6 +77,7 @@ class _Scene:
     absent: NDArray[np.bool_] | None
 
 
+COMPILED_MINUTES = 15.0  # a run of so many gains by compiled layers
 Bounded = Callable[[memory.Memory], None]
 
 
@@ -92,6 +94,7 @@ def heal(order: Order, told: Told = lambda news: None, bounded: Bounded = lambda
         SliceError: the slice, its parent, the text or a file of the run is missing or damaged.
     """
     atomic.refuse_existing(order.target, order.force)
+    order = _compiled(order, order.healing.tokens >= WORTH)
     scene = _set(order, bounded)
     run = scene.run
     if not run.curve:
@@ -116,6 +119,7 @@ def within(order: Order, minutes: float) -> Order:
         BadConfig: not even one fits.
         SliceError: as `heal`.
     """
+    order = _compiled(order, minutes >= COMPILED_MINUTES)
     trial = _settled(replace(order, healing=replace(order.healing, steps=TRIED + 1)), inf)  # as if to mend
     scene = _set(trial, lambda needed: None)
     steps = iter(range(TRIED + 1))
@@ -160,7 +164,19 @@ def _set(order: Order, bounded: Bounded) -> _Scene:
         teacher = Parent(parent, ids, text, device, theirs)
     absent = ids < 0 if bool((ids < 0).any()) else None
     student = load_student(order.slice, order.healing, device, absent, own)
+    if order.healing.compiled:
+        models = [student.model, *([teacher.model] if isinstance(teacher, Parent) else [])]
+        for model in models:
+            compile_layers(model, order.healing.batch, order.healing.context)
     return _Scene(student, teacher, text, run, device, absent)
+
+
+def _compiled(order: Order, worth: bool) -> Order:
+    """The order with that settled: compiled where it says so, or says nothing and it is worth it."""
+    if order.healing.compiled is not None:
+        return order
+    name = choose_device(order.device, order.healing.precision, order.threads).name
+    return replace(order, healing=replace(order.healing, compiled=worth and can_compile(name)))
 
 
 def _settled(order: Order, kl: float) -> Order:

@@ -1,6 +1,7 @@
 """What a healing run does, decided before it starts. Everything here changes the weights that come out."""
 
 from dataclasses import asdict, dataclass, replace
+from math import sqrt
 from typing import Any
 
 from slices.errors import BadConfig
@@ -8,11 +9,12 @@ from slices.errors import BadConfig
 METHODS = ("norms", "lora", "full")
 PRECISIONS = ("auto", "float32", "bfloat16")
 INTACT = 0.5  # nats: a slice that is nearer to its parent than this is polished, not mended
-_RATES = {  # highest, to mend and to polish; full is measured (docs/LOG.md), the others are not
+_RATES = {  # highest, to mend and to polish, for steps of `_STEP` tokens; only full is measured (docs/LOG.md)
     "norms": (1e-2, 1e-3),
     "lora": (5e-4, 1e-4),
     "full": (1e-4, 2e-5),
 }
+_STEP, _STEEPEST = 512, 4.0
 _HARD = (0.1, 0.5)
 _STATES = (10.0, 0.0)
 
@@ -24,7 +26,8 @@ class Healing:
     Attributes:
         method: `norms` trains norm gains and layer scalars; `lora` low-rank additions to every matrix, which
             are merged back; `full` every matrix and gain. The embeddings stay as they are.
-        rate: AdamW's learning rate at its highest.
+        rate: AdamW's learning rate at its highest; by itself it grows with the root of the tokens in a step
+            (Malladi et al., 2022, arXiv 2205.10287).
         hard: how much of the target is the token that came, the rest being the teacher's distribution. A
             slice of all its parent's layers has little to learn from it but the spelling of cut words.
         states: how strongly what enters each layer is drawn to what enters it in the parent, by the share of
@@ -33,22 +36,24 @@ class Healing:
         warmup: steps of rising rate; from there it falls to zero in a straight line.
         every: steps between two measurements on held-out text.
         patience: measurements without a better one after which the run ends.
+        compiled: whether layers are compiled for the rows; None where the run is long enough to gain by it.
     """
 
-    steps: int = 1600
+    steps: int = 500
     method: str = "full"
     rate: float | None = None
-    batch: int = 1
+    batch: int = 4
     accumulate: int = 1
     context: int = 512
     hard: float | None = None
     states: float | None = None
     warmup: int = 20
-    every: int = 200
+    every: int = 100
     patience: int = 5
     rank: int = 16
     seed: int = 0
     precision: str = "auto"
+    compiled: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no run can do.
@@ -79,10 +84,14 @@ class Healing:
         regime = int(kl < INTACT)
         return replace(
             self,
-            rate=_RATES[self.method][regime] if self.rate is None else self.rate,
+            rate=_RATES[self.method][regime] * self._steepness if self.rate is None else self.rate,
             hard=_HARD[regime] if self.hard is None else self.hard,
             states=_STATES[regime] if self.states is None else self.states,
         )
+
+    @property
+    def _steepness(self) -> float:
+        return min(_STEEPEST, sqrt(self.rows * self.context / _STEP))
 
     @property
     def rows(self) -> int:

@@ -72,13 +72,13 @@ class Parent:
         import torch
 
         self._device, self._text = device, text
-        self._model = device.load(folder, device.compute).requires_grad_(False).eval()
-        layers = decoder_layers(self._model)
+        self.model = device.load(folder, device.compute).requires_grad_(False).eval()
+        layers = decoder_layers(self.model)
         self._watched = [layers[index] for index in watched]
         self._ids = torch.tensor(ids, device=device.name)
-        weight = self._model.get_output_embeddings().weight
+        weight = self.model.get_output_embeddings().weight
         absent = torch.zeros(len(ids), device=device.name).masked_fill(self._ids < 0, -torch.inf)
-        cap = getattr(self._model.config.get_text_config(), "final_logit_softcapping", None)
+        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
         self._head = Head(weight[self._ids.clamp(min=0)], cap, absent if (ids < 0).any() else None)
         self._windows: dict[int, Target] = {}
 
@@ -97,7 +97,7 @@ class Parent:
 
         with torch.no_grad():
             ids = self._ids[torch.tensor(tokens, dtype=torch.int64, device=self._device.name)]
-            states = read(self._model, watched, self._device, ids)
+            states = read(self.model, watched, self._device, ids)
         return Expected(states, self._head, [layer.input_layernorm for layer in watched])
 
 

@@ -97,7 +97,10 @@ def test_slice_json_says_what_was_done(swa: Path, tmp_path: Path) -> None:
         manifest.read(swa)
     )
     assert made.healing is not None
-    assert made.healing["settings"] == SHORT.settled(healed.before.kl.value).to_json()
+    assert made.healing["settings"] == {
+        **SHORT.settled(healed.before.kl.value).to_json(),
+        "compiled": False,
+    }
     assert made.healing["tokens"] == 40 * 4 * 32
     assert [point["step"] for point in made.healing["curve"]] == [0, 20, 40]
     assert made.healing["after"] == json.loads(json.dumps(healed.after.to_json()))
