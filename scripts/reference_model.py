@@ -37,8 +37,8 @@ class Sizes:
 
 
 ON_A_GPU = Sizes(
-    hidden=512, rows=16_384, context=512, window=128, ple=64, heads=8, kv_heads=2, head=64, batch=64,
-    steps=4000, rate=1e-3, warmup=200,
+    hidden=192, rows=8192, context=512, window=128, ple=16, heads=6, kv_heads=2, head=32, batch=32,
+    steps=2500, rate=1.5e-3, warmup=150,
 )  # fmt: skip
 
 

@@ -1,7 +1,8 @@
 """The rows of docs/RESULTS.md: which slices, healed how long. Measures nothing.
 
-A row's healing is said in steps of 512 tokens, so that it is the same run on every machine; 500 of them take
-about 40 minutes on two cores without bf16 instructions with the SWA-only slice of Gemma 3 270M.
+A row's healing is said in steps, so that it is the same run on every machine. An `HOUR` of two cores gets
+through as many steps of four rows of 512 tokens with the SWA-only slice of Gemma 3 270M; what a GPU takes
+some minutes for, `LONG`, would take such a machine most of a day.
 """
 
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from slices.quant.recipe import LLAMA_CPP
 
 DOMAINS = ("biochem", "law", "computing")
 ROWS = 32_768
-LONG, SHORT = 500, 140  # steps of healing
+HOUR, LONG, SHORT = 700, 2000, 140  # steps of healing
+FEW, MANY = 4, 8  # rows that a step of an hour's and of the long healing reads
+MOSTLY, HALF = 0.9, 0.5  # shares of the target that are the text
 DEPTHS, SHALLOW = (2, 4, 6, 8, 10, 12, 14, 16, 18), (1, 2, 4, 6)  # layers dropped
 SEEDS = (0, 1, 2)
 PLAIN = (("Q2_K", "Q2_K"), ("Q2_K", LLAMA_CPP), ("Q4_K_M", LLAMA_CPP), ("Q8_0", LLAMA_CPP))  # types, tables
@@ -23,7 +26,8 @@ class Row:
 
     `by` is the domain whose text chooses layers and rows; it is healed and measured on `domain`. `unshared`
     says how layers that shared K/V come to their own. `quant` makes it a plain quant of the whole parent, of
-    that type and tables, in place of a slice. `hard` None is what `mom heal` takes of itself.
+    that type and tables, in place of a slice. `hard` None is what `mom heal` takes of itself; `batch` is how
+    many rows of 512 tokens a step reads.
     """
 
     name: str
@@ -37,6 +41,7 @@ class Row:
     unshared: str | None = None
     quant: tuple[str, str] | None = None
     hard: float | None = None
+    batch: int = 1
 
 
 def rows(layers: int, vocabulary: int, shared: int) -> list[Row]:
@@ -55,9 +60,11 @@ def _plain() -> Iterator[Row]:
 
 def _swa(words: str, shared: int) -> Iterator[Row]:
     for domain in DOMAINS:
-        yield Row(f"swa-{domain}", "swa", domain, "swa", words, LONG)
+        yield Row(f"swa-{domain}", "swa", domain, "swa", words, HOUR, hard=MOSTLY, batch=FEW)
+        if words != "all":
+            yield Row(f"swa-{domain}-long", "long", domain, "swa", words, LONG, hard=HALF, batch=MANY)
     for way in ("noise", "donor") if shared else ():
-        yield Row(f"swa-law-unshared-{way}", "unshared", "law", "swa", words, LONG, unshared=way)
+        yield Row(f"swa-law-unshared-{way}", "unshared", "law", "swa", words, SHORT, unshared=way)
 
 
 def _words(words: str) -> Iterator[Row]:

@@ -54,9 +54,11 @@ def measured(row: Row, bench: Bench, model: str) -> dict[str, Any]:
 
 
 def measured_slice(row: Row, bench: Bench, model: str) -> dict[str, Any]:
-    """A slice, raw and healed."""
+    """A slice, raw (but for `long`: that is another row's) and healed."""
     raw = slice_of(row, bench, model)
-    found: dict[str, Any] = {"layers": manifest.read(raw).layers, "raw": form(raw, row, (row.domain,), bench)}
+    found: dict[str, Any] = {"layers": manifest.read(raw).layers}
+    if row.table != "long":
+        found["raw"] = form(raw, row, (row.domain,), bench)
     if row.steps:
         try:
             healed = healed_of(raw, row, bench)
@@ -80,7 +82,7 @@ def form(folder: Path, row: Row, domains: Sequence[str], bench: Bench) -> dict[s
 
 def slice_of(row: Row, bench: Bench, model: str) -> Path:
     """The slice, cut unless it is there."""
-    folder = bench.work / f"{Path(model).name}-{row.name}"
+    folder = bench.work / f"{Path(model).name}-{row.name.removesuffix('-long')}"
     if not (folder / manifest.FILE).is_file():
         layers = row.layers
         if layers.startswith("chance:"):
@@ -104,10 +106,11 @@ def by_chance(model: str, count: int, seed: int) -> str:
 
 def healed_of(raw: Path, row: Row, bench: Bench) -> Path:
     """The healed slice, unless it is there."""
-    folder = raw.with_name(f"{raw.name}-healed")
+    folder = raw.with_name(f"{raw.name}-healed-{row.steps}x{row.batch}")
     if not (folder / manifest.FILE).is_file():
         text = read_corpus([corpus(bench, row.domain)])
-        heal(Order(raw, folder, text, Healing(row.steps, hard=row.hard), threads=bench.threads), tell)
+        healing = Healing(row.steps, hard=row.hard, batch=row.batch)
+        heal(Order(raw, folder, text, healing, device=bench.device, threads=bench.threads), tell)
     return folder
 
 
@@ -152,9 +155,10 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=24_000, help="bytes of held-out text a domain")
     parser.add_argument("--steps", type=int, help="of healing, in place of each row's own")
     parser.add_argument(
-        "--hard", type=float, help="share of the target that is the text, in place of mom heal's own"
+        "--hard", type=float, help="share of the target that is the text, in place of the row's own"
     )
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", help="where checkpoints are healed and measured")
     parser.add_argument("--show", action="store_true")
     args = parser.parse_args()
     anatomy = read_anatomy(open_checkpoint(args.model).config)
@@ -166,15 +170,16 @@ def main() -> None:
         return
     done = {(each["model"], each["row"]["name"]) for each in known(args.out)}
     args.work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(locate(args.model), args.data, args.work, args.limit, args.threads)
+    bench = Bench(locate(args.model), args.data, args.work, args.limit, args.threads, args.device)
     failed = False
     for row in wanted:
         if not args.names and (Path(args.model).name, row.name) in done:
             continue
         print(row.name, flush=True)
         steps = row.steps if args.steps is None else args.steps
+        hard = row.hard if args.hard is None else args.hard
         try:
-            keep(args.out, measured(replace(row, steps=steps, hard=args.hard), bench, args.model))
+            keep(args.out, measured(replace(row, steps=steps, hard=hard), bench, args.model))
         except SliceError as error:
             print(f"  {error}", flush=True)
             failed = True

@@ -209,7 +209,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 
 
 OTHER = {"matrix": matrix_table, "plain": plain_table}
-RESULTS = ("plain", "swa", "unshared", "words", "depth", "choice", "matrix")  # tables of docs/RESULTS.md
+RESULTS = ("plain", "swa", "long", "unshared", "words", "depth", "choice", "matrix")  # docs/RESULTS.md
 
 
 def results_table(figures: Mapping[str, Any], name: str) -> str:

@@ -3,9 +3,9 @@
 
     scripts/train_reference.py --data DIR -o reference
 
-Sizes by flag; the defaults take about 40 minutes on two cores, and about 20 on a data-centre GPU, which is
-taken where there is one. The same command goes on where a killed run was. The result is an ordinary
-checkpoint: `mom inspect reference`, `mom slice --model reference`.
+Sizes by flag; the defaults take about 40 minutes on two cores, and about 15 on a data-centre GPU (a larger
+model, 41 million tokens), which is taken where there is one. The same command goes on where a killed run
+was. The result is an ordinary checkpoint: `mom inspect reference`, `mom slice --model reference`.
 """
 
 import argparse
