@@ -15,6 +15,7 @@ ROWS = 32_768
 HOUR, LONG, SHORT = 700, 2000, 140  # steps of healing
 FEW, MANY = 4, 8  # rows that a step of an hour's and of the long healing reads
 MOSTLY, HALF = 0.9, 0.5  # shares of the target that are the text
+GENTLE = 1e-4  # the rate of the long healing that docs/LOG.md has the curves of
 DEPTHS, SHALLOW = (2, 4, 6, 8, 10, 12, 14, 16, 18), (1, 2, 4, 6)  # layers dropped
 SEEDS = (0, 1, 2)
 PLAIN = (("Q2_K", "Q2_K"), ("Q2_K", LLAMA_CPP), ("Q4_K_M", LLAMA_CPP), ("Q8_0", LLAMA_CPP))  # types, tables
@@ -26,8 +27,8 @@ class Row:
 
     `by` is the domain whose text chooses layers and rows; it is healed and measured on `domain`. `unshared`
     says how layers that shared K/V come to their own. `quant` makes it a plain quant of the whole parent, of
-    that type and tables, in place of a slice. `hard` None is what `mom heal` takes of itself; `batch` is how
-    many rows of 512 tokens a step reads.
+    that type and tables, in place of a slice. `hard` and `rate` None are what `mom heal` takes of itself;
+    `batch` is how many rows of 512 tokens a step reads.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Row:
     quant: tuple[str, str] | None = None
     hard: float | None = None
     batch: int = 1
+    rate: float | None = None
 
 
 def rows(layers: int, vocabulary: int, shared: int) -> list[Row]:
@@ -62,7 +64,9 @@ def _swa(words: str, shared: int) -> Iterator[Row]:
     for domain in DOMAINS:
         yield Row(f"swa-{domain}", "swa", domain, "swa", words, HOUR, hard=MOSTLY, batch=FEW)
         if words != "all":
-            yield Row(f"swa-{domain}-long", "long", domain, "swa", words, LONG, hard=HALF, batch=MANY)
+            yield Row(
+                f"swa-{domain}-long", "long", domain, "swa", words, LONG, hard=HALF, batch=MANY, rate=GENTLE
+            )
     for way in ("noise", "donor") if shared else ():
         yield Row(f"swa-law-unshared-{way}", "unshared", "law", "swa", words, SHORT, unshared=way)
 

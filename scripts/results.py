@@ -106,10 +106,11 @@ def by_chance(model: str, count: int, seed: int) -> str:
 
 def healed_of(raw: Path, row: Row, bench: Bench) -> Path:
     """The healed slice, unless it is there."""
-    folder = raw.with_name(f"{raw.name}-healed-{row.steps}x{row.batch}")
+    settings = f"{row.steps}x{row.batch}-{row.hard}-{row.rate}".replace(".", "_")
+    folder = raw.with_name(f"{raw.name}-healed-{settings}")
     if not (folder / manifest.FILE).is_file():
         text = read_corpus([corpus(bench, row.domain)])
-        healing = Healing(row.steps, hard=row.hard, batch=row.batch)
+        healing = Healing(row.steps, rate=row.rate, hard=row.hard, batch=row.batch)
         heal(Order(raw, folder, text, healing, device=bench.device, threads=bench.threads), tell)
     return folder
 
@@ -153,10 +154,12 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--limit", type=int, default=24_000, help="bytes of held-out text a domain")
-    parser.add_argument("--steps", type=int, help="of healing, in place of each row's own")
     parser.add_argument(
-        "--hard", type=float, help="share of the target that is the text, in place of the row's own"
+        "--steps", type=int, help="of healing; this and the next three in place of each row's own"
     )
+    parser.add_argument("--hard", type=float, help="share of the target that is the text")
+    parser.add_argument("--batch", type=int, help="rows of 512 tokens a step")
+    parser.add_argument("--rate", type=float, help="highest learning rate")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="where checkpoints are healed and measured")
     parser.add_argument("--show", action="store_true")
@@ -171,15 +174,15 @@ def main() -> None:
     done = {(each["model"], each["row"]["name"]) for each in known(args.out)}
     args.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(locate(args.model), args.data, args.work, args.limit, args.threads, args.device)
+    given = {name: getattr(args, name) for name in ("steps", "hard", "batch", "rate")}
+    changes = {name: value for name, value in given.items() if value is not None}
     failed = False
     for row in wanted:
         if not args.names and (Path(args.model).name, row.name) in done:
             continue
         print(row.name, flush=True)
-        steps = row.steps if args.steps is None else args.steps
-        hard = row.hard if args.hard is None else args.hard
         try:
-            keep(args.out, measured(replace(row, steps=steps, hard=hard), bench, args.model))
+            keep(args.out, measured(replace(row, **changes), bench, args.model))
         except SliceError as error:
             print(f"  {error}", flush=True)
             failed = True

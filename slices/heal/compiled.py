@@ -12,6 +12,7 @@ from typing import Any
 from slices.runtimes.decoder import decoder_layers
 
 WORTH = 400_000  # tokens: with fewer, compiling takes longer than it saves
+WORTH_MINUTES = 15.0  # the same of a run that is asked for by its time
 
 
 def can_compile(device: str) -> bool:

@@ -20,7 +20,7 @@ from slices.corpus import Corpus
 from slices.device import Device, choose_device
 from slices.errors import BadConfig, RunFailed
 from slices.heal import memory, saved, state
-from slices.heal.compiled import WORTH, can_compile, compile_layers
+from slices.heal.compiled import WORTH, WORTH_MINUTES, can_compile, compile_layers
 from slices.heal.curve import Point, measured
 from slices.heal.loop import Ending, Told, backward, train
 from slices.heal.pace import TRIED, steps_within
@@ -77,7 +77,6 @@ class _Scene:
     absent: NDArray[np.bool_] | None
 
 
-COMPILED_MINUTES = 15.0  # a run of so many gains by compiled layers
 Bounded = Callable[[memory.Memory], None]
 
 
@@ -119,7 +118,7 @@ def within(order: Order, minutes: float) -> Order:
         BadConfig: not even one fits.
         SliceError: as `heal`.
     """
-    order = _compiled(order, minutes >= COMPILED_MINUTES)
+    order = _compiled(order, minutes >= WORTH_MINUTES)
     trial = _settled(replace(order, healing=replace(order.healing, steps=TRIED + 1)), inf)  # as if to mend
     scene = _set(trial, lambda needed: None)
     steps = iter(range(TRIED + 1))
