@@ -143,8 +143,8 @@ def keep(out: Path, new: dict[str, Any]) -> None:
         write_text(out, json.dumps({"rows": [*others, new]}, indent=1) + "\n")
 
 
-def main() -> None:
-    """Measure the rows asked for, writing after each."""
+def arguments() -> argparse.Namespace:
+    """What was asked for."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -163,7 +163,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="where checkpoints are healed and measured")
     parser.add_argument("--show", action="store_true")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure the rows asked for, writing after each."""
+    args = arguments()
     anatomy = read_anatomy(open_checkpoint(args.model).config)
     shared = sum(layer.shared for layer in anatomy.layers)
     every = rows(len(anatomy.layers), anatomy.shape.vocab, shared)
