@@ -13,7 +13,7 @@ from slices.runtime import Piece, Runtime, Sampling
 from slices.runtimes.llama_library import load_library
 from slices.runtimes.llama_runtime import LlamaRuntime, log_softmax_at
 from slices.runtimes.open import open_runtime
-from slices.runtimes.sampling import choose
+from slices.runtimes.sampling import choose, likeliest
 from slices.runtimes.streaming import pieces
 from slices.runtimes.torch_runtime import TorchRuntime
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, tokenizer_json, write_gemma3
@@ -224,6 +224,16 @@ def test_choose_finds_the_top_among_many() -> None:
         logits = random.integers(0, 50, 5000).astype(np.float32)  # many ties
         token = choose(logits, Sampling(temperature=1, top_k=7, top_p=1), [], random)
         assert logits[token] >= np.sort(logits)[-7]
+
+
+def test_the_likeliest_are_those_of_a_full_sort() -> None:
+    random = np.random.default_rng(0)
+    for size in (40, 64, 5000, 8192):  # fewer than a group, one, several and a rest, several
+        logits = random.integers(0, 50, size).astype(np.float32)  # many ties: the lower id goes first
+        wanted = np.argsort(-logits, kind="stable")
+        for count in (1, 7, 40):
+            found = [token for token, _ in likeliest(logits, 0, count)[1]]
+            assert found == wanted[:count].tolist()
 
 
 def test_log_softmax_is_exact() -> None:
