@@ -36,6 +36,7 @@ class Begun:
 
 Event: TypeAlias = Begun | Piece
 OpenBatcher: TypeAlias = Callable[[], Batcher]
+Pace: TypeAlias = Callable[[int], float]
 
 
 class Engine(Protocol):
@@ -53,14 +54,17 @@ class Engine(Protocol):
 class Worker:
     """One model in a thread of its own, opened when first asked."""
 
-    def __init__(self, open_batcher: OpenBatcher, queue: int = 32, nice: int = 0, parcels: float = 0) -> None:
+    def __init__(
+        self, open_batcher: OpenBatcher, queue: int = 32, nice: int = 0, pace: Pace = lambda answers: 0.0
+    ) -> None:
         """Nothing is opened yet.
 
         Args:
             nice: how far the priority of what computes is below that of what passes answers on; Linux alone.
-            parcels: seconds within which pieces of an answer are sent as one, see `router.parcels`.
+            pace: within how many seconds pieces are sent as one, by the answers at a time; see
+                `router.parcels`.
         """
-        self._open, self._queue, self._parcels = open_batcher, queue, parcels
+        self._open, self._queue, self._pace = open_batcher, queue, pace
         self._thread = ThreadPoolExecutor(1, "expert", initializer=_step_back, initargs=(nice,))
         self._batcher: Batcher | None = None
         self._lock = threading.Lock()  # over the three below
@@ -79,7 +83,7 @@ class Worker:
 
     async def stream(self, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
         """`Begun`, then pieces. Raises `Overloaded` if `queue` others wait already."""
-        job = _Job(prompt, sampling, asyncio.get_running_loop(), Parcels(self._parcels))
+        job = _Job(prompt, sampling, asyncio.get_running_loop())
         self._enter(job)
         try:
             while (event := await job.events.get()) is not None:
@@ -163,8 +167,9 @@ class Worker:
                 batcher.drop(place)
                 self._leave(place, error)
             return
+        seconds = self._pace(len(self._seated))
         for place, piece in pieces:
-            self._seated[place].put(piece)
+            self._seated[place].put(piece, seconds)
             if piece.finish:
                 self._leave(place)
 
@@ -212,18 +217,16 @@ class LocalEngine:
 class _Job:
     """One request: what to do, and the way back to the loop that asked."""
 
-    def __init__(
-        self, prompt: str, sampling: Sampling, loop: asyncio.AbstractEventLoop, parcels: Parcels
-    ) -> None:
+    def __init__(self, prompt: str, sampling: Sampling, loop: asyncio.AbstractEventLoop) -> None:
         self.prompt, self.sampling = prompt, sampling
         self.events: asyncio.Queue[Event | None] = asyncio.Queue()
         self.cancelled = threading.Event()
         self.error: Exception | None = None
-        self._loop, self._parcels = loop, parcels
+        self._loop, self._parcels = loop, Parcels()
 
-    def put(self, piece: Piece) -> None:
+    def put(self, piece: Piece, seconds: float) -> None:
         """Hand a piece over, from the model's thread, now or with the next one."""
-        if (parcel := self._parcels.put(piece)) is not None:
+        if (parcel := self._parcels.put(piece, seconds)) is not None:
             self.tell(parcel)
 
     def tell(self, event: Event | None) -> None:

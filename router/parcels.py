@@ -8,23 +8,29 @@ from time import monotonic
 
 from slices.runtime import Piece
 
-SECONDS = 0.1  # between two parcels: ten a second read as a steady stream
+SECONDS, SLOWEST = 0.1, 0.25  # between two parcels of an answer: four a second still read as a steady stream
+A_SECOND = 20  # parcels of all answers together
+
+
+def pace(answers: int) -> float:
+    """Seconds between parcels of each of so many answers: every parcel takes time from all of them."""
+    return min(max(SECONDS, answers / A_SECOND), SLOWEST)
 
 
 class Parcels:
     """The pieces of one answer, some of them held back for the one after them."""
 
-    def __init__(self, seconds: float, clock: Callable[[], float] = monotonic) -> None:
-        """Join pieces that come within `seconds` of the last that went."""
-        self._seconds, self._clock = seconds, clock
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        """Nothing has gone yet."""
+        self._clock = clock
         self._held: Piece | None = None
         self._sent: float | None = None
 
-    def put(self, piece: Piece) -> Piece | None:
-        """What goes now that `piece` is there: nothing, or all that was held and it."""
+    def put(self, piece: Piece, seconds: float) -> Piece | None:
+        """What goes now that `piece` is there: nothing within `seconds` of the last, or all held and it."""
         self._held = piece if self._held is None else joined(self._held, piece)
         now = self._clock()
-        if not piece.finish and self._sent is not None and now - self._sent < self._seconds:
+        if not piece.finish and self._sent is not None and now - self._sent < seconds:
             return None
         self._sent = now
         return self.rest()

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from router.engine import Event, Worker
-from router.parcels import Parcels
+from router.parcels import Parcels, pace
 from slices.runtime import Piece, Sampling, TokenLogprob
 from slices.runtimes.one_by_one import OneByOne
 from slices.runtimes.scripted import ScriptedRuntime
@@ -17,9 +17,9 @@ END = Piece("", 0, "stop")
 def sent(said: Iterable[tuple[float, Piece]], seconds: float) -> list[Piece]:
     """What goes of pieces that come at these times."""
     now = 0.0
-    parcels, found = Parcels(seconds, lambda: now), list[Piece | None]()
+    parcels, found = Parcels(lambda: now), list[Piece | None]()
     for now, piece in said:  # noqa: B007 - the clock reads it
-        found.append(parcels.put(piece))
+        found.append(parcels.put(piece, seconds))
     found.append(parcels.rest())
     return [each for each in found if each is not None]
 
@@ -44,9 +44,14 @@ def test_every_piece_goes_at_once_where_no_time_is_given() -> None:
     assert sent([(0.0, each) for each in (*QUICK, END)], 0.0) == [*QUICK, END]
 
 
+def test_many_answers_at_a_time_send_no_more_parcels_than_a_few() -> None:
+    assert [pace(answers) for answers in (1, 2, 4, 100)] == [0.1, 0.1, 0.2, 0.25]
+
+
 def test_a_worker_sends_parcels() -> None:
     """One that waits gets the first word, and then all others and the end as one."""
-    worker = Worker(partial(OneByOne, ScriptedRuntime(default="one two three four five")), parcels=3600.0)
+    script = ScriptedRuntime(default="one two three four five")
+    worker = Worker(partial(OneByOne, script), pace=lambda answers: 3600.0 * answers)
 
     async def asked() -> list[Event]:
         return [each async for each in worker.stream("hi", Sampling(max_tokens=100))]

@@ -1,8 +1,10 @@
 """The real thing: Ray Serve on a free port, asked by the openai client; and what is refused before."""
 
 import json
+import os
 import shutil
 import socket
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +15,7 @@ import pytest
 from openai import APIError, NotFoundError, OpenAI
 
 from router import serve, tracing
-from router.deploy import Plan
+from router.deploy import APP, INGRESS, Plan
 from router.errors import BadSettings, ExpertFailed, RouterError
 from router.scripted import REPLIES
 from router.settings import Logs, Settings
@@ -54,9 +56,20 @@ def test_the_service_as_the_openai_client_sees_it(plan: Plan, slices_root: Path)
     """One start of Ray for all of it, since a start takes ten seconds."""
     url = f"http://127.0.0.1:{plan.settings.port}/v1"
     client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60)
+    if sys.platform == "linux":
+        the_ingress_has_our_priority()
     the_right_expert_answers(client)
     every_answer_has_one_id(f"http://127.0.0.1:{plan.settings.port}/health")
     a_reload_drops_no_request(client, plan, slices_root)
+
+
+def the_ingress_has_our_priority() -> None:
+    """Ray starts workers at nice 15, where any other work on the machine starves the service."""
+    title = f"ray::ServeReplica:{APP}:{INGRESS}"
+    running = {int(each.parent.name): each.read_text() for each in Path("/proc").glob("[0-9]*/cmdline")}
+    found = [pid for pid, command in running.items() if command.startswith(title)]
+    assert found
+    assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in found} == {os.getpriority(os.PRIO_PROCESS, 0)}
 
 
 def the_right_expert_answers(client: OpenAI) -> None:
