@@ -66,6 +66,26 @@ def matrix_table(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
     return ["slice", *DOMAINS], lines
 
 
+def budget_lines(figures: Found) -> tuple[list[str], list[list[str]]]:
+    """What a search under a budget tried, the largest first, under the smallest file that cuts nothing."""
+    on = {point["label"] for point in figures["frontier"]}
+    whole = [each for each in figures["skipped"] if each["label"].startswith("nothing cut")]
+    lines = [
+        [each["label"], f"{each['bytes'] / 1e6:.1f} MB", "-", "-", "-", each["reason"]]
+        for each in sorted(whole, key=lambda each: float(each["bytes"]))[:1]
+    ]
+    for each in figures["candidates"]:
+        said = "on the frontier" if each["label"] in on else "beaten"
+        said = "**kept**" if each["label"] == figures["chosen"] else said
+        values = (each[name] for name in ("bits_per_byte", "more", "kl"))
+        errors = [f"{value['value']:.3f} ± {value['stderr']:.3f}" for value in values]
+        size = f"{each['bytes'] / 1e6:.1f} MB"
+        lines.append(
+            [each["label"], size, *errors, "**kept**" if each["label"] == figures["chosen"] else said]
+        )
+    return ["candidate", "file", "bits per byte", "more than the parent", "KL on kept tokens", ""], lines
+
+
 def _place(each: Found) -> list[tuple[bool, int, str]]:
     """By name, numbers in it as numbers."""
     parts = re.split(r"(\d+)", each["row"]["name"])

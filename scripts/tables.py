@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from result_tables import matrix_table, plain_table, rows_table
+from result_tables import budget_lines, matrix_table, plain_table, rows_table
 from route_tables import latency_lines, quality_lines
 from serve_tables import chaos_lines, fuzz_lines, load_lines, perplexity_lines, serve_lines
 
@@ -200,6 +200,7 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "eight_gb": eight_gb_table,
     "equal_bytes": equal_bytes_table,
     "runtime": runtime_table,
+    "budget": lambda figures: table(*budget_lines(figures)),
     "serve": lambda figures: table(*serve_lines(figures)),
     "chaos": lambda figures: table(*chaos_lines(figures)),
     "load": lambda figures: table(*load_lines(figures)),
