@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from router.breaker import Breaker
 from router.decide import Decision
@@ -41,7 +41,7 @@ class Opened:
 class Failover:
     """What is done where an expert gives no first piece.
 
-    `patience` is how many seconds each expert has for it, None for any time.
+    `patience` is how many seconds each expert has to begin, and again for a first piece; None for any time.
     """
 
     breaker: Breaker
@@ -101,17 +101,20 @@ class Failover:
                 await closing.enter_async_context(aclosing(each))
             at_work = asyncio.Event()
             firsts = [asyncio.create_task(_first(each, at_work)) for each in streams]
-            closing.push_async_callback(_drop, firsts)
-            try:
-                async with asyncio.timeout(self.patience):
-                    done, _ = await asyncio.wait(firsts, return_when=asyncio.FIRST_COMPLETED)
-            except TimeoutError:
-                if at_work.is_set():
-                    raise TooSlow(f"{decision.expert} said nothing for {self.patience:g} s") from None
-                raise Overloaded(f"{decision.expert} has too many requests; try again later") from None
+            seated = asyncio.create_task(at_work.wait())
+            closing.push_async_callback(_drop, [*firsts, seated])
+            if not await self._soon([*firsts, seated]):
+                raise Overloaded(f"{decision.expert} has too many requests; try again later")
+            if not (done := await self._soon(firsts)):
+                raise TooSlow(f"{decision.expert} said nothing for {self.patience:g} s")
             begun = [task.result()[0] for task in done]
             choices = [_replayed(first, rest) for first, rest in zip(firsts, streams, strict=True)]
             return Opened(decision, begun[0].prompt_tokens, choices, closing.pop_all())
+
+    async def _soon(self, tasks: Sequence[asyncio.Task[Made]]) -> set[asyncio.Task[Made]]:
+        """Those that are done when the first one is; none where patience ends before."""
+        done, _ = await asyncio.wait(tasks, timeout=self.patience, return_when=asyncio.FIRST_COMPLETED)
+        return done
 
 
 @dataclass
@@ -171,7 +174,7 @@ async def _first(events: AsyncGenerator[Event], at_work: asyncio.Event) -> tuple
     return begun, piece
 
 
-async def _drop(tasks: Sequence[asyncio.Task[tuple[Begun, Event]]]) -> None:
+async def _drop(tasks: Sequence[asyncio.Task[Any]]) -> None:
     """End what still waits for a first piece, since a stream that is being read cannot be closed."""
     for task in tasks:
         task.cancel()

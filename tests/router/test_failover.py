@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +254,22 @@ def test_a_choice_in_line_behind_its_own_is_not_slow(serve: Serve, stream: bool)
         answer = client.post(CHAT, json=NAMED | {"n": 2, "stream": stream})
         assert answer.status_code == 200 and "error" not in answer.text
         assert answer.text.count('"finish_reason":"stop"') + answer.text.count('"finish_reason": "stop"') == 2
+
+
+class Pondering(ScriptedRuntime):
+    """Says something after a pause, and then all."""
+
+    def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
+        time.sleep(0.6)
+        yield from super().generate(prompt, sampling)
+
+
+def test_who_came_late_to_an_expert_does_not_find_it_slow(serve: Serve) -> None:
+    """It was a 504, and a failure to the breaker, for who waited most of the expert's patience in line."""
+    with serve(Limits(first_token_seconds=1.0), lex=Pondering(default="one")) as client:
+        with ThreadPoolExecutor(2) as callers:
+            both = [callers.submit(client.post, CHAT, json=NAMED) for _ in range(2)]
+        assert [each.result().status_code for each in both] == [200, 200]
 
 
 def test_the_deadline_frees_the_expert(serve: Serve) -> None:
