@@ -42,8 +42,8 @@ class Preference(_Settings):
 class Limits(_Settings):
     """What a caller may ask for: request bytes, answer tokens at most and by default, seconds of an answer.
 
-    `first_token_seconds` is what an expert has to begin, and then for its first token, before the generalist is
-    asked.
+    `first_token_seconds` is what an expert has to begin, and then for its first token, before the
+    generalist is asked.
     """
 
     body_bytes: int = Field(default=1 << 20, ge=1024)
