@@ -34,10 +34,14 @@ SCHEMA = {
 
 
 class Brief(LlamaBatcher):
-    """A pico left alone writes on for ever: unless asked for another form, this one says a word and ends."""
+    """A pico left alone writes on for ever: unless asked for another form, this one says a word and ends.
+
+    In another form its weights are no less random: seeded, since now and then a string of JSON has no end.
+    """
 
     def begin(self, prompt: str, sampling: Sampling) -> Seat:
-        return super().begin(prompt, replace(sampling, grammar=sampling.grammar or WORD))
+        seed = 0 if sampling.seed is None else sampling.seed
+        return super().begin(prompt, replace(sampling, grammar=sampling.grammar or WORD, seed=seed))
 
 
 @pytest.fixture(scope="module")
