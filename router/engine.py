@@ -36,7 +36,6 @@ class Begun:
 
 Event: TypeAlias = Begun | Piece
 OpenBatcher: TypeAlias = Callable[[], Batcher]
-Pace: TypeAlias = Callable[[int], float]
 
 
 class Engine(Protocol):
@@ -55,16 +54,20 @@ class Worker:
     """One model in a thread of its own, opened when first asked."""
 
     def __init__(
-        self, open_batcher: OpenBatcher, queue: int = 32, nice: int = 0, pace: Pace = lambda answers: 0.0
+        self,
+        open_batcher: OpenBatcher,
+        queue: int = 32,
+        nice: int = 0,
+        spacing: Callable[[int], float] = lambda answers: 0.0,
     ) -> None:
         """Nothing is opened yet.
 
         Args:
             nice: how far the priority of what computes is below that of what passes answers on; Linux alone.
-            pace: within how many seconds pieces are sent as one, by the answers at a time; see
+            spacing: within how many seconds pieces are sent as one, by the answers at a time; see
                 `router.parcels`.
         """
-        self._open, self._queue, self._pace = open_batcher, queue, pace
+        self._open, self._queue, self._spacing = open_batcher, queue, spacing
         self._thread = ThreadPoolExecutor(1, "expert", initializer=_step_back, initargs=(nice,))
         self._batcher: Batcher | None = None
         self._lock = threading.Lock()  # over the three below
@@ -167,7 +170,7 @@ class Worker:
                 batcher.drop(place)
                 self._leave(place, error)
             return
-        seconds = self._pace(len(self._seated))
+        seconds = self._spacing(len(self._seated))
         for place, piece in pieces:
             self._seated[place].put(piece, seconds)
             if piece.finish:

@@ -12,7 +12,7 @@ SECONDS, SLOWEST = 0.1, 0.25  # between two parcels of an answer: four a second 
 A_SECOND = 20  # parcels of all answers together
 
 
-def pace(answers: int) -> float:
+def spacing(answers: int) -> float:
     """Seconds between parcels of each of so many answers: every parcel takes time from all of them."""
     return min(max(SECONDS, answers / A_SECOND), SLOWEST)
 

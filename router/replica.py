@@ -12,7 +12,7 @@ from typing import Any
 from router.catalogue import Expert
 from router.engine import Event, Worker
 from router.errors import BadSettings, ExpertFailed, Overloaded, RouterError
-from router.parcels import pace
+from router.parcels import spacing
 from slices.errors import SliceError
 from slices.runtime import Batcher, Capacity, Sampling
 
@@ -32,7 +32,7 @@ class ExpertReplica:
     def __init__(self, expert: Expert, runtime: str, capacity: Capacity, nice: int = 0) -> None:
         opener = import_runtime(runtime)
         self._worker = Worker(
-            lambda: opener(expert.folder, expert.file, capacity), taken_on(capacity), nice, pace
+            lambda: opener(expert.folder, expert.file, capacity), taken_on(capacity), nice, spacing
         )
         self._worker.start()
 

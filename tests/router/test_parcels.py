@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from functools import partial
 
 from router.engine import Event, Worker
-from router.parcels import Parcels, pace
+from router.parcels import Parcels, spacing
 from slices.runtime import Piece, Sampling, TokenLogprob
 from slices.runtimes.one_by_one import OneByOne
 from slices.runtimes.scripted import ScriptedRuntime
@@ -45,13 +45,13 @@ def test_every_piece_goes_at_once_where_no_time_is_given() -> None:
 
 
 def test_many_answers_at_a_time_send_no_more_parcels_than_a_few() -> None:
-    assert [pace(answers) for answers in (1, 2, 4, 100)] == [0.1, 0.1, 0.2, 0.25]
+    assert [spacing(answers) for answers in (1, 2, 4, 100)] == [0.1, 0.1, 0.2, 0.25]
 
 
 def test_a_worker_sends_parcels() -> None:
     """One that waits gets the first word, and then all others and the end as one."""
     script = ScriptedRuntime(default="one two three four five")
-    worker = Worker(partial(OneByOne, script), pace=lambda answers: 3600.0 * answers)
+    worker = Worker(partial(OneByOne, script), spacing=lambda answers: 3600.0 * answers)
 
     async def asked() -> list[Event]:
         return [each async for each in worker.stream("hi", Sampling(max_tokens=100))]

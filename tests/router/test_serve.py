@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -65,9 +65,11 @@ def test_the_service_as_the_openai_client_sees_it(plan: Plan, slices_root: Path)
 
 def the_ingress_has_our_priority() -> None:
     """Ray starts workers at nice 15, where any other work on the machine starves the service."""
-    title = f"ray::ServeReplica:{APP}:{INGRESS}"
-    running = {int(each.parent.name): each.read_text() for each in Path("/proc").glob("[0-9]*/cmdline")}
-    found = [pid for pid, command in running.items() if command.startswith(title)]
+    title = f"ray::ServeReplica:{APP}:{INGRESS}".encode()
+    found = []
+    for each in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):  # others may end meanwhile
+            found += [int(each.parent.name)] if each.read_bytes().startswith(title) else []
     assert found
     assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in found} == {os.getpriority(os.PRIO_PROCESS, 0)}
 
