@@ -15,21 +15,13 @@ from importlib.util import find_spec
 from ipaddress import ip_address
 from typing import Any
 
-from router import build, deploy, keys, tracing
+from router import build, deploy, keys, own_ray, tracing
 from router.catalogue import without
 from router.deploy import INGRESS_CPUS, Plan
 from router.errors import BadSettings, ExpertFailed
 from router.replica import import_runtime
 from router.settings import Scaling, Settings
 from slices.errors import MissingExtra
-
-_RAY = {  # where the environment does not say otherwise
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",  # Ray's own 5 are not enough on a busy machine
-    "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # of its 0.1, and 100 ms below: a third of what an idle
-    "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",  # service takes of a processor
-    "RAY_worker_niceness": "0",  # of its 15: a model steps back by itself, `default.nice`
-}
 
 
 @dataclass(frozen=True)
@@ -52,6 +44,7 @@ def check(settings: Settings, domains: build.Queries | None = None, listening: b
     """
     if find_spec("ray") is None:
         raise MissingExtra("ray", "serve")
+    own_ray.prepare(alone=settings.address is None)
     if settings.logs.traces:
         tracing.check_installed()
     served = build.served_by(settings)
@@ -131,8 +124,6 @@ def shutdown() -> None:
 
 
 def _start_ray(plan: Plan) -> None:
-    for name, value in _RAY.items():
-        os.environ.setdefault(name, value)
     import ray
 
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -141,7 +132,7 @@ def _start_ray(plan: Plan) -> None:
         ray.init(address=address, **quiet)
     else:
         cpus = max(os.cpu_count() or 1, math.ceil(_booked(plan, "num_cpus") + INGRESS_CPUS))
-        ray.init(include_dashboard=False, _node_ip_address="127.0.0.1", num_cpus=cpus, **quiet)
+        ray.init(include_dashboard=False, num_cpus=cpus, **quiet)
     wanted, there = _booked(plan, "num_gpus"), ray.cluster_resources().get("GPU", 0.0)
     if wanted > there:
         raise BadSettings(f"the experts book {wanted:g} GPUs (num_gpus), but Ray sees {there:g}")

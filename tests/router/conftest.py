@@ -12,7 +12,7 @@ import uvicorn
 from fastapi.testclient import TestClient
 from opentelemetry.sdk.trace import TracerProvider
 
-from router import catalogue
+from router import catalogue, own_ray
 from router.app import Service, build_app
 from router.cascade import Cascade
 from router.embed import HashEmbedder
@@ -26,6 +26,8 @@ from slices.runtime import Batcher, Runtime
 from slices.runtimes.one_by_one import OneByOne
 from slices.runtimes.scripted import ScriptedRuntime
 from tests.router.router_world import PAIRS, TEMPLATE, write_slice
+
+own_ray.prepare(alone=True)  # before any test imports Ray
 
 
 @pytest.fixture(scope="session")

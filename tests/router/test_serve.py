@@ -8,9 +8,12 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from ipaddress import ip_address
 from pathlib import Path
 
+import grpc
 import httpx
+import psutil
 import pytest
 from openai import APIError, NotFoundError, OpenAI
 
@@ -58,6 +61,7 @@ def test_the_service_as_the_openai_client_sees_it(plan: Plan, slices_root: Path)
     client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60)
     if sys.platform == "linux":
         the_ingress_has_our_priority()
+    no_port_of_ray_is_for_others()
     the_right_expert_answers(client)
     every_answer_has_one_id(f"http://127.0.0.1:{plan.settings.port}/health")
     a_reload_drops_no_request(client, plan, slices_root)
@@ -72,6 +76,20 @@ def the_ingress_has_our_priority() -> None:
             found += [int(each.parent.name)] if each.read_bytes().startswith(title) else []
     assert found
     assert {os.getpriority(os.PRIO_PROCESS, pid) for pid in found} == {os.getpriority(os.PRIO_PROCESS, 0)}
+
+
+def no_port_of_ray_is_for_others() -> None:
+    """Who reaches one can run code: each is on loopback, or asks for a token before it reads anything."""
+    processes = psutil.Process().children(recursive=True)
+    sockets = [socket for each in processes for socket in each.net_connections() if socket.status == "LISTEN"]
+    assert len(sockets) > 5
+    hosts = {each.laddr.port: ip_address(each.laddr.ip.removeprefix("::ffff:")) for each in sockets}
+    for port in [port for port, host in hosts.items() if not host.is_loopback]:
+        with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+            ask = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
+            with pytest.raises(grpc.RpcError) as refused:
+                ask(b"", timeout=30)
+        assert refused.value.code() is grpc.StatusCode.UNAUTHENTICATED
 
 
 def the_right_expert_answers(client: OpenAI) -> None:
