@@ -112,6 +112,19 @@ def test_greedy_order_is_the_one_that_brute_force_finds(tmp_path: Path) -> None:
         gone.append(removal.layer)
 
 
+def test_who_added_much_is_not_tried_again(tmp_path: Path) -> None:
+    """Without a layer that does nothing all is as before, so few can be the cheapest now."""
+    tried = list[tuple[int, int]]()
+    checkpoint, anatomy = opened(useless(parent_gemma3(tmp_path / "parent"), 3))
+    order = removal_order(checkpoint, anatomy, sentences(), 2, lambda n, of: tried.append((n, of)), TOKENS)
+    assert order[0].layer == 3
+    assert [n for n, of in tried if of == 6] == [1, 2, 3, 4, 5, 6, 6]
+    assert 1 < len([n for n, of in tried if of == 5]) < 6  # the last one only fills the bar
+    again = removal_order(checkpoint, anatomy, sentences(), 3, lambda n, of: tried.append((n, of)), TOKENS)
+    assert again[:2] == order
+    assert 1 < len([n for n, of in tried if of == 4]) < 5  # what was learned is kept with the order
+
+
 def test_what_stays_is_a_legal_cut_at_every_step(tmp_path: Path) -> None:
     """Donors 1 and 2 of this pico can go only after layers 3, 4 and 5, which read their K/V."""
     checkpoint, anatomy = opened(parent_gemma4(tmp_path / "parent"))
