@@ -80,9 +80,7 @@ def budget_lines(figures: Found) -> tuple[list[str], list[list[str]]]:
         values = (each[name] for name in ("bits_per_byte", "more", "kl"))
         errors = [f"{value['value']:.3f} ± {value['stderr']:.3f}" for value in values]
         size = f"{each['bytes'] / 1e6:.1f} MB"
-        lines.append(
-            [each["label"], size, *errors, "**kept**" if each["label"] == figures["chosen"] else said]
-        )
+        lines.append([each["label"], size, *errors, said])
     return ["candidate", "file", "bits per byte", "more than the parent", "KL on kept tokens", ""], lines
 
 

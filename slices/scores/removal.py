@@ -91,14 +91,14 @@ def left(anatomy: Anatomy, removed: tuple[Removal, ...]) -> tuple[int, ...]:
 
 
 Wanted = Callable[[Sequence[Removal]], bool]  # whether another layer is to go
-Added = dict[str, float]  # by layer, what its absence added to the divergence when it was last tried
+Added = dict[int, float]  # by layer, what its absence added to the divergence when it was last tried
 
 
 def _continued(
     checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus, tokens: int, progress: Progress, wanted: Wanted
 ) -> tuple[Removal, ...]:
     """The order as far as it is known, and on from there for as long as more is wanted and can go."""
-    path = cache_file("removal", checkpoint, text, (tokens, CONTEXT, ROWS))
+    path = cache_file("removal", checkpoint, text, (tokens, CONTEXT, ROWS, SURELY))
     found, added = _known(path)
     probe: Probe | None = None
     while wanted(found) and _able(anatomy, found):
@@ -114,15 +114,13 @@ def _next(
     """The cheapest layer to go next; who can hardly cost less than the best so far is not tried."""
     gone = [removal.layer for removal in found]
     below, so_far = probe.states(gone), found[-1].kl.value if found else 0.0
+    before = {layer: added.get(layer, -math.inf) for layer in able}  # who is new is tried
     costs: dict[int, Estimate] = {}
-    least = math.inf
-    before = {layer: added.get(str(layer), -math.inf) for layer in able}  # who is new is tried
     for layer in sorted(able, key=lambda each: before[each]):
-        if so_far + SURELY * before[layer] >= least:
+        if costs and so_far + SURELY * before[layer] >= min(cost.value for cost in costs.values()):
             break
         costs[layer] = probe.cost([*gone, layer], below)
-        added[str(layer)] = costs[layer].value - so_far
-        least = min(least, costs[layer].value)
+        added[layer] = costs[layer].value - so_far
         progress(len(costs), len(able))
     progress(len(able), len(able))
     layer = min(costs, key=lambda each: costs[each].value)
@@ -145,6 +143,6 @@ def _known(path: Path) -> tuple[list[Removal], Added]:
     kept: dict[str, Any] = read_figures(path) or {"order": []}
     try:
         found = [Removal(each["layer"], Estimate(**each["kl"])) for each in kept["order"]]
-        return found, {layer: float(cost) for layer, cost in kept.get("added", {}).items()}
+        return found, {int(layer): float(cost) for layer, cost in kept.get("added", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadCheckpoint(f"{path}: damaged scores: {error}; delete the file") from None

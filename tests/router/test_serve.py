@@ -80,11 +80,14 @@ def the_ingress_has_our_priority() -> None:
 
 def no_port_of_ray_is_for_others() -> None:
     """Who reaches one can run code: each is on loopback, or asks for a token before it reads anything."""
-    processes = psutil.Process().children(recursive=True)
-    sockets = [socket for each in processes for socket in each.net_connections() if socket.status == "LISTEN"]
-    assert len(sockets) > 5
-    hosts = {each.laddr.port: ip_address(each.laddr.ip.removeprefix("::ffff:")) for each in sockets}
-    for port in [port for port, host in hosts.items() if not host.is_loopback]:
+    listening = []
+    for process in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            listening += [each.laddr for each in process.net_connections() if each.status == "LISTEN"]
+    assert len(listening) > 5
+    for host, port in listening:
+        if ip_address(host.removeprefix("::ffff:")).is_loopback:
+            continue
         with grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
             ask = channel.unary_unary("/ray.serve.ASGIService/HandleRequest")
             with pytest.raises(grpc.RpcError) as refused:
