@@ -79,6 +79,10 @@ def heal(
     states: Annotated[
         float | None, typer.Option(help="Pull of the parent's hidden states; default by its KL.")
     ] = None,
+    alone: Annotated[
+        float,
+        typer.Option(help="Share of the steps, the last, without the parent: faster, but less like it."),
+    ] = 0.0,
     batch: Annotated[int, typer.Option(help="Rows read at once.")] = 4,
     accumulate: Annotated[int, typer.Option(help="Batches to a step.")] = 1,
     context: Annotated[int, typer.Option(help="Tokens in a row.")] = 512,
@@ -106,8 +110,9 @@ def heal(
     from slices.heal.settings import Healing
 
     settings = Healing(
-        steps, method, rate, batch, accumulate, context, hard, states, rank=rank, seed=seed, compiled=compiled
-    )
+        steps, method, rate, batch, accumulate, context, hard, states, alone, rank=rank, seed=seed,
+        compiled=compiled,
+    )  # fmt: skip
     wish = healing.Wish(
         slice_, settings, minutes, output, tuple(corpus or ()), teacher, save_teacher, top_k, picture, device,
         threads, force, compare,

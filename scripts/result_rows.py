@@ -42,6 +42,7 @@ class Row:
     unshared: str | None = None
     quant: tuple[str, str] | None = None
     hard: float | None = None
+    alone: float = 0.0
     batch: int = 1
     rate: float | None = None
 

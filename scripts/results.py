@@ -106,11 +106,11 @@ def by_chance(model: str, count: int, seed: int) -> str:
 
 def healed_of(raw: Path, row: Row, bench: Bench) -> Path:
     """The healed slice, unless it is there."""
-    settings = f"{row.steps}x{row.batch}-{row.hard}-{row.rate}".replace(".", "_")
+    settings = f"{row.steps}x{row.batch}-{row.hard}-{row.alone}-{row.rate}".replace(".", "_")
     folder = raw.with_name(f"{raw.name}-healed-{settings}")
     if not (folder / manifest.FILE).is_file():
         text = read_corpus([corpus(bench, row.domain)])
-        healing = Healing(row.steps, rate=row.rate, hard=row.hard, batch=row.batch)
+        healing = Healing(row.steps, rate=row.rate, hard=row.hard, alone=row.alone, batch=row.batch)
         heal(Order(raw, folder, text, healing, device=bench.device, threads=bench.threads), tell)
     return folder
 
@@ -155,9 +155,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--limit", type=int, default=24_000, help="bytes of held-out text a domain")
     parser.add_argument(
-        "--steps", type=int, help="of healing; this and the next three in place of each row's own"
+        "--steps", type=int, help="of healing; this and the next four in place of each row's own"
     )
     parser.add_argument("--hard", type=float, help="share of the target that is the text")
+    parser.add_argument("--alone", type=float, help="share of the steps that learn from the text alone")
     parser.add_argument("--batch", type=int, help="rows of 512 tokens a step")
     parser.add_argument("--rate", type=float, help="highest learning rate")
     parser.add_argument("--threads", type=int, default=2)
@@ -179,7 +180,7 @@ def main() -> None:
     done = {(each["model"], each["row"]["name"]) for each in known(args.out)}
     args.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(locate(args.model), args.data, args.work, args.limit, args.threads, args.device)
-    given = {name: getattr(args, name) for name in ("steps", "hard", "batch", "rate")}
+    given = {name: getattr(args, name) for name in ("steps", "hard", "alone", "batch", "rate")}
     changes = {name: value for name, value in given.items() if value is not None}
     failed = False
     for row in wanted:

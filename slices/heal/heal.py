@@ -121,14 +121,14 @@ def within(order: Order, minutes: float) -> Order:
     order = _compiled(order, minutes >= WORTH_MINUTES)
     trial = _settled(replace(order, healing=replace(order.healing, steps=TRIED + 1)), inf)  # as if to mend
     scene = _set(trial, lambda needed: None)
-    steps = iter(range(TRIED + 1))
 
-    def step() -> None:
-        backward(scene.student, scene.teacher, scene.text, trial.healing, next(steps))
+    def step(alone: float) -> None:
+        backward(scene.student, scene.teacher, scene.text, replace(trial.healing, alone=alone), 0)
         scene.student.model.zero_grad()
 
     parts = _identity(trial, scene.text, find_parent(order.slice)[0], scene.device)
-    found = steps_within(minutes, parts, step)
+    share = trial.healing.alone
+    found = steps_within(minutes, parts, [(1 - share, lambda: step(0.0)), (share, lambda: step(1.0))])
     return replace(order, healing=replace(order.healing, steps=found))
 
 

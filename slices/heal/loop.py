@@ -8,7 +8,7 @@ from typing import Any
 
 from slices.heal import state
 from slices.heal.curve import Point, measured
-from slices.heal.objective import distil
+from slices.heal.objective import distil, from_text
 from slices.heal.settings import Healing
 from slices.heal.state import Run
 from slices.heal.student import Student
@@ -114,11 +114,15 @@ def backward(student: Student, teacher: Teacher, text: Text, healing: Healing, s
     for start in range(0, len(numbers), healing.batch):
         part = numbers[start : start + healing.batch]
         tokens = torch.tensor(text.rows[part], dtype=torch.int64, device=student.device.name)
-        states, target = student.states(tokens), teacher.rows(part)
-        loss, _ = distil(states.last, student.head, target, came_after(tokens), hard)
         share = len(part) / len(numbers)
-        pull = healing.states * target.apart(states) if healing.states else 0.0
-        ((loss + pull) * share).backward()
+        if healing.is_alone(step):
+            loss = from_text(student.hidden(tokens), student.head, came_after(tokens))
+            (loss * share).backward()
+        else:
+            states, target = student.states(tokens), teacher.rows(part)
+            loss, _ = distil(states.last, student.head, target, came_after(tokens), hard)
+            pull = healing.states * target.apart(states) if healing.states else 0.0
+            ((loss + pull) * share).backward()
         total += float(loss.detach()) * share
     return total
 

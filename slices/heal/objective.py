@@ -92,6 +92,25 @@ def distil(hidden: Any, head: Head, target: Target, came: Any, hard: float) -> t
     return _carrier().apply(hidden, gradient, value.mean()), losses
 
 
+def from_text(hidden: Any, head: Head, came: Any) -> Any:
+    """The nats of the token that came, mean over all positions, through which `hidden` gets its gradient.
+
+    As `distil` with `hard` 1, but that positions where nothing is to come count nothing.
+    """
+    import torch
+
+    gradient, found = torch.empty_like(hidden), []
+    for start in range(0, len(hidden), CHUNK):
+        at = slice(start, min(start + CHUNK, len(hidden)))
+        with torch.no_grad():
+            given, slope = head.logprobs(hidden[at])
+            found.append(_surprise(given, came[at]))
+            error = _less(given.exp_(), came[at]).div_(len(hidden))
+            error = error if slope is None else error.mul_(slope)
+            gradient[at] = error.to(head.weight.dtype) @ head.weight
+    return _carrier().apply(hidden, gradient, torch.cat(found).mean())
+
+
 @dataclass(frozen=True)
 class _Chunk:
     """Some positions: log probabilities of slice and teacher (positions, vocabulary), the cap's slope."""
@@ -127,6 +146,13 @@ def _mixed(share: Any, came: Any, hard: float) -> Any:
     weight = (came != NONE).to(share.dtype) * hard
     share *= (1 - weight)[:, None]
     return share.scatter_add_(1, came.clamp(min=0)[:, None], weight[:, None])
+
+
+def _less(share: Any, came: Any) -> Any:
+    """Probabilities less what came, in place; nothing where nothing came."""
+    weight = (came != NONE).to(share.dtype)
+    share *= weight[:, None]
+    return share.scatter_add_(1, came.clamp(min=0)[:, None], -weight[:, None])
 
 
 def _divergence(wanted: Any, given: Any) -> Any:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -15,8 +15,11 @@ TRIED = 3  # steps that are timed, after one that warms up
 _MEASURING = 1.1  # of the steps' own time, held-out text included
 
 
-def steps_within(minutes: float, parts: Mapping[str, Any], step: Callable[[], object]) -> int:
-    """Steps that take `minutes` here, by calling `step`, which must leave no trace.
+Kind = tuple[float, Callable[[], object]]  # which share of the steps is like this, and one of them
+
+
+def steps_within(minutes: float, parts: Mapping[str, Any], kinds: Sequence[Kind]) -> int:
+    """Steps that take `minutes` here, by calling one of each kind, which must leave no trace.
 
     Args:
         parts: what identifies the run; asked again for the same parts and minutes, the answer stays.
@@ -30,7 +33,8 @@ def steps_within(minutes: float, parts: Mapping[str, Any], step: Callable[[], ob
     path = home() / "healing" / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
     if path.is_file():
         return int(parse_json_object(path.read_bytes(), path)["steps"])
-    steps = int(minutes * 60 / (_timed(step) * _MEASURING))
+    seconds = sum(share * _timed(step) for share, step in kinds if share)
+    steps = int(minutes * 60 / (seconds * _MEASURING))
     if steps < 1:
         raise BadConfig(f"--minutes {minutes}: too short for a single step here; take a smaller --batch")
     atomic.write_text(path, json.dumps({"steps": steps}) + "\n")

@@ -33,6 +33,8 @@ class Healing:
         states: how strongly what enters each layer is drawn to what enters it in the parent, by the share of
             its length that it is off (`slices.heal.states`); nothing where a saved teacher stands in.
             Rate, `hard` and `states` None are decided by the slice's KL at the start (`settled`).
+        alone: share of the steps, the last ones, that learn from the text alone: without the teacher a step
+            takes two thirds to three quarters of the time (docs/LOG.md).
         warmup: steps of rising rate; from there it falls to zero in a straight line.
         every: steps between two measurements on held-out text.
         patience: measurements without a better one after which the run ends.
@@ -47,6 +49,7 @@ class Healing:
     context: int = 512
     hard: float | None = None
     states: float | None = None
+    alone: float = 0.0
     warmup: int = 20
     every: int = 100
     patience: int = 5
@@ -74,6 +77,8 @@ class Healing:
             raise BadConfig(f"--hard {self.hard}: expected a share from 0 to 1")
         if self.states is not None and not 0 <= self.states < float("inf"):
             raise BadConfig(f"--states {self.states}: expected a weight of 0 or more")
+        if not 0 <= self.alone <= 1:
+            raise BadConfig(f"--alone {self.alone}: expected a share from 0 to 1")
         if self.warmup < 0 or self.seed < 0:
             raise BadConfig("warmup and --seed: expected no negative number")
         if self.rate is not None and not 0 < self.rate < float("inf"):
@@ -102,6 +107,10 @@ class Healing:
     def tokens(self) -> int:
         """Tokens that all steps read, repetitions included."""
         return self.steps * self.rows * self.context
+
+    def is_alone(self, step: int) -> bool:
+        """Whether a step, the first being 0, does without the teacher."""
+        return step >= round((1 - self.alone) * self.steps)
 
     def rate_at(self, step: int) -> float:
         """The learning rate of a step, the first being 0."""

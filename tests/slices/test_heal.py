@@ -153,6 +153,18 @@ def test_nan_stops_with_the_step_and_keeps_the_last_good_weights(swa: Path, tmp_
     )
 
 
+@pytest.mark.parametrize("alone", [0.5, 1.0])
+def test_the_last_steps_may_learn_from_the_text_alone(alone: float, swa: Path, tmp_path: Path) -> None:
+    healing = replace(SHORT, alone=alone, hard=0.9)
+    assert [healing.is_alone(step) for step in (0, healing.steps // 2, healing.steps - 1)] == [
+        alone == 1.0, True, True,
+    ]  # fmt: skip
+    healed = heal(ordered(swa, tmp_path / "healed", healing))
+    assert healed.after.bits_per_byte.value < healed.before.bits_per_byte.value
+    guided = heal(ordered(swa, tmp_path / "guided", replace(healing, alone=0.0)))
+    assert healed.after.kl.value != guided.after.kl.value
+
+
 def test_nan_before_anything_is_better_writes_nothing(swa: Path, tmp_path: Path) -> None:
     with pytest.raises(RunFailed, match=r"step 2: the loss is nan.*nothing is written"):
         exploding(swa, tmp_path, at=0)
@@ -194,7 +206,7 @@ def test_too_little_memory_is_said_before_the_start(
     [
         ({"method": "magic"}, "--method magic"), ({"steps": 0}, "--steps 0"), ({"hard": 1.5}, "--hard 1.5"),
         ({"rate": -1.0}, "--rate -1.0"), ({"context": 1}, "--context 1"),
-        ({"rate": float("nan")}, "--rate nan"),
+        ({"rate": float("nan")}, "--rate nan"), ({"alone": 1.5}, "--alone 1.5"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(change: dict[str, object], named: str) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from slices.heal.objective import NONE, Head, distil, measure
+from slices.heal.objective import NONE, Head, distil, from_text, measure
 from slices.heal.saved import Top
 from slices.heal.states import States
 from slices.heal.teacher import Expected
@@ -54,6 +54,22 @@ def test_loss_and_gradient_are_the_plain_ones(cap: float | None, absent: bool, h
     ours, theirs = states.clone().requires_grad_(), states.clone().requires_grad_()
     value, _ = distil(ours, head, target, came, hard)
     expected = plain(theirs, head, target, came, hard)
+    assert value.item() == pytest.approx(expected.item(), rel=1e-5)
+    value.backward()
+    expected.backward()
+    assert torch.allclose(ours.grad, theirs.grad, rtol=1e-3, atol=1e-7)
+    assert ours.grad.abs().max() > 1e-4
+
+
+@pytest.mark.parametrize(("cap", "absent"), [(None, False), (4.0, False), (None, True), (4.0, True)])
+def test_text_alone_is_plain_cross_entropy(cap: float | None, absent: bool) -> None:
+    states, head, _, came = world(cap, absent)
+    ours, theirs = states.clone().requires_grad_(), states.clone().requires_grad_()
+    logits = theirs @ head.weight.T
+    logits = torch.tanh(logits / cap) * cap if cap else logits
+    logits = logits if head.absent is None else logits + head.absent
+    expected = torch.nn.functional.cross_entropy(logits, came, ignore_index=NONE, reduction="sum") / POSITIONS
+    value = from_text(ours, head, came)
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
     value.backward()
     expected.backward()

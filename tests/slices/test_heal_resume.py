@@ -109,5 +109,7 @@ def test_minutes_become_steps_once(swa: Path, tmp_path: Path) -> None:
     assert first >= 1
     assert within(order, 0.05).healing.steps == first
     assert within(order, 5.0).healing.steps > first
+    apart = replace(order, healing=replace(order.healing, alone=0.5))
+    assert within(apart, 0.05).healing.steps >= 1
     with pytest.raises(BadConfig, match="--minutes -1"):
         within(order, -1)
