@@ -62,14 +62,38 @@ app.command("eval")(reporting.eval_)
 route = typer.Typer(no_args_is_help=True, help="Fit, ask and measure the router.", rich_markup_mode=None)
 app.add_typer(route, name="route")
 app.add_typer(keys.app, name="key")
+Queries = Annotated[
+    Path | None, typer.Option(help='More queries: JSONL with "query" and "domain", or a folder.')
+]
 Config = Annotated[Path | None, typer.Option(help="A serve.yaml; default the first among the configs.")]
+
+
+@route.command("tune")
+def route_tune(
+    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the tuned encoder.")],
+    data: Queries = None,
+    epochs: Annotated[int, typer.Option(min=1, help="Times that every query is read.")] = 8,
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Keep only the first so many: fewer are faster.")
+    ] = None,
+    seed: int = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    config: Config = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    json: Json = False,
+) -> None:
+    """Tune the encoder on labelled queries, a thousand or more; a fit on it comes after."""
+    from mom import routing
+    from router.tune import Tuning
+
+    tuning = Tuning(epochs, layers=layers, seed=seed)
+    figures = routing.tune(data, output, config, tuning, device, force)
+    emit(json, figures, lambda: routing.show_tuned(figures))
 
 
 @route.command("fit")
 def route_fit(
-    data: Annotated[
-        Path | None, typer.Option(help='More queries: JSONL with "query" and "domain", or a folder.')
-    ] = None,
+    data: Queries = None,
     output: Output = None,
     config: Config = None,
     json: Json = False,

@@ -1,5 +1,6 @@
-"""`mom route fit|explain|eval`: fit the router, ask it, measure it."""
+"""`mom route tune|fit|explain|eval`: tune the encoder, fit the router, ask it, measure it."""
 
+import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
@@ -7,12 +8,15 @@ from typing import Any
 
 from mom import console
 from router import build, settings, store
+from router import tune as tuning_of
 from router.embedders import open_embedders
 from router.errors import BadSettings
 from router.evaluate import RouteReport, evaluate
 from router.model import GENERAL
 from router.page import page
 from router.queries import OOD, read_hints, read_queries
+from router.sentence import encoder_name
+from router.tune import News, Tuning
 from slices import atomic
 
 
@@ -23,9 +27,7 @@ def fit(data: Path | None, out: Path | None, config: Path | None) -> dict[str, A
         raise BadSettings(
             "a router fitted on --data needs a place of its own: give -o DIR, and `router: DIR` in serve.yaml"
         )
-    queries = build.domain_queries()
-    for text, domain in read_queries(data) if data else ():
-        queries.setdefault(GENERAL if domain == OOD else domain, []).append(text)
+    queries = _queries(data)
     folder = out or chosen.router or store.default_folder()
     with console.progress_bar() as report:
         embedders = open_embedders(chosen.embedder, lambda done, of: report("distil a table", done, of))
@@ -39,6 +41,51 @@ def fit(data: Path | None, out: Path | None, config: Path | None) -> dict[str, A
         "domains": {name: len(texts) for name, texts in sorted(queries.items())},
         "thresholds": asdict(router.thresholds),
     }
+
+
+def tune(
+    data: Path | None, out: Path, config: Path | None, tuning: Tuning, device: str, force: bool
+) -> dict[str, Any]:
+    """Tune the encoder of the settings on the domains' example queries and `data`, and write it to `out`."""
+    chosen = settings.read(config)
+    queries = [(text, domain) for domain, texts in _queries(data).items() for text in texts]
+    begun = time.monotonic()
+    with console.progress_bar() as report:
+
+        def told(news: News) -> None:
+            report("tune", news.step, news.of)
+            if news.accuracy is not None:
+                console.err.print(
+                    f"step {news.step} of {news.of}: {news.accuracy:.3f} of unseen queries right"
+                )
+
+        curve = tuning_of.tune(queries, chosen.embedder, out, tuning, device, told, force)
+    return {
+        "path": str(out),
+        "name": encoder_name(str(out)),
+        "queries": len(set(queries)),
+        "accuracy": curve,
+        "seconds": time.monotonic() - begun,
+    }
+
+
+def show_tuned(figures: dict[str, Any]) -> None:
+    """What came of it, and how to use it."""
+    share, path = figures["accuracy"][-1], figures["path"]
+    console.out.print(
+        f"{figures['name']} -> {path}: {share:.3f} of the queries kept back are told right"
+        f" ({figures['seconds']:.0f} s). To use it, put `embedder: {path}` into serve.yaml.",
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def _queries(data: Path | None) -> dict[str, list[str]]:
+    """The domains' example queries and those of `data`, by domain."""
+    queries = build.domain_queries()
+    for text, domain in read_queries(data) if data else ():
+        queries.setdefault(GENERAL if domain == OOD else domain, []).append(text)
+    return queries
 
 
 def show_fit(figures: dict[str, Any]) -> None:

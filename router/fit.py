@@ -20,8 +20,10 @@ from router.heads import Labels, Taught, learn, split, unseen_logits
 from router.model import GENERAL, Head, Router, Stage, Thresholds, experts
 from router.noise import noisy
 from router.prototypes import prototypes_of, unseen
+from router.tuned import kept_back
 from slices.errors import MissingExtra
 
+ENOUGH = 100  # queries that a tuned encoder has not seen, to measure limits on
 ACCEPT = 0.95  # share of unseen questions of experts' domains that pass as such
 
 Pairs = Sequence[tuple[str, str]]
@@ -49,10 +51,11 @@ def fit(queries: Pairs, embedders: Sequence[Embedder], accept: float = ACCEPT, h
     folds = split(lessons[0].labels)
     logits = [unseen_logits(taught, folds, len(classes)) for taught in lessons]
     limits = Thresholds(belonging=1 - accept)
+    told = _told_by(queries, embedders)
     return Router(
         classes=classes,
         heads=tuple(_head(each, taught) for each, taught in zip(embedders, lessons, strict=True)),
-        stages=_stages(lessons, logits, classes, folds, limits),
+        stages=_stages(lessons, logits, classes, folds, limits, told),
         thresholds=limits,
         queries_sha256=digest(queries),
     )
@@ -92,6 +95,15 @@ def _lessons(
     return found
 
 
+def _told_by(queries: Pairs, embedders: Sequence[Embedder]) -> NDArray[np.bool_]:
+    """The queries that limits are measured on, (n,): all, or those that a tuned encoder has not learned."""
+    everyone = np.ones(len(queries), dtype=np.bool_)
+    if not any(getattr(each, "tuned", False) for each in embedders):
+        return everyone
+    back = kept_back(text for text, _ in queries)
+    return back if back.sum() >= ENOUGH else everyone
+
+
 def _numbers(pairs: Pairs, classes: tuple[str, ...]) -> Labels:
     return np.array([classes.index(domain) for _, domain in pairs], dtype=np.int32)
 
@@ -108,14 +120,17 @@ def _stages(
     classes: tuple[str, ...],
     folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
     limits: Thresholds,
+    told: NDArray[np.bool_],
 ) -> tuple[Stage, ...]:
-    """A stage after every head of dense vectors; each but the last knows when it is sure."""
+    """A stage after every head of dense vectors, by what `told` queries say; each but the last knows when it
+    is sure."""
     found: list[tuple[Stage, Judged]] = []
     for number, taught in enumerate(lessons, 1):
         if isinstance(taught.vectors, np.ndarray):
             near, said = unseen(taught.vectors, taught.labels, experts(classes), folds)
             examples = prototypes_of(taught.vectors, taught.labels, len(classes))
-            found.append(stage_of([*logits[:number], said], near, taught.labels, classes, examples))
+            said_of = [each[told] for each in (*logits[:number], said)]
+            found.append(stage_of(said_of, near[told], taught.labels[told], classes, examples))
     last = found[-1][1]
     early = (replace(stage, sure=sureness(judged, last, limits.belonging)) for stage, judged in found[:-1])
     return (*early, found[-1][0])

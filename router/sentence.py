@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from router.embed import routed_text, unit
 from router.errors import BadSettings
 from router.onnx import hasten
+from router.tuned import tuned_name
 from slices.errors import MissingExtra
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -29,10 +30,9 @@ class SentenceEmbedder:
             MissingExtra: sentence-transformers is not installed.
             BadSettings: the folder is not there, or the hub has no such model.
         """
-        if find_spec("sentence_transformers") is None:
-            raise MissingExtra("sentence-transformers", "route")
         self._name = encoder_name(None if source is None else str(source))
-        self.model = _load(source or packaged_minilm() or MINILM)
+        self.tuned = tuned_name(source) is not None
+        self.model = open_encoder(source)
         self.reads = int(self.model.max_seq_length or TOKENS)
         self.model.max_seq_length = min(TOKENS, self.reads)
         if not hasten(self.model, self._name):
@@ -42,7 +42,7 @@ class SentenceEmbedder:
 
     @property
     def name(self) -> str:
-        """The hub id, or the folder's last part; MiniLM's hub id when it came from its package."""
+        """The hub id, or what the folder says or is called; MiniLM's hub id when it came from its package."""
         return self._name
 
     @property
@@ -85,11 +85,23 @@ class SentenceEmbedder:
         return unit(vectors.float().numpy())
 
 
+def open_encoder(source: str | Path | None) -> Any:
+    """The sentence-transformers model itself, on the CPU; `source` as for `SentenceEmbedder`.
+
+    Raises:
+        MissingExtra: sentence-transformers is not installed.
+        BadSettings: the folder is not there, or the hub has no such model.
+    """
+    if find_spec("sentence_transformers") is None:
+        raise MissingExtra("sentence-transformers", "route")
+    return _load(source or packaged_minilm() or MINILM)
+
+
 def encoder_name(source: str | None) -> str:
     """The name that `SentenceEmbedder(source)` will have, without loading it."""
     if source is None:
         return MINILM
-    return Path(source).resolve().name if Path(source).is_dir() else source
+    return (tuned_name(source) or Path(source).resolve().name) if Path(source).is_dir() else source
 
 
 @contextmanager
@@ -112,7 +124,7 @@ def _load(where: str | Path) -> Any:
     if not local and (Path(where).is_absolute() or str(where).count("/") != 1):
         raise BadSettings(f"no embedder {str(where)!r}: expected a folder or a hub id like {MINILM!r}")
     try:
-        with _no_progress_bar():
+        with no_progress_bar():
             return SentenceTransformer(str(where), device="cpu", local_files_only=local)
     except (OSError, ValueError) as error:
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -128,7 +140,7 @@ def _make_fast(model: Any) -> None:
 
 
 @contextmanager
-def _no_progress_bar() -> Iterator[None]:
+def no_progress_bar() -> Iterator[None]:
     from transformers.utils import logging
 
     shown = logging.is_progress_bar_enabled()

@@ -2,6 +2,10 @@
 """How well and how fast the router decides, beside aurelio's semantic-router, on the same texts and machine.
 
     scripts/bench_route.py --data DIR --peer PEER/bin/python
+    scripts/bench_route.py --data DIR --encoder TUNED
+
+The second measures a router on an encoder that `mom route tune --data LEARNED.jsonl` made of what `--write
+LEARNED.jsonl` says may be learned from; its figures stand beside the others.
 
 Both are fitted on the same queries, of which the peer keeps `--utterances` a domain as examples, and have one
 thread. `PEER/bin/python` is an environment with `pip install "semantic-router[local]"`; without --peer
@@ -25,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from route_data import CASES, EITHER, EXPERTS, WORDINGS, Query, of_set, read, stems, strangers, to_learn
 
-from router import scores, store
+from router import scores, store, tuned
 from router.cascade import Cascade, Reader
 from router.embed import Embedder
 from router.embedders import open_embedders
@@ -38,6 +42,7 @@ from slices.atomic import write_text
 
 OUT = Path(__file__).resolve().parent.parent / "benchmarks" / "route.json"
 LENGTHS = (10, 64, 256, 2000)  # tokens
+TUNED = "tuned: "
 TIMED, STRANGERS, CALIBRATE = 200, 4000, 2000
 
 
@@ -175,14 +180,14 @@ def peer(python: Path, learned: Sequence[tuple[str, str]], sets: dict[str, list[
     }
 
 
-def readers(router: Router, embedders: Sequence[Embedder]) -> dict[str, Reader]:
-    """The cascade, and each of its stages alone."""
+def readers(router: Router, embedders: Sequence[Embedder], of: str = "") -> dict[str, Reader]:
+    """The cascade, and each of its stages alone; `of` goes before their names."""
     first, last = router.stages[0], router.stages[-1]
     cheap = replace(router, heads=router.heads[: first.heads], stages=(first,))
     return {
-        "cascade": Cascade(router, embedders),
-        "words and table": Cascade(cheap, embedders),
-        "words and MiniLM": Cascade(replace(router, stages=(last,)), embedders),
+        f"{of}cascade": Cascade(router, embedders),
+        f"{of}words and table": Cascade(cheap, embedders),
+        f"{of}words and MiniLM": Cascade(replace(router, stages=(last,)), embedders),
     }
 
 
@@ -191,7 +196,7 @@ def fitted(
 ) -> tuple[Router, dict[str, Any]]:
     """The router, and the figures that stay: the peer's where it is not asked, with --latency all."""
     found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
-    found = found if args.latency else {**found, "ours": {}}
+    found.setdefault("ours", {})
     if args.router and args.router.is_dir():
         return store.load(args.router), found
     begun = time.perf_counter()
@@ -201,7 +206,14 @@ def fitted(
     print(f"fitted on {len(learned)} queries and {len(hints)} hints in {seconds:.0f} s", flush=True)
     if args.router:
         store.save(router, args.router)
-    return router, found | {"queries": len(learned), "hints": len(hints), "fit_seconds": seconds}
+    seconds_of = "fit_seconds_tuned" if args.encoder else "fit_seconds"
+    return router, found | {"queries": len(learned), "hints": len(hints), seconds_of: seconds}
+
+
+def write_learned(learned: Sequence[tuple[str, str]], out: Path) -> None:
+    """What may be learned from, as `mom route tune --data` takes it."""
+    lines = (json.dumps({"query": text, "domain": domain}) for text, domain in learned)
+    write_text(out, "".join(f"{line}\n" for line in lines))
 
 
 def main() -> None:
@@ -213,6 +225,8 @@ def main() -> None:
     parser.add_argument("--peer", type=Path, help="python of an environment with semantic-router[local]")
     parser.add_argument("--utterances", type=int, default=500, help="that the peer keeps a domain")
     parser.add_argument("--router", type=Path, help="where the fitted router is kept, and taken from")
+    parser.add_argument("--encoder", type=Path, help="a tuned encoder's folder, in the place of MiniLM")
+    parser.add_argument("--write", type=Path, help="write there what may be learned from, and leave")
     parser.add_argument("--latency", action="store_true", help="only the times; the rest stays as it was")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
@@ -221,10 +235,14 @@ def main() -> None:
     torch.set_num_threads(1)
     queries = read(args.data)
     learned, sets = to_learn(queries), asked_of(queries)
-    embedders = open_embedders(None)
+    if args.write:
+        return write_learned(learned, args.write)
+    embedders = open_embedders(args.encoder and str(args.encoder))
     router, found = fitted(args, learned, embedders)
     texts = texts_of_lengths(sets["stems"])
-    for name, reader in readers(router, embedders).items():
+    if args.encoder:
+        found["tuned"] = json.loads((args.encoder / tuned.FILE).read_text())
+    for name, reader in readers(router, embedders, TUNED if args.encoder else "").items():
         times = {"latency_ms": percentiles(timed(reader, texts))}
         found["ours"][name] = {**found["ours"].get(name, {}), **times}
         found["ours"][name] |= {} if args.latency else ours(router, reader, sets)
