@@ -8,6 +8,7 @@ _RAY = {
     "RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "50",  # Ray's own 5 are not enough on a busy machine
     "RAY_SERVE_CONTROL_LOOP_INTERVAL_S": "0.5",  # of its 0.1, and 100 ms below: a third of what an idle
     "RAY_SERVE_METRICS_EXPORT_INTERVAL_MS": "5000",  # service takes of a processor
+    "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # from process to process, without the object store
     "RAY_worker_niceness": "0",  # of its 15: a model steps back by itself, `default.nice`
 }
 _ALONE = {  # who reaches a port of Ray's can run code

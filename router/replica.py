@@ -53,6 +53,7 @@ class RayEngine:
 
     async def stream(self, expert: str, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
         """See `router.engine.Engine.stream`."""
+        from grpc.aio import AioRpcError  # type: ignore[import-untyped]
         from ray.exceptions import RayError, RayTaskError
         from ray.serve.exceptions import BackPressureError, RayServeException
 
@@ -64,8 +65,12 @@ class RayEngine:
             raise Overloaded(f"{expert} has too many requests waiting; try again later") from error
         except RayTaskError as error:
             raise _cause(error, expert) from error
-        except (RayError, RayServeException) as error:
+        except (RayError, RayServeException, AioRpcError) as error:
             raise ExpertFailed(f"{expert} could not answer: {type(error).__name__}") from error
+        except (RouterError, SliceError):
+            raise
+        except Exception as error:  # the replica's own, handed on as it was
+            raise ExpertFailed(f"{expert} failed: {type(error).__name__}") from error
         finally:
             events.cancel()
 

@@ -5,7 +5,8 @@
 
 The first slice is also given to llama-server. Both take turns in every round, so that a busy spell of the
 machine meets both; ratios are taken within a round and their spread is the machine's noise. Throughput is in
-tokens written a second over all streams; the time to the first text of ours includes routing (`auto`). The
+tokens written a second over all streams; the time to the first text of ours includes routing (`auto`), of
+questions of the slice's domain; those that the router sends elsewhere are not timed. The
 last of the slices is the generalist, and stands for the parent where it is one of all layers and words. The
 mixed load is questions of the domain files that are served, sent once to `auto` and once to the parent alone.
 """
@@ -23,10 +24,10 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from random import Random
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 from typing import Any
 
-from serve_load import Told, ask, client, prompts, together
+from serve_load import Told, ask, client, prompts, questions, together
 from serve_process import free_port, resident, running, serving
 
 from router.build import domain_queries
@@ -82,17 +83,19 @@ def mixed(url: str, model: str, number: int, args: argparse.Namespace) -> tuple[
     return len(found) / seconds, Counter(told.expert for told in found)
 
 
-def first_texts(url: str, model: str, count: int) -> list[float]:
-    """Seconds to the first text of one answer after another."""
+def first_texts(url: str, model: str, expert: str, count: int) -> list[float]:
+    """Seconds to the first text of one answer after another that `expert` gives, of `count` in all."""
+    domain = manifest.read(home.home() / "slices" / expert).domain
+    asked = questions(domain_queries()[domain], count)
 
     async def one_by_one() -> list[Told]:
         async with client(url) as http:
-            bodies = [{"model": model, "prompt": text, "max_tokens": 2, "seed": 1} for text in prompts(count)]
+            bodies = [{"model": model, "prompt": text, "max_tokens": 2, "seed": 1} for text in asked]
             return [await ask(http, body) for body in bodies]
 
     found = asyncio.run(one_by_one())
     check(found)
-    return [told.first for told in found]
+    return [told.first for told in found if told.expert in ("", expert)]
 
 
 def check(found: Sequence[Told]) -> None:
@@ -122,7 +125,7 @@ def one_round(number: int, mine: str, other: str, args: argparse.Namespace) -> d
             streams: {who: throughput(*asked, streams, number, args.tokens) for who, asked in writers.items()}
             for streams in args.streams
         },
-        "first": {who: first_texts(*asked, args.first) for who, asked in starters.items()},
+        "first": {who: first_texts(*asked, expert, args.first) for who, asked in starters.items()},
         "mixed": {
             who: mixed(mine, model, number, args)
             for who, model in (("mixture", "auto"), ("parent", generalist))
@@ -177,6 +180,7 @@ def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
             who: percentiles([seconds for each in rounds for seconds in each["first"][who]])
             for who in rounds[0]["first"]
         },
+        "routed_to_the_slice": fmean(len(each["first"]["ours"]) / args.first for each in rounds),
         "mixed_requests_per_second": answering([each["mixed"] for each in rounds]),
     }
 

@@ -7,6 +7,7 @@ from collections.abc import AsyncGenerator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from random import Random
 from time import perf_counter
 from typing import Any
 
@@ -91,3 +92,12 @@ def prompts(count: int) -> list[str]:
     text = " ".join(PROSE.read_text(encoding="utf-8").split())
     step = max(1, (len(text) - PROMPT_BYTES) // count)
     return [f"{uuid.uuid4().hex[:6]}: {text[at : at + PROMPT_BYTES]}" for at in range(0, step * count, step)]
+
+
+def questions(asked: Sequence[str], count: int) -> list[str]:
+    """The same of a domain's questions, drawn anew at every call."""
+    found = []
+    for _ in range(count):
+        text = " ".join(Random().sample(list(asked), len(asked)))
+        found.append(f"{uuid.uuid4().hex[:6]}: {text[:PROMPT_BYTES]}")
+    return found
