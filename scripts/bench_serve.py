@@ -19,7 +19,7 @@ import platform
 import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AsyncExitStack, contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
@@ -83,19 +83,29 @@ def mixed(url: str, model: str, number: int, args: argparse.Namespace) -> tuple[
     return len(found) / seconds, Counter(told.expert for told in found)
 
 
-def first_texts(url: str, model: str, expert: str, count: int) -> list[float]:
-    """Seconds to the first text of one answer after another that `expert` gives, of `count` in all."""
-    domain = manifest.read(home.home() / "slices" / expert).domain
-    asked = questions(domain_queries()[domain], count)
+def first_texts(starters: Mapping[str, tuple[str, str]], expert: str, count: int) -> dict[str, list[float]]:
+    """Seconds to the first text of `count` answers of each, by turns, one after another; those of `expert`.
 
-    async def one_by_one() -> list[Told]:
-        async with client(url) as http:
-            bodies = [{"model": model, "prompt": text, "max_tokens": 2, "seed": 1} for text in asked]
-            return [await ask(http, body) for body in bodies]
+    Args:
+        starters: who is asked: an address, and a model there.
+    """
+    asked = domain_queries()[manifest.read(home.home() / "slices" / expert).domain]
 
-    found = asyncio.run(one_by_one())
-    check(found)
-    return [told.first for told in found if told.expert in ("", expert)]
+    async def by_turns() -> dict[str, list[Told]]:
+        found: dict[str, list[Told]] = {who: [] for who in starters}
+        async with AsyncExitStack() as stack:
+            https = {url: await stack.enter_async_context(client(url)) for url, _ in starters.values()}
+            for _ in range(count):
+                for (who, (url, model)), text in zip(
+                    starters.items(), questions(asked, len(starters)), strict=True
+                ):
+                    body = {"model": model, "prompt": text, "max_tokens": 2, "seed": 1}
+                    found[who].append(await ask(https[url], body))
+        return found
+
+    found = asyncio.run(by_turns())
+    check([told for each in found.values() for told in each])
+    return {who: [told.first for told in each if told.expert in ("", expert)] for who, each in found.items()}
 
 
 def check(found: Sequence[Told]) -> None:
@@ -125,7 +135,7 @@ def one_round(number: int, mine: str, other: str, args: argparse.Namespace) -> d
             streams: {who: throughput(*asked, streams, number, args.tokens) for who, asked in writers.items()}
             for streams in args.streams
         },
-        "first": {who: first_texts(*asked, expert, args.first) for who, asked in starters.items()},
+        "first": first_texts(starters, expert, args.first),
         "mixed": {
             who: mixed(mine, model, number, args)
             for who, model in (("mixture", "auto"), ("parent", generalist))
