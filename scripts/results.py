@@ -106,7 +106,9 @@ def by_chance(model: str, count: int, seed: int) -> str:
 
 def healed_of(raw: Path, row: Row, bench: Bench) -> Path:
     """The healed slice, unless it is there."""
-    settings = f"{row.steps}x{row.batch}-{row.hard}-{row.alone}-{row.rate}".replace(".", "_")
+    told = {"h": row.hard, "a": row.alone or None, "r": row.rate}
+    given = "".join(f"-{key}{value}" for key, value in told.items() if value is not None)
+    settings = f"{row.steps}x{row.batch}{given}"
     folder = raw.with_name(f"{raw.name}-healed-{settings}")
     if not (folder / manifest.FILE).is_file():
         text = read_corpus([corpus(bench, row.domain)])
