@@ -220,8 +220,6 @@ class _Run:
     def _accuracy(self) -> float:
         import torch
 
-        if not self.back:
-            return float("nan")
         with torch.inference_mode():
             guess = self._logits(self._embed(self.back).to(self.device.name)).argmax(dim=1)
         return float((guess.cpu().numpy() == self.back_labels).mean())
