@@ -53,24 +53,14 @@ class RayEngine:
 
     async def stream(self, expert: str, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
         """See `router.engine.Engine.stream`."""
-        from grpc.aio import AioRpcError  # type: ignore[import-untyped]
-        from ray.exceptions import RayError, RayTaskError
-        from ray.serve.exceptions import BackPressureError, RayServeException
-
         events = self._handles[expert].remote(prompt, sampling)
         try:
             async for event in events:
                 yield event
-        except BackPressureError as error:
-            raise Overloaded(f"{expert} has too many requests waiting; try again later") from error
-        except RayTaskError as error:
-            raise _cause(error, expert) from error
-        except (RayError, RayServeException, AioRpcError) as error:
-            raise ExpertFailed(f"{expert} could not answer: {type(error).__name__}") from error
         except (RouterError, SliceError):
             raise
-        except Exception as error:  # the replica's own, handed on as it was
-            raise ExpertFailed(f"{expert} failed: {type(error).__name__}") from error
+        except Exception as error:
+            raise _told(error, expert) from error
         finally:
             events.cancel()
 
@@ -89,8 +79,17 @@ def import_runtime(path: str) -> OpenBatcher:
     return opener
 
 
-def _cause(error: Any, expert: str) -> Exception:
-    """The replica's own error without Ray's traceback, or a plain one where it was not foreseen."""
-    if isinstance(error.cause, RouterError | SliceError):
-        return error.cause
-    return ExpertFailed(f"{expert} failed: {type(error.cause).__name__}")
+def _told(error: Exception, expert: str) -> Exception:
+    """What came instead of an answer, by its kind: the replica's own error, or that none came.
+
+    An error of the replica comes bare over gRPC, and wrapped in Ray's traceback otherwise.
+    """
+    from ray.exceptions import RayTaskError
+    from ray.serve.exceptions import BackPressureError
+
+    if isinstance(error, BackPressureError):
+        return Overloaded(f"{expert} has too many requests waiting; try again later")
+    cause = error.cause if isinstance(error, RayTaskError) else error
+    if isinstance(cause, RouterError | SliceError):
+        return cause
+    return ExpertFailed(f"{expert} failed: {type(cause).__name__}")
