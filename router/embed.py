@@ -24,6 +24,11 @@ class Embedder(Protocol):
         """What the vectors come from; a router works only with the embedders it was fitted on."""
         ...
 
+    @property
+    def tuned(self) -> bool:
+        """Whether it learned labelled queries itself (`mom route tune`), so those say little of others."""
+        ...
+
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Vectors of length 1, float32 (len(texts), dim)."""
         ...
@@ -49,6 +54,8 @@ def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
 
 class HashEmbedder:
     """Hashed character trigrams: deterministic and fast, knows spelling and no meaning. For tests."""
+
+    tuned = False
 
     def __init__(self, dim: int = 256) -> None:
         self.dim = dim

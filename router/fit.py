@@ -96,9 +96,12 @@ def _lessons(
 
 
 def _told_by(queries: Pairs, embedders: Sequence[Embedder]) -> NDArray[np.bool_]:
-    """The queries that limits are measured on, (n,): all, or those that a tuned encoder has not learned."""
+    """The queries that limits are measured on, (n,): all, or those that a tuned encoder has not learned.
+
+    Where these are too few to tell (a small fit on an encoder tuned on more), all.
+    """
     everyone = np.ones(len(queries), dtype=np.bool_)
-    if not any(getattr(each, "tuned", False) for each in embedders):
+    if not any(each.tuned for each in embedders):
         return everyone
     back = kept_back(text for text, _ in queries)
     return back if back.sum() >= ENOUGH else everyone

@@ -23,7 +23,7 @@ class Known:
     def __init__(self, inner: Embedder, folder: Path | None = None) -> None:
         """Read what is known; nothing of it counts where `inner` gives other vectors now."""
         self._inner = inner
-        self.tuned = bool(getattr(inner, "tuned", False))
+        self.tuned = inner.tuned
         place = folder or home.home() / "embedders"
         self._path = place / f"{inner.name.replace('/', '--')}.known.safetensors"
         probe = inner.embed([PROBE])[0]

@@ -28,6 +28,8 @@ Told = Callable[[int, int], None]
 class StaticEmbedder:
     """A model2vec table from a folder. Safe to share by threads, and loads no torch."""
 
+    tuned = False
+
     def __init__(self, folder: Path, name: str | None = None) -> None:
         """Load the table.
 

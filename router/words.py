@@ -16,6 +16,8 @@ _TOKEN = r"(?u)\b\w+\b|[^\w\s]"  # words of one letter and signs as well: `x`, `
 class WordEmbedder:
     """Which words and pairs of neighbours a text has, each hashed to a place. Safe to share by threads."""
 
+    tuned = False
+
     def __init__(self, places: int = PLACES) -> None:
         """Set up the hashing.
 
