@@ -4,16 +4,19 @@ from collections.abc import Callable
 from functools import cache
 
 from router.embed import Embedder, HashEmbedder
+from router.letters import PLACES as LETTERS
+from router.letters import LetterEmbedder
 from router.sentence import SentenceEmbedder, encoder_name
 from router.static import Told, static_name, static_of
-from router.words import PLACES, WordEmbedder
+from router.words import PLACES as WORDS
+from router.words import WordEmbedder
 
 HASH = "hash"  # the fake, alone
-STATIC = "static"  # words and MiniLM's table: decisions in a fraction of a millisecond, without torch
+STATIC = "static"  # words, letters and MiniLM's table: a decision in about a millisecond, no torch
 
 
 def open_embedders(source: str | None, told: Told = lambda done, of: None) -> tuple[Embedder, ...]:
-    """Words, an encoder's table and the encoder itself; `source` is a folder or a hub id, None is MiniLM.
+    """Words, letters, an encoder's table and the encoder; `source` is a folder or hub id, None is MiniLM.
 
     Args:
         source: or `static`, which leaves MiniLM itself out, or `hash`, the fake for tests.
@@ -28,7 +31,7 @@ def open_embedders(source: str | None, told: Told = lambda done, of: None) -> tu
     only_table = source == STATIC
     where = None if only_table else source
     load: Callable[[], SentenceEmbedder] = cache(lambda: SentenceEmbedder(where))
-    cheap = (WordEmbedder(), static_of(encoder_name(where), load, told))
+    cheap = (WordEmbedder(), LetterEmbedder(), static_of(encoder_name(where), load, told))
     return cheap if only_table else (*cheap, load())
 
 
@@ -37,5 +40,5 @@ def embedder_names(source: str | None) -> tuple[str, ...]:
     if source == HASH:
         return (HashEmbedder().name,)
     encoder = encoder_name(None if source == STATIC else source)
-    cheap = (f"words-{PLACES}", static_name(encoder))
+    cheap = (f"words-{WORDS}", f"letters-{LETTERS}", static_name(encoder))
     return cheap if source == STATIC else (*cheap, encoder)

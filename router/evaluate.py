@@ -22,7 +22,7 @@ from router.queries import OOD
 from router.scores import auroc, calibration_error, coverage, recall_at, reliability
 
 TIMED = 100  # queries timed one by one
-NOISY = 500  # queries disturbed, of each kind of noise
+NOISY = 2000  # queries disturbed, of each kind of noise
 ACCEPTED = 0.95  # share of in-domain queries let through where the recall of others is told
 
 

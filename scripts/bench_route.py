@@ -186,8 +186,8 @@ def readers(router: Router, embedders: Sequence[Embedder], of: str = "") -> dict
     cheap = replace(router, heads=router.heads[: first.heads], stages=(first,))
     return {
         f"{of}cascade": Cascade(router, embedders),
-        f"{of}words and table": Cascade(cheap, embedders),
-        f"{of}words and MiniLM": Cascade(replace(router, stages=(last,)), embedders),
+        f"{of}cheap": Cascade(cheap, embedders),
+        f"{of}always asked": Cascade(replace(router, stages=(last,)), embedders),
     }
 
 

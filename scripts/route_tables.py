@@ -14,10 +14,10 @@ SETS = {
 
 SHOWN = {
     "cascade": "mom",
-    "words and table": "mom, `embedder: static`",
-    "words and MiniLM": "mom, MiniLM always asked",
+    "cheap": "mom, `embedder: static`",
+    "always asked": "mom, MiniLM always asked",
     "tuned: cascade": "mom, encoder tuned",
-    "tuned: words and MiniLM": "mom, tuned one always asked",
+    "tuned: always asked": "mom, tuned one always asked",
 }
 
 Lines = tuple[list[str], list[list[str]]]

@@ -67,6 +67,6 @@ def test_a_table_is_distilled_once(encoder: SentenceEmbedder) -> None:
 
 def test_names_without_loading() -> None:
     minilm = "sentence-transformers/all-MiniLM-L6-v2"
-    assert embedder_names(None) == ("words-262144", f"{minilm}-static-256", minilm)
-    assert embedder_names("static") == embedder_names(None)[:2]
+    assert embedder_names(None) == ("words-262144", "letters-262144", f"{minilm}-static-256", minilm)
+    assert embedder_names("static") == embedder_names(None)[:3]
     assert embedder_names("hash") == ("hash-256",)
