@@ -12,7 +12,7 @@ from router.words import PLACES as WORDS
 from router.words import WordEmbedder
 
 HASH = "hash"  # the fake, alone
-STATIC = "static"  # words, letters and MiniLM's table: a decision in about a millisecond, no torch
+STATIC = "static"  # words, letters and MiniLM's table: decisions in a few milliseconds, without torch
 
 
 def open_embedders(source: str | None, told: Told = lambda done, of: None) -> tuple[Embedder, ...]:
