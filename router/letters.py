@@ -53,9 +53,9 @@ class LetterEmbedder:
 def _runs(text: str, places: int) -> NDArray[np.int32]:
     """The places of a text's runs, each once, in rising order."""
     words = text.lower().split()
-    letters = np.frombuffer(f" {' '.join(words)} ".encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     if not words:
         return np.zeros(0, np.int32)
+    letters = np.frombuffer(f" {' '.join(words)} ".encode("utf-32-le"), dtype=np.uint32).astype(np.uint64)
     hashed = [_hashed(letters, length) for length in LENGTHS if length <= len(letters)]
     return np.unique(np.concatenate(hashed) % np.uint64(places)).astype(np.int32)
 
