@@ -24,11 +24,17 @@ def serve_forever(read: Callable[[], Settings], ready: Callable[[Running], None]
     Raises:
         RouterError, SliceError: what kept it from starting, in one sentence.
     """
-    running = run(check(read()))
-    plan = running.plan
     stop, again = threading.Event(), threading.Event()
-    wanted = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: again}
-    before = {kind: signal.signal(kind, lambda got, _: wanted[signal.Signals(got)].set()) for kind in wanted}
+    wanted = {signal.SIGINT: stop, signal.SIGTERM: stop}
+    hangup = signal.signal(signal.SIGHUP, lambda *_: again.set())  # before a caller can see that it is ready
+    try:
+        running = run(check(read()))
+    except BaseException:
+        signal.signal(signal.SIGHUP, hangup)
+        raise
+    plan = running.plan
+    before = {signal.SIGHUP: hangup}
+    before |= {kind: signal.signal(kind, lambda got, _: wanted[signal.Signals(got)].set()) for kind in wanted}
     try:
         ready(running)
         while not stop.wait(0.5):  # a wait without end would not let Python see the signal

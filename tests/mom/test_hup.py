@@ -95,3 +95,25 @@ def test_hup_reloads_and_term_ends(service: tuple[subprocess.Popen[str], str, Pa
     assert process.returncode == 0, said
     assert "serve.yaml" in said  # of the reload that could not be
     assert not answers(f"{url}/health")
+
+
+def test_a_cold_expert_ends_and_comes_back_when_asked(
+    service: tuple[subprocess.Popen[str], str, Path],
+) -> None:
+    process, url, config = service
+    idle = {"min_replicas": 0, "max_replicas": 1, "downscale_delay_s": 2, "downscale_to_zero_delay_s": 2}
+    said = yaml.safe_load(config.read_text(encoding="utf-8")) | {"overrides": {"lex": {"autoscaling": idle}}}
+    config.write_text(yaml.safe_dump(said), encoding="utf-8")
+    assert running("mom-lex")
+    os.kill(process.pid, signal.SIGHUP)
+    until(lambda: not running("mom-lex"))
+    assert running("mom-gen") and answers(f"{url}/ready")
+    body = {"model": "lex", "messages": [{"role": "user", "content": "Is it law?"}]}
+    answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60)
+    assert (answer.status_code, answer.headers["x-mom-expert"]) == (200, "lex")
+
+
+def running(application: str) -> bool:
+    """Whether a replica of it does."""
+    listed = subprocess.run(["ps", "axo", "args"], capture_output=True, text=True, check=True).stdout
+    return f"ray::ServeReplica:{application}:" in listed
