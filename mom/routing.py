@@ -14,7 +14,7 @@ from router.errors import BadSettings
 from router.evaluate import RouteReport, evaluate
 from router.model import GENERAL
 from router.page import page
-from router.queries import OOD, read_hints, read_queries
+from router.queries import OOD, read_answers, read_hints, read_queries
 from router.sentence import encoder_name
 from router.tune import News, Tuning
 from slices import atomic
@@ -32,12 +32,14 @@ def fit(data: Path | None, out: Path | None, config: Path | None) -> dict[str, A
     with console.progress_bar() as report:
         embedders = open_embedders(chosen.embedder, lambda done, of: report("distil a table", done, of))
     hints = read_hints(data, set(queries)) if data else []
-    router = build.fit_from_domains(queries, embedders, folder, hints)
+    answers = read_answers(data) if data else {}
+    router = build.fit_from_domains(queries, embedders, folder, hints, answers)
     return {
         "path": str(folder),
         "embedder": router.embedders[-1],
         "embedders": list(router.embedders),
         "hints": len(hints),
+        "with_choices": len(answers),
         "domains": {name: len(texts) for name, texts in sorted(queries.items())},
         "thresholds": asdict(router.thresholds),
     }
@@ -59,7 +61,8 @@ def tune(
                     f"step {news.step} of {news.of}: {news.accuracy:.3f} of unseen queries right"
                 )
 
-        curve = tuning_of.tune(queries, chosen.embedder, out, tuning, device, told, force)
+        answers = read_answers(data) if data else {}
+        curve = tuning_of.tune(queries, chosen.embedder, out, tuning, device, told, force, answers)
     return {
         "path": str(out),
         "name": encoder_name(str(out)),

@@ -6,6 +6,7 @@ of each other.
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from router import store
 from router.cascade import Cascade
@@ -16,6 +17,7 @@ from router.embed import Embedder
 from router.embedders import embedder_names, open_embedders
 from router.errors import BadRouter
 from router.fit import Pairs, digest, fit
+from router.hints import Answers
 from router.known import Known
 from router.model import Router
 from router.route import route
@@ -33,18 +35,23 @@ def domain_queries() -> dict[str, list[str]]:
 
 
 def fit_from_domains(
-    domains: Queries, embedders: Sequence[Embedder], out: Path | None = None, hints: Pairs = ()
+    domains: Queries,
+    embedders: Sequence[Embedder],
+    out: Path | None = None,
+    hints: Pairs = (),
+    answers: Answers = MappingProxyType({}),
 ) -> Router:
     """Fit a router on `domains` (queries by domain) and store it in `out` (default `$MOM_HOME/router`).
 
     Args:
-        hints: other texts by domain, (text, domain); see `router.fit.fit`.
+        hints: other texts by domain, (text, domain); this and the next as in `router.fit.fit`.
+        answers: the choices of some of the queries.
 
     Raises:
         BadTraining: too few domains or queries.
     """
     known = Known(embedders[-1])
-    router = fit(_pairs(domains), [*embedders[:-1], known], hints=hints)
+    router = fit(_pairs(domains), [*embedders[:-1], known], hints=hints, answers=answers)
     known.save()
     store.save(router, out or store.default_folder())
     return router

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,9 +17,9 @@ from numpy.typing import NDArray
 from router.calibrate import Judged, stage_of, sureness
 from router.embed import PROBE, Embedder
 from router.errors import BadTraining
-from router.heads import Labels, Taught, learn, split, unseen_logits
+from router.heads import Hinted, Labels, Taught, learn, split, unseen_logits
+from router.hints import Answers, Hint, hints_of
 from router.model import GENERAL, Head, Router, Stage, Thresholds, experts
-from router.noise import noisy
 from router.prototypes import prototypes_of, unseen
 from router.tuned import kept_back
 from slices.errors import MissingExtra
@@ -29,7 +30,13 @@ ACCEPT = 0.95  # share of unseen questions of experts' domains that pass as such
 Pairs = Sequence[tuple[str, str]]
 
 
-def fit(queries: Pairs, embedders: Sequence[Embedder], accept: float = ACCEPT, hints: Pairs = ()) -> Router:
+def fit(
+    queries: Pairs,
+    embedders: Sequence[Embedder],
+    accept: float = ACCEPT,
+    hints: Pairs = (),
+    answers: Answers = MappingProxyType({}),
+) -> Router:
     """Fit a router on `queries`, pairs of (text, domain). The class `general` means "no expert".
 
     Args:
@@ -37,6 +44,7 @@ def fit(queries: Pairs, embedders: Sequence[Embedder], accept: float = ACCEPT, h
         accept: share of experts' own questions that are to be let through, 0 to 1.
         hints: texts of the same domains that are no queries, such as pieces of its corpus: all heads but the
             last of several learn from them, and nothing is measured on them.
+        answers: what may be answered to some of the queries, where choices go with it. They make hints too.
 
     Raises:
         BadTraining: fewer than two domains, a domain with fewer than two queries, or an empty query.
@@ -47,7 +55,8 @@ def fit(queries: Pairs, embedders: Sequence[Embedder], accept: float = ACCEPT, h
     queries = list(dict.fromkeys(queries))
     _check(queries)
     classes = tuple(sorted({domain for _, domain in queries}))
-    lessons = _lessons(queries, embedders, classes, [*hints, *noisy(queries)])
+    others = [Hint(text, domain) for text, domain in hints if domain in classes]
+    lessons = _lessons(queries, embedders, classes, [*others, *hints_of(queries, answers)])
     folds = split(lessons[0].labels)
     logits = [unseen_logits(taught, folds, len(classes)) for taught in lessons]
     limits = Thresholds(belonging=1 - accept)
@@ -80,19 +89,24 @@ def _check(queries: Pairs) -> None:
 
 
 def _lessons(
-    queries: Pairs, embedders: Sequence[Embedder], classes: tuple[str, ...], hints: Pairs
+    queries: Pairs, embedders: Sequence[Embedder], classes: tuple[str, ...], hints: Sequence[Hint]
 ) -> list[Taught]:
     """What each embedder's head learns from."""
-    hints = [(text, domain) for text, domain in hints if domain in classes]
-    labels, hint_labels = _numbers(queries, classes), _numbers(hints, classes)
-    found = []
+    labels, found = _numbers([domain for _, domain in queries], classes), []
     for number, embedder in enumerate(embedders):
         vectors = embedder.embed([text for text, _ in queries])
-        if not hints or number == len(embedders) - 1 > 0:
-            found.append(Taught(vectors, labels))
-        else:
-            found.append(Taught(vectors, labels, embedder.embed([text for text, _ in hints]), hint_labels))
+        alone = number == len(embedders) - 1 > 0
+        found.append(Taught(vectors, labels, None if alone else _hinted(hints, embedder, classes)))
     return found
+
+
+def _hinted(hints: Sequence[Hint], embedder: Embedder, classes: tuple[str, ...]) -> Hinted:
+    return Hinted(
+        embedder.embed([hint.text for hint in hints]),
+        _numbers([hint.domain for hint in hints], classes),
+        np.array([hint.counts for hint in hints], dtype=np.float64),
+        np.array([hint.of for hint in hints], dtype=np.int64),
+    )
 
 
 def _told_by(queries: Pairs, embedders: Sequence[Embedder]) -> NDArray[np.bool_]:
@@ -107,8 +121,8 @@ def _told_by(queries: Pairs, embedders: Sequence[Embedder]) -> NDArray[np.bool_]
     return back if back.sum() >= ENOUGH else everyone
 
 
-def _numbers(pairs: Pairs, classes: tuple[str, ...]) -> Labels:
-    return np.array([classes.index(domain) for _, domain in pairs], dtype=np.int32)
+def _numbers(domains: Iterable[str], classes: tuple[str, ...]) -> Labels:
+    return np.array([classes.index(domain) for domain in domains], dtype=np.int32)
 
 
 def _head(embedder: Embedder, taught: Taught) -> Head:

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.embed import Vectors
+from router.hints import NONE
 
 STRENGTH = 5.0  # inverse regularisation of a head over dense vectors
-HINT = 0.3  # what a hint counts, where a query counts 1
 FOLDS, FEWER_FOLDS, MANY = 5, 3, 5000
 _PASSES, _ROWS = 8, 50_000  # over sparse rows: passes at least, rows seen at least
 
@@ -18,19 +18,34 @@ Labels = NDArray[np.int32]
 
 
 @dataclass(frozen=True)
+class Hinted:
+    """Hints: what each counts, where a query counts 1, and which query it is made of, `NONE` for none."""
+
+    vectors: Vectors  # (m, dim)
+    labels: Labels  # (m,)
+    counts: NDArray[np.float64]  # (m,)
+    of: NDArray[np.int64]  # (m,)
+
+    def only(self, rows: NDArray[np.int64]) -> "Hinted":
+        """Those that are made of the queries `rows`, or of none."""
+        kept = np.flatnonzero((self.of == NONE) | np.isin(self.of, rows))
+        return Hinted(self.vectors[kept], self.labels[kept], self.counts[kept], self.of[kept])
+
+
+@dataclass(frozen=True)
 class Taught:
-    """What one head learns from: vectors and labels of queries, and of hints, which count less."""
+    """What one head learns from: vectors and labels of queries, and of hints."""
 
     vectors: Vectors  # (n, dim)
     labels: Labels  # (n,)
-    hints: Vectors | None = None
-    hint_labels: Labels | None = None
+    hints: Hinted | None = None
 
 
 def learn(
     taught: Taught, rows: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights (classes, dim) and bias (classes,) of a class-balanced linear head, from all or some queries.
+    """Weights (classes, dim) and bias (classes,) of a class-balanced linear head, from all or some queries,
+    and the hints that are made of no others.
 
     Dense vectors get a logistic regression, sparse ones the modified Huber loss by gradient descent.
     """
@@ -66,18 +81,20 @@ def split(labels: Labels) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
 
 def _stacked(taught: Taught, rows: NDArray[np.int64] | None) -> tuple[Vectors, Labels, NDArray[np.float64]]:
     """Queries and hints together, and what each counts."""
-    chosen = slice(None) if rows is None else rows
-    vectors, labels = taught.vectors[chosen], taught.labels[chosen]
-    shares = np.ones(len(labels))
-    if taught.hints is None or taught.hint_labels is None:
-        return vectors, labels, shares
-    labels = np.concatenate([labels, taught.hint_labels])
-    shares = np.concatenate([shares, np.full(len(taught.hint_labels), HINT)])
+    if rows is None:
+        vectors, labels, hints = taught.vectors, taught.labels, taught.hints
+    else:
+        vectors, labels = taught.vectors[rows], taught.labels[rows]
+        hints = taught.hints.only(rows) if taught.hints else None
+    counts = np.ones(len(labels))
+    if hints is None:
+        return vectors, labels, counts
+    both = np.concatenate([labels, hints.labels]), np.concatenate([counts, hints.counts])
     if _is_sparse(vectors):
         from scipy.sparse import vstack  # type: ignore[import-untyped]
 
-        return vstack([vectors, taught.hints], format="csr"), labels, shares
-    return np.concatenate([vectors, taught.hints]), labels, shares
+        return vstack([vectors, hints.vectors], format="csr"), *both
+    return np.concatenate([vectors, hints.vectors]), *both
 
 
 def _of_dense() -> Any:

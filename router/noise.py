@@ -85,9 +85,9 @@ NOISE: Mapping[str, Callable[[str, np.random.Generator], str]] = {
 TAUGHT = ("typo", "case", "fragment")  # small talk is measured only; learning it costs (docs/LOG.md)
 
 
-def noisy(queries: Sequence[tuple[str, str]], most: int = 20_000, seed: int = 0) -> list[tuple[str, str]]:
-    """A disturbed copy of every query (text, domain), or of `most` of them, to learn from."""
+def noisy(texts: Sequence[str], most: int = 20_000, seed: int = 0) -> list[tuple[str, int]]:
+    """A disturbed copy of every text, or of `most` of them, with the text's number."""
     draw = np.random.default_rng(seed)
     kinds = [NOISE[kind] for kind in TAUGHT]
-    chosen = draw.permutation(len(queries))[:most]
-    return [(kinds[int(draw.integers(len(kinds)))](queries[at][0], draw), queries[at][1]) for at in chosen]
+    chosen = draw.permutation(len(texts))[:most].tolist()
+    return [(kinds[int(draw.integers(len(kinds)))](texts[at], draw), at) for at in chosen]

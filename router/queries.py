@@ -1,8 +1,9 @@
 """Labelled queries from files: what a router is fitted on and measured with.
 
 A line is an object with a text, `query` or `question`, and a `domain`; a domain of null says nothing and is
-left out. A folder stands for all the `.jsonl` files in it and in its `questions/` and `routing/`; what is in
-its `corpora/` is no query, but tells what words a domain uses.
+left out. Where it has `choices`, a list of possible answers, these too tell what words the domain uses. A
+folder stands for all the `.jsonl` files in it and in its `questions/` and `routing/`; what is in its
+`corpora/` is no query, but a hint as well.
 """
 
 import json
@@ -19,6 +20,7 @@ OOD = "ood"  # the label of what no expert should answer
 _PLACES = ("*.jsonl", "questions/*.jsonl", "routing/*.jsonl")
 _TEXTS = ("query", "question")
 HINTS, PIECE = 6000, 300  # pieces of a domain's corpus, and characters of one
+SHORT = 20  # characters; choices of fewer, such as "yes no maybe", are no domain's words
 
 
 def read_queries(path: Path) -> list[tuple[str, str]]:
@@ -27,12 +29,21 @@ def read_queries(path: Path) -> list[tuple[str, str]]:
     Raises:
         BadTraining: nothing is there or can be read, or a line is not such an object; it is numbered.
     """
-    if not path.is_dir():
-        return list(_read(path))
-    files = sorted({file for place in _PLACES for file in path.glob(place)})
-    if not files:
-        raise BadTraining(f"{path} holds no .jsonl files, nor do its questions/ and routing/")
-    return [pair for file in files for pair in _read(file)]
+    return [(text, domain) for text, domain, _ in _lines(path)]
+
+
+def read_answers(path: Path) -> dict[str, str]:
+    """The choices of the same lines' questions, in one text, by question; short ones say nothing.
+
+    Raises:
+        BadTraining: as `read_queries`.
+    """
+    return {text: choices for text, _, choices in _lines(path) if len(choices) >= SHORT}
+
+
+def joined(choices: Any) -> str:
+    """A list of choices as one text; empty where it is none."""
+    return " ".join(map(str, choices)) if isinstance(choices, list) else ""
 
 
 def read_hints(
@@ -65,7 +76,17 @@ def _pieces(documents: Sequence[str], count: int, seed: int) -> list[str]:
     return [text for text in found if text.strip()]
 
 
-def _read(path: Path) -> Iterator[tuple[str, str]]:
+def _lines(path: Path) -> list[tuple[str, str, str]]:
+    """(text, domain, choices) of every labelled line."""
+    if not path.is_dir():
+        return list(_read(path))
+    files = sorted({file for place in _PLACES for file in path.glob(place)})
+    if not files:
+        raise BadTraining(f"{path} holds no .jsonl files, nor do its questions/ and routing/")
+    return [line for file in files for line in _read(file)]
+
+
+def _read(path: Path) -> Iterator[tuple[str, str, str]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -74,7 +95,8 @@ def _read(path: Path) -> Iterator[tuple[str, str]]:
         if line.strip():
             said = _object(line, f"{path}, line {number}")
             if said.get("domain") is not None:
-                yield _text(said, f"{path}, line {number}"), str(said["domain"])
+                text = _text(said, f"{path}, line {number}")
+                yield text, str(said["domain"]), joined(said.get("choices"))
 
 
 def _object(line: str, where: str) -> dict[str, Any]:

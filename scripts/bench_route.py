@@ -36,7 +36,7 @@ from router.embedders import open_embedders
 from router.evaluate import evaluate
 from router.fit import fit
 from router.model import GENERAL, Router
-from router.queries import OOD, read_hints
+from router.queries import OOD, SHORT, read_hints
 from router.sentence import packaged_minilm
 from slices.atomic import write_text
 
@@ -192,7 +192,7 @@ def readers(router: Router, embedders: Sequence[Embedder], of: str = "") -> dict
 
 
 def fitted(
-    args: argparse.Namespace, learned: Sequence[tuple[str, str]], embedders: Sequence[Embedder]
+    args: argparse.Namespace, learned: Sequence[Query], embedders: Sequence[Embedder]
 ) -> tuple[Router, dict[str, Any]]:
     """The router, and the figures that stay: the peer's where it is not asked, with --latency all."""
     found: dict[str, Any] = json.loads(args.out.read_text()) if args.out.is_file() else {}
@@ -201,18 +201,32 @@ def fitted(
         return store.load(args.router), found
     begun = time.perf_counter()
     hints = read_hints(args.data, {*EXPERTS, GENERAL})
-    router = fit(learned, embedders, hints=hints)
+    answers = {each.text: each.choices for each in learned if len(each.choices) >= SHORT}
+    router = fit(pairs(learned), embedders, hints=hints, answers=answers)
     seconds = time.perf_counter() - begun
-    print(f"fitted on {len(learned)} queries and {len(hints)} hints in {seconds:.0f} s", flush=True)
+    made = f"{len(learned)} queries ({len(answers)} with choices) and {len(hints)} hints"
+    print(f"fitted on {made} in {seconds:.0f} s", flush=True)
     if args.router:
         store.save(router, args.router)
     seconds_of = "fit_seconds_tuned" if args.encoder else "fit_seconds"
-    return router, found | {"queries": len(learned), "hints": len(hints), seconds_of: seconds}
+    return router, found | {
+        "queries": len(learned),
+        "answers": len(answers),
+        "hints": len(hints),
+        seconds_of: seconds,
+    }
 
 
-def write_learned(learned: Sequence[tuple[str, str]], out: Path) -> None:
+def pairs(queries: Sequence[Query]) -> list[tuple[str, str]]:
+    """(text, domain)."""
+    return [(query.text, query.domain) for query in queries]
+
+
+def write_learned(learned: Sequence[Query], out: Path) -> None:
     """What may be learned from, as `mom route tune --data` takes it."""
-    lines = (json.dumps({"query": text, "domain": domain}) for text, domain in learned)
+    lines = (
+        json.dumps({"query": each.text, "domain": each.domain, "choices": [each.choices]}) for each in learned
+    )
     write_text(out, "".join(f"{line}\n" for line in lines))
 
 
@@ -249,7 +263,7 @@ def main() -> None:
         print(name, json.dumps(found["ours"][name]), flush=True)
     if args.peer:
         asked = {name: [] for name in sets} if args.latency else sets
-        theirs = peer(args.peer, learned, asked, args.utterances, texts)
+        theirs = peer(args.peer, pairs(learned), asked, args.utterances, texts)
         found["peer"] = {**found["peer"], "latency_ms": theirs["latency_ms"]} if args.latency else theirs
         print("peer", json.dumps(found["peer"]), flush=True)
     found["made"] = datetime.now(UTC).isoformat(timespec="seconds")

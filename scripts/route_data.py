@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from router.model import GENERAL
-from router.queries import OOD
+from router.queries import OOD, joined
 
 EXPERTS = (
     "biochem", "computing", "economics", "history", "law",
@@ -28,12 +28,13 @@ HELD = 20  # % of the texts
 
 @dataclass(frozen=True)
 class Query:
-    """A labelled text, the set that it comes from, and whether it is held back."""
+    """A labelled text, the set that it comes from, whether it is held back, and its choices in one text."""
 
     text: str
     domain: str
     source: str
     held: bool
+    choices: str = ""
 
 
 def key(text: str) -> str:
@@ -51,17 +52,16 @@ def read(data: Path) -> list[Query]:
             if text and domain in (*EXPERTS, GENERAL, OOD):
                 short = key(text)
                 digest = int(hashlib.sha1(f"route:{short}".encode()).hexdigest()[:12], 16)
-                found.setdefault((short, file.stem), Query(text, domain, file.stem, digest % 100 < HELD))
+                query = Query(text, domain, file.stem, digest % 100 < HELD, joined(said.get("choices")))
+                found.setdefault((short, file.stem), query)
     return list(found.values())
 
 
-def to_learn(queries: Sequence[Query]) -> list[tuple[str, str]]:
-    """(text, domain) of what a router may be fitted on."""
+def to_learn(queries: Sequence[Query]) -> list[Query]:
+    """What a router may be fitted on."""
     unseen = {key(query.text) for query in queries if query.source in (*WORDINGS, CASES)}
     return [
-        (query.text, query.domain)
-        for query in queries
-        if not query.held and query.domain != OOD and key(query.text) not in unseen
+        query for query in queries if not query.held and query.domain != OOD and key(query.text) not in unseen
     ]
 
 

@@ -12,7 +12,8 @@ from router.calibrate import Judged, shares_of, sureness
 from router.cascade import Cascade, settled
 from router.embed import ROUTED_CHARS, HashEmbedder, routed_text
 from router.fit import fit
-from router.heads import Taught, learn
+from router.heads import Hinted, Taught, learn
+from router.hints import NONE, hints_of
 from router.model import Router, Sure, leads, softmax
 from router.noise import noisy
 from router.route import route
@@ -123,12 +124,52 @@ def test_hints_teach_words_that_no_query_has() -> None:
     labels = np.array([0, 0, 1, 1], dtype=np.int32)
     queries = words.embed(["a contract", "the court", "a cell", "the enzyme"])
     hints = words.embed(["tort estoppel lien"] * 20 + ["ribosome lysis codon"] * 20)
-    taught = Taught(queries, labels, hints, np.repeat([0, 1], 20).astype(np.int32))
+    numbers, of = np.repeat([0, 1], 20).astype(np.int32), np.full(40, NONE)
+    taught = Taught(queries, labels, Hinted(hints, numbers, np.full(40, 0.3), of))
     weights, bias = learn(taught)
     said = words.embed(["estoppel", "ribosome"]) @ weights.T + bias
     assert said.argmax(axis=1).tolist() == [0, 1]
     unhinted = np.abs(words.embed(["estoppel", "ribosome"]) @ learn(Taught(queries, labels))[0].T).max()
     assert unhinted < 0.1 * np.abs(said).max()
+
+
+def test_a_head_is_not_judged_on_a_query_whose_hint_it_knows() -> None:
+    words = WordEmbedder()
+    labels = np.repeat([0, 1], 4).astype(np.int32)
+    queries = words.embed([f"{name} {number}" for name in ("a", "b") for number in range(4)])
+    hints = words.embed(["a 0 zebra"] * 20 + ["b 3 okapi"] * 20)
+    numbers, counts = np.repeat([0, 1], 20).astype(np.int32), np.ones(40)
+    asked = words.embed(["zebra", "okapi"])
+
+    def said(of: int) -> NDArray[np.float64]:
+        hinted = Hinted(hints, numbers, counts, np.repeat([0 if of else NONE, NONE], 20))
+        weights, bias = learn(Taught(queries, labels, hinted), np.arange(1, 8))
+        return np.asarray(asked @ weights.T + bias)
+
+    assert said(of=0)[0, 0] - said(of=0)[0, 1] > 0.5
+    assert said(of=1)[0] == pytest.approx(said(of=1)[0, ::-1] * -1)  # of "zebra" it has heard nothing
+    assert said(of=1)[1].argmax() == 1
+
+
+def test_choices_make_hints_of_their_question() -> None:
+    queries = [("Which is one?", "law"), ("And which?", "biochem")]
+    found = hints_of(queries, {"And which?": "lysis ribosome codon"})
+    copies, answered = found[:2], found[2:]
+    assert sorted((hint.of, hint.domain) for hint in copies) == [(0, "law"), (1, "biochem")]
+    assert [hint.text for hint in answered] == ["And which? lysis ribosome codon", "lysis ribosome codon"]
+    assert {(hint.of, hint.domain) for hint in answered} == {(1, "biochem")}
+    assert answered[0].counts > answered[1].counts
+    said = [("zz", "law"), ("yy", "law"), ("xx", "biochem"), ("ww", "biochem")]
+    one, two = (
+        fit(said, [WordEmbedder(), HashEmbedder(64)], answers=answers)
+        for answers in ({}, {"xx": "lysis ribosome codon", "zz": "tort estoppel lien"})
+    )
+    asked = WordEmbedder().embed(["estoppel lien", "ribosome codon"])
+    for router, wanted in ((one, [0, 0]), (two, [1, 0])):
+        gaps = asked @ (router.heads[0].weights[1] - router.heads[0].weights[0])
+        assert (abs(gaps).max() > 0.1) == (wanted == [1, 0])
+        if wanted == [1, 0]:
+            assert (gaps > 0).tolist() == [True, False]
 
 
 def test_words_are_hashed_rows_of_length_one() -> None:
@@ -181,9 +222,10 @@ def test_a_text_cannot_ask_for_an_expert(two_stages: Router) -> None:
     assert reading.classes[int(reading.chances.argmax())] == "biochem"
 
 
-def test_noisy_copies_keep_their_domain() -> None:
-    found = noisy(PAIRS)
-    assert sorted(domain for _, domain in found) == sorted(domain for _, domain in PAIRS)
-    assert noisy(PAIRS) == found
-    assert len(noisy(PAIRS, most=5)) == 5
-    assert sum(text not in dict(PAIRS) for text, _ in found) > len(PAIRS) / 2
+def test_noisy_copies_say_of_what() -> None:
+    texts = [text for text, _ in PAIRS]
+    found = noisy(texts)
+    assert sorted(at for _, at in found) == list(range(len(PAIRS)))
+    assert noisy(texts) == found
+    assert len(noisy(texts, most=5)) == 5
+    assert sum(text != texts[at] for text, at in found) > len(PAIRS) / 2

@@ -12,7 +12,7 @@ from mom.routing import show_measured, write_page
 from router.cascade import Cascade
 from router.errors import BadTraining
 from router.evaluate import evaluate
-from router.queries import PIECE, read_hints, read_queries
+from router.queries import PIECE, read_answers, read_hints, read_queries
 from router.scores import auroc, calibration_error, coverage, recall_at, reliability
 from tests.router.router_world import PAIRS
 
@@ -51,6 +51,19 @@ def test_queries_are_read_from_jsonl(tmp_path: Path) -> None:
             read_queries(path)
     with pytest.raises(BadTraining, match="cannot read"):
         read_queries(tmp_path / "none.jsonl")
+
+
+def test_choices_are_read_beside_their_questions(tmp_path: Path) -> None:
+    lines = [
+        {"question": "a", "domain": "law", "choices": ["the first amendment", 14]},
+        {"question": "b", "domain": "law", "choices": ["yes", "no"]},
+        {"question": "c", "domain": "law", "choices": "not a list, and so none of them"},
+        {"question": "d", "domain": None, "choices": ["unlabelled", "and so left out"]},
+    ]
+    path = tmp_path / "q.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert read_answers(path) == {"a": "the first amendment 14"}
+    assert [text for text, _ in read_queries(path)] == ["a", "b", "c"]
 
 
 def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
