@@ -61,8 +61,7 @@ def tune(
                     f"step {news.step} of {news.of}: {news.accuracy:.3f} of unseen queries right"
                 )
 
-        answers = read_answers(data) if data else {}
-        curve = tuning_of.tune(queries, chosen.embedder, out, tuning, device, told, force, answers)
+        curve = tuning_of.tune(queries, chosen.embedder, out, tuning, device, told, force)
     return {
         "path": str(out),
         "name": encoder_name(str(out)),

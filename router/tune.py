@@ -3,8 +3,7 @@
 Cross entropy of a linear layer over the vectors, some of the queries disturbed. Every vector is also drawn to
 where the untuned encoder had it, the undisturbed query's, so that what no expert is asked stays far from
 them all. Word embeddings stay as they are. A share of the queries is kept back: on these a router is
-calibrated, which would take the encoder's word for its own lessons otherwise. A question that comes with
-choices is sometimes read with them, and sometimes they are read alone: they have its domain's words too.
+calibrated, which would take the encoder's word for its own lessons otherwise.
 """
 
 import hashlib
@@ -12,7 +11,6 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,6 @@ from numpy.typing import NDArray
 from router.embed import routed_text
 from router.errors import BadTraining
 from router.fit import Pairs, digest
-from router.hints import Answers
 from router.noise import NOISE, TAUGHT
 from router.sentence import TOKENS, encoder_name, no_progress_bar, open_encoder
 from router.tuned import BACK, FILE, kept_back
@@ -43,7 +40,6 @@ class Tuning:
         rate: the highest; it rises for a little and then falls to nothing in a straight line.
         drawn: weight of 1 - cosine to the untuned vector beside the cross entropy, in nats.
         disturbed: share of queries that are read with slips, in other case or cut short.
-        answered: share of those with choices that are read with them, and as many the choices alone.
         layers: how many of the encoder's layers are kept, the first ones; None is all of them.
     """
 
@@ -52,7 +48,6 @@ class Tuning:
     rate: float = 4e-4
     drawn: float = 1.0
     disturbed: float = 0.3
-    answered: float = 0.15
     layers: int | None = None
     seed: int = 0
 
@@ -77,15 +72,10 @@ def tune(
     device: str = "auto",
     told: Told = lambda news: None,
     force: bool = False,
-    answers: Answers = MappingProxyType({}),
 ) -> list[float]:
     """Tune the encoder `source` (a folder or a hub id, None is MiniLM) and write it to the folder `out`.
 
-    Args:
-        answers: what may be answered to a query, where choices go with it.
-
-    Returns:
-        The accuracy on the queries kept back, after each epoch.
+    Returns the accuracy on the queries kept back, after each epoch.
 
     Raises:
         BadTraining: too few queries, or of one domain only; or a loss that is not finite.
@@ -96,7 +86,7 @@ def tune(
     atomic.refuse_existing(out, force)
     queries = list(dict.fromkeys(queries))
     classes = _check(queries)
-    run = _Run(queries, answers, classes, source, tuning, choose_device(device))
+    run = _Run(queries, classes, source, tuning, choose_device(device))
     curve = run.learn(told)
     record = {"encoder": encoder_name(source), "queries_sha256": digest(queries), "back": BACK}
     record |= {"tuning": asdict(tuning), "accuracy": curve}
@@ -128,9 +118,8 @@ class _Run:
     """An encoder that learns."""
 
     def __init__(
-        self, queries: Pairs, answers: Answers, classes: tuple[str, ...], source: str | None, tuning: Tuning,
-        device: Device,
-    ) -> None:  # fmt: skip
+        self, queries: Pairs, classes: tuple[str, ...], source: str | None, tuning: Tuning, device: Device
+    ) -> None:
         import torch
 
         torch.manual_seed(tuning.seed)
@@ -140,10 +129,8 @@ class _Run:
         self.model.max_seq_length = min(TOKENS, int(self.model.max_seq_length or TOKENS))
         labels = np.array([classes.index(domain) for _, domain in queries])
         texts = [routed_text(text) for text, _ in queries]
-        told = [answers.get(text, "") for text, _ in queries]
         back = kept_back(text for text, _ in queries)
         self.texts, self.labels = [texts[at] for at in np.flatnonzero(~back)], labels[~back]
-        self.answers = [told[at] for at in np.flatnonzero(~back)]
         self.back, self.back_labels = [texts[at] for at in np.flatnonzero(back)], labels[back]
         self.before = self._embed(self.texts)
         _keep_layers(self.model, tuning.layers)
@@ -191,11 +178,8 @@ class _Run:
         return found + self.tuning.drawn * away.mean()
 
     def _read(self, at: int) -> str:
-        """A query as it is, disturbed, with its choices, or these alone."""
-        text, answers = self.texts[at], self.answers[at]
-        chance = float(self.draw.random()) if answers else 1.0
-        if chance < 2 * self.tuning.answered:
-            return routed_text(f"{text} {answers}" if chance < self.tuning.answered else answers)
+        """A query as it is or disturbed."""
+        text = self.texts[at]
         if self.draw.random() >= self.tuning.disturbed:
             return text
         return NOISE[TAUGHT[int(self.draw.integers(len(TAUGHT)))]](text, self.draw)

@@ -57,22 +57,6 @@ def test_domains_come_to_lie_apart(plain: str, tmp_path: Path) -> None:
     assert apart(str(tmp_path / "tuned")) > apart(plain) + 0.05
 
 
-def test_choices_teach_words_of_no_query(plain: str, tmp_path: Path) -> None:
-    found = [
-        (text.replace("court", "law").replace("enzyme", "cell"), domain) for text, domain in queries(1200)
-    ]
-    answers = {text: {"law": "court court", "biochem": "enzyme enzyme"}[domain] for text, domain in found}
-    for name, told in (("without", {}), ("with", answers)):
-        tune(found, plain, tmp_path / name, QUICK, "cpu", answers=told)
-
-    def apart(name: str) -> float:
-        vectors = SentenceEmbedder(str(tmp_path / name)).embed(["court", "enzyme", "law", "cell"])
-        alike = vectors @ vectors.T
-        return float(alike[0, 2] + alike[1, 3] - alike[0, 3] - alike[1, 2])
-
-    assert apart("with") > apart("without") + 0.2
-
-
 def test_words_stay_and_the_same_seed_gives_the_same_weights(plain: str, tmp_path: Path) -> None:
     from safetensors.numpy import load_file
 
