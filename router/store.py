@@ -44,7 +44,7 @@ class Card(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    schema_version: Literal[3] = Field(default=3, alias="schema")
+    schema_version: Literal[4] = Field(default=4, alias="schema")
     embedders: tuple[str, ...] = Field(min_length=1)
     classes: tuple[str, ...] = Field(min_length=2)
     stages: tuple[int, ...] = Field(min_length=1)
@@ -66,7 +66,7 @@ def save(router: Router, folder: Path) -> None:
     arrays = to_bytes(_arrays(router))
     limits = router.thresholds
     card = Card(
-        schema=3,
+        schema=4,
         embedders=router.embedders,
         classes=router.classes,
         stages=tuple(stage.heads for stage in router.stages),

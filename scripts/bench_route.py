@@ -224,9 +224,7 @@ def pairs(queries: Sequence[Query]) -> list[tuple[str, str]]:
 
 def write_learned(learned: Sequence[Query], out: Path) -> None:
     """What may be learned from, as `mom route tune --data` takes it."""
-    lines = (
-        json.dumps({"query": each.text, "domain": each.domain, "choices": [each.choices]}) for each in learned
-    )
+    lines = (json.dumps({"query": text, "domain": domain}) for text, domain in pairs(learned))
     write_text(out, "".join(f"{line}\n" for line in lines))
 
 
