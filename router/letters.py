@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.embed import Vectors, routed_text
+from router.hashed import rows_of
 from slices.errors import MissingExtra
 
 PLACES = 2**18
@@ -40,14 +41,7 @@ class LetterEmbedder:
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Rows of length 1, a csr array (len(texts), places); a text without letters is a row of zeros."""
-        from scipy.sparse import csr_array  # type: ignore[import-untyped]
-
-        found = [_runs(routed_text(text), self._places) for text in texts]
-        counts = np.array([len(each) for each in found], dtype=np.int32)
-        ends = np.concatenate([[0], counts.cumsum()]).astype(np.int32)
-        values = np.repeat(1 / np.sqrt(np.maximum(counts, 1)), counts).astype(np.float32)
-        columns = np.concatenate(found) if found else np.zeros(0, np.int32)
-        return csr_array((values, columns, ends), shape=(len(texts), self._places))
+        return rows_of([_runs(routed_text(text), self._places) for text in texts], self._places)
 
 
 def _runs(text: str, places: int) -> NDArray[np.int32]:
