@@ -1,12 +1,9 @@
 """The embedders that a setting names, from cheap to dear."""
 
-from collections.abc import Callable
-from functools import cache
-
 from router.embed import Embedder, HashEmbedder
 from router.letters import PLACES as LETTERS
 from router.letters import LetterEmbedder
-from router.sentence import SentenceEmbedder, encoder_name
+from router.sentence import SentenceEmbedder, encoder_name, open_encoder
 from router.static import Told, static_name, static_of
 from router.words import PLACES as WORDS
 from router.words import WordEmbedder
@@ -30,9 +27,9 @@ def open_embedders(source: str | None, told: Told = lambda done, of: None) -> tu
         return (HashEmbedder(),)
     only_table = source == STATIC
     where = None if only_table else source
-    load: Callable[[], SentenceEmbedder] = cache(lambda: SentenceEmbedder(where))
-    cheap = (WordEmbedder(), LetterEmbedder(), static_of(encoder_name(where), load, told))
-    return cheap if only_table else (*cheap, load())
+    table = static_of(encoder_name(where), lambda: open_encoder(where), told)
+    cheap = (WordEmbedder(), LetterEmbedder(), table)
+    return cheap if only_table else (*cheap, SentenceEmbedder(where))
 
 
 def embedder_names(source: str | None) -> tuple[str, ...]:

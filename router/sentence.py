@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from router.alone import alone
 from router.embed import routed_text, unit
 from router.errors import BadSettings
 from router.onnx import hasten
@@ -35,7 +36,11 @@ class SentenceEmbedder:
         self.model = open_encoder(source)
         self.reads = int(self.model.max_seq_length or TOKENS)
         self.model.max_seq_length = min(TOKENS, self.reads)
-        if not hasten(self.model, self._name):
+        self._routed = self._whole = None  # for one text, past torch
+        if hasten(self.model, self._name):
+            self._routed = alone(self.model, self.model.max_seq_length)
+            self._whole = alone(self.model, self.reads)
+        else:
             _make_fast(self.model)
         # The fast tokenizer refuses to be used by two threads at once.
         self._lock = threading.Lock()
@@ -53,6 +58,8 @@ class SentenceEmbedder:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of length 1, shape (len(texts), dim)."""
         capped = [routed_text(text) for text in texts]
+        if self._routed and capped:
+            return np.concatenate([self._routed(text) for text in capped])
         with self._lock, one_thread():
             return self._vectors(capped)
 
@@ -64,6 +71,8 @@ class SentenceEmbedder:
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Vectors of length 1 of whole texts, of up to `reads` tokens, shape (len(texts), dim)."""
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        if self._whole and clean:
+            return np.concatenate([self._whole(text) for text in clean])
         with self._lock, one_thread():
             capped, self.model.max_seq_length = self.model.max_seq_length, self.reads
             try:

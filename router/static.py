@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.embed import routed_text, unit
-from router.sentence import SentenceEmbedder, one_thread
+from router.sentence import one_thread
 from slices import atomic, home
 from slices.errors import MissingExtra
 
@@ -59,24 +59,22 @@ def static_name(encoder: str) -> str:
     return f"{encoder}-static-{DIM}"
 
 
-def static_of(
-    encoder: str, load: Callable[[], SentenceEmbedder], told: Told = lambda done, of: None
-) -> StaticEmbedder:
+def static_of(encoder: str, load: Callable[[], Any], told: Told = lambda done, of: None) -> StaticEmbedder:
     """The table of the encoder called `encoder`, distilled where there is none yet (about half a minute).
 
     Args:
-        load: gives the encoder, called only where it is needed.
+        load: gives the encoder as `router.sentence.open_encoder` does, called only where it is needed.
         told: called with the tokens that went through it, and their number.
     """
     name = static_name(encoder)
     folder = home.home() / "embedders" / name.replace("/", "--")
     if not folder.is_dir():
-        distil(load(), folder, told)
+        distil(load(), encoder, folder, told)
     return StaticEmbedder(folder, name)
 
 
-def distil(encoder: SentenceEmbedder, folder: Path, told: Told = lambda done, of: None) -> None:
-    """Write the table of `encoder` to `folder`.
+def distil(model: Any, name: str, folder: Path, told: Told = lambda done, of: None) -> None:
+    """Write the table of a sentence-transformers model, the encoder called `name`, to `folder`.
 
     Raises:
         MissingExtra: model2vec or scikit-learn is not installed.
@@ -87,14 +85,14 @@ def distil(encoder: SentenceEmbedder, folder: Path, told: Told = lambda done, of
     from model2vec import StaticModel
     from sklearn.decomposition import PCA
 
-    alone = _alone(encoder.model, told)
+    alone = _alone(model, told)
     table = PCA(min(DIM, *alone.shape), svd_solver="full").fit_transform(alone) * _rarity(len(alone))[:, None]
     made = StaticModel(
         table.astype(np.float16),
-        encoder.model.tokenizer.backend_tokenizer,
-        {"tokenizer_name": encoder.name, "sif_coefficient": FREQUENT, "apply_pca": DIM},
+        model.tokenizer.backend_tokenizer,
+        {"tokenizer_name": name, "sif_coefficient": FREQUENT, "apply_pca": DIM},
         normalize=True,
-        base_model_name=encoder.name,
+        base_model_name=name,
     )
     with atomic.staged(folder, force=True) as partial:
         made.save_pretrained(partial)
