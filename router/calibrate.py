@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from router.heads import Labels
 from router.model import Stage, Sure, belonging, experts, leads, pooled, score, softmax
 
-AGREE_DOMAIN, AGREE_IN, AGREE_OUT = 0.99, 0.995, 0.95  # with the last stage, where an earlier one decides
+AGREE_DOMAIN, AGREE_IN, AGREE_OUT = 0.985, 0.99, 0.95  # with the last stage, where an earlier one decides
 _POINTS = 101
 
 
