@@ -12,7 +12,7 @@ RouterError
 ├── Overloaded      an expert's queue is full
 └── ExpertFailed    an expert's process died, or could not be reached
 
-`router.problems` maps them to HTTP; `mom` prints them on one line.
+`router.api.middleware.error_responses` maps them to HTTP; `mom` prints them on one line.
 """
 
 

@@ -1,6 +1,6 @@
 """What `serve.yaml` may say, checked before anything starts.
 
-Only reads and checks; that the experts exist is `router.catalogue`'s to find out.
+Only reads and checks; that the experts exist is `router.experts.catalogue`'s to find out.
 """
 
 from pathlib import Path
@@ -10,8 +10,8 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from router.errors import BadSettings
-from router.model import Router, Thresholds
-from router.policy import BEST, Kind, Policy
+from router.experts.policy import BEST, Kind, Policy
+from router.routing.model import Router, Thresholds
 from slices import home
 from slices.runtime import Capacity
 
@@ -29,7 +29,7 @@ class Cutoffs(_Settings):
 
 
 class Preference(_Settings):
-    """What counts among experts: see `router.policy.Policy`."""
+    """What counts among experts: see `router.experts.policy.Policy`."""
 
     prefer: Kind = BEST.prefer
     within: float = Field(default=BEST.within, ge=0, le=1)

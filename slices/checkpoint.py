@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from slices import embedded
 from slices.errors import BadCheckpoint, NotFound
-from slices.headers import Entry, parse_json_object, read_header
-from slices.home import models_home, slices_home
+from slices.files.safetensors_header import Entry, parse_json_object, read_header
 
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"\w[\w.-]{0,199}\.safetensors", re.ASCII)
-_HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
 _SAMPLE = 64  # bytes of each tensor that tell a parent from another of its shape
 
 
@@ -34,39 +31,18 @@ class Checkpoint:
         return sum(entry.nbytes for entry in self.entries)
 
 
-def locate(reference: str) -> Path:
-    """The folder (or config file) that MODEL means: a path, a name in `$MOM_HOME`, or a hub id.
+def open_checkpoint(path: Path, reference: str | None = None) -> Checkpoint:
+    """Read the config and every header of a checkpoint folder; a lone config.json gives one without weights.
 
-    An embedded parent is built on first use; a hub id is downloaded through huggingface_hub.
-
-    Raises:
-        NotFound: it is none of them.
-    """
-    path = Path(reference).expanduser()
-    if path.exists():
-        return path
-    if "/" not in reference:
-        if embedded.is_embedded(reference):
-            return embedded.ensure(reference)
-        for folder in (models_home() / reference, slices_home() / reference):
-            if (folder / "config.json").is_file():
-                return folder
-    elif reference.count("/") == 1 and not reference.startswith((".", "/", "~")):
-        return _from_hub(reference)
-    raise NotFound(
-        f"no model {reference!r}: expected a folder, a name in {models_home()}, "
-        f"{embedded.NAME!r}, or a hub id such as 'google/gemma-4-E4B-it'"
-    )
-
-
-def open_checkpoint(reference: str) -> Checkpoint:
-    """Read the config and every header of MODEL; a lone config.json gives a checkpoint without weights.
+    Args:
+        path: the folder, or its config.json.
+        reference: what the user called it (`slices.model_ref` resolves that); default the path.
 
     Raises:
-        NotFound: there is no such model.
-        BadCheckpoint: a file is cut short, lies, or leads out of its folder.
+        NotFound: there is no config.json.
+        BadCheckpoint: a file is truncated, has an invalid header, or leads out of its folder.
     """
-    path = locate(reference)
+    reference = reference or str(path)
     folder, config_file = (path, path / "config.json") if path.is_dir() else (path.parent, path)
     if not config_file.is_file():
         raise NotFound(f"no model {reference!r}: {folder} has no config.json")
@@ -121,17 +97,3 @@ def _check_unique(entries: list[Entry]) -> None:
             files = f"{seen[entry.name].file.name} and {entry.file.name}"
             raise BadCheckpoint(f"tensor {entry.name!r} is in two files: {files}")
         seen[entry.name] = entry
-
-
-def _from_hub(reference: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.errors import HTTPError as NetworkError  # type: ignore[attr-defined]
-
-    try:
-        return Path(snapshot_download(reference, allow_patterns=_HUB_FILES))
-    except (HFValidationError, NetworkError, OSError) as error:  # offline is an OSError
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise NotFound(
-            f"no model {reference!r}: it is no folder here and the hub did not give it: {reason}"
-        ) from None

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slices import manifest
-from slices.anatomy import Anatomy, match, read_anatomy
-from slices.atomic import staged
+from slices.architecture.anatomy import Anatomy, match, read_anatomy
 from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.dialects.gemma3 import GEMMA3
 from slices.dialects.gemma4 import GEMMA4
 from slices.dialects.table import Blocks, Dialect
 from slices.errors import MissingExtra, NotFound, Unsupported
+from slices.files.atomic import staged
 from slices.gguf.tensors import GGUFSource, Precision, list_sources, name_tensors
 from slices.gguf.tokenizer import read_tokenizer, write_tokenizer
 
@@ -86,7 +86,7 @@ def gguf_names(anatomy: Anatomy) -> dict[str, str]:
 
 
 def _open(folder: Path) -> _Model:
-    checkpoint = open_checkpoint(str(folder))
+    checkpoint = open_checkpoint(folder)
     anatomy = read_anatomy(checkpoint.config)
     dialect = _dialect(anatomy)
     return _Model(checkpoint, anatomy, dialect, dialect.arrange(anatomy))

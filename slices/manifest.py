@@ -12,8 +12,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from slices import atomic
 from slices.errors import BadConfig, NotFound
+from slices.files import atomic
 from slices.home import check_name, slices_home
 
 FILE = "slice.json"
@@ -188,6 +188,20 @@ def find(reference: str) -> Path:
         if (folder / FILE).is_file():
             return folder
     raise NotFound(f"no slice {reference!r}: expected a folder with a {FILE}, or one of: {_known()}")
+
+
+def find_or_checkpoint(reference: str) -> Path:
+    """The folder of a SLICE, or of a plain checkpoint where there is no such slice.
+
+    Raises:
+        NotFound: it is neither.
+    """
+    try:
+        return find(reference)
+    except NotFound:
+        if (Path(reference) / "config.json").is_file():
+            return Path(reference)
+        raise
 
 
 def all_slices(folder: Path | None = None) -> list[tuple[Path, Manifest]]:

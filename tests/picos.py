@@ -10,12 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from slices.anatomy import read_anatomy
-from slices.anatomy import tensors as expected_tensors
-from slices.cut import cut, plan_cut
+from slices.architecture.anatomy import read_anatomy
+from slices.architecture.anatomy import tensors as expected_tensors
+from slices.cut.pipeline import cut, plan_cut
+from slices.cut.request import Request
 from slices.gemma4_slice import register
 from slices.manifest import Manifest
-from slices.request import Request
 from slices.runtimes.torch_runtime import cache_name
 from tests.slices.gguf_fixtures import tokenizer_json, write_gemma3
 

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-PACKAGES = ("mom", "router", "slices")  # each may import itself and those to its right
+PACKAGES = ("benchmarks", "mom", "router", "slices")  # each may import itself and those to its right
 SOURCES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+FOLDERS = {".".join(path.parent.relative_to(ROOT).parts) for path in SOURCES}
 HEAVY = ("torch", "transformers", "ray", "llama_cpp", "sklearn", "sentence_transformers", "gguf", "fastapi")
 
 
@@ -43,10 +44,56 @@ def test_no_cycles() -> None:
     assert list(TopologicalSorter(graph).static_order())
 
 
+def room_of(module: str) -> str:
+    """The folder that a module lies in; what lies directly in a package is a room of its own."""
+    package, _, name = module.rpartition(".")
+    return package if "." in package else f"{package}.{name}"
+
+
+IMPORTS = {module_of(path): {found for found in imports_of(path) if found not in FOLDERS} for path in SOURCES}
+
+
+def room_graph() -> dict[str, set[str]]:
+    """Which folders each folder imports from."""
+    graph: dict[str, set[str]] = {}
+    for module, found in IMPORTS.items():
+        graph.setdefault(room_of(module), set()).update(map(room_of, found))
+    return {room: found - {room} for room, found in graph.items()}
+
+
+def test_no_cycles_between_folders() -> None:
+    assert list(TopologicalSorter(room_graph()).static_order())
+
+
+FLOORS = (
+    ("embedding",), ("routing",), ("training", "experts"), ("engine",),
+    ("api", "api.middleware"), ("serving",),
+)  # fmt: skip
+
+
+def test_the_router_is_built_in_floors() -> None:
+    """A folder of router/ imports from its own floor and those below."""
+    floor = {f"router.{name}": number for number, names in enumerate(FLOORS) for name in names}
+    assert set(floor) == {room for room in room_graph() if room.startswith("router.") and room in FOLDERS}
+    for room, found in room_graph().items():
+        for other in found & set(floor):
+            assert room not in floor or floor[other] <= floor[room], f"{room} imports from {other}"
+
+
+TESTS = sorted(path for path in (ROOT / "tests").rglob("test_*.py") if path.parent != ROOT / "tests")
+
+
+@pytest.mark.parametrize("path", TESTS, ids=lambda path: str(path.relative_to(ROOT)))
+def test_tests_mirror_the_tree(path: Path) -> None:
+    """A test lies in the folder that mirrors the one whose code it tests: a folder that holds modules."""
+    mirrored = ROOT / path.parent.relative_to(ROOT / "tests")
+    assert any(file.name != "__init__.py" for file in mirrored.glob("*.py")), mirrored
+
+
 def test_no_lazy_import_of_our_own() -> None:
     """Only commands import our own modules inside functions: the command line must stay light."""
     for path in SOURCES:
-        if module_of(path) in ("mom.cli", "mom.making", "mom.reporting"):
+        if module_of(path).startswith(("mom.cli", "mom.commands.")):
             continue
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
@@ -74,18 +121,15 @@ def test_every_file_says_what_it_is(path: Path) -> None:
     assert ast.get_docstring(ast.parse(path.read_text(encoding="utf-8")))
 
 
-def test_the_readme_names_every_file() -> None:
-    """Its tree has a line for each module, under its package, and none for what is gone."""
-    tree = (ROOT / "README.md").read_text(encoding="utf-8").split("## The tree")[1].split("```")[1]
+def test_the_architecture_page_names_every_file() -> None:
+    """Its tree has a line for each module, under its folder, and none for what is gone."""
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
     listed: set[str] = set()
-    package, folder = "", ""
-    for line in tree.strip().splitlines():
-        indent, name = len(line) - len(line.lstrip()), line.split()[0]
-        if indent == 0:
-            package = name.rstrip("/")
-        elif name.endswith("/"):
-            folder = name.rstrip("/")
-        elif name.endswith(".py"):
-            listed.add(".".join([package, *([folder] if indent > 2 else []), name.removesuffix(".py")]))
-    real = {module_of(path) for path in SOURCES if path.name not in ("__init__.py", "__main__.py")}
-    assert listed == real
+    above: list[str] = []
+    for line in page.split("## The tree")[1].split("```")[1].strip().splitlines():
+        depth, name = (len(line) - len(line.lstrip())) // 2, line.split()[0]
+        above = [*above[:depth], name.rstrip("/")]
+        if name.endswith(".py"):
+            listed.add("/".join(above))
+    real = {str(path.relative_to(ROOT)) for path in SOURCES}
+    assert listed == {name for name in real if Path(name).name not in ("__init__.py", "__main__.py")}

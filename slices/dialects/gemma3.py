@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slices.anatomy import Anatomy
+from slices.architecture.anatomy import Anatomy
 from slices.dialects.table import Blocks, Dialect, Floats
 from slices.errors import Unsupported
 from slices.families.table import FULL, SLIDING

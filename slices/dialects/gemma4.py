@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from slices.anatomy import Anatomy
+from slices.architecture.anatomy import Anatomy
 from slices.dialects.gemma3 import refuse_settings, rope_parameters
 from slices.dialects.spacers import space_out
 from slices.dialects.table import Blocks, Dialect, Floats

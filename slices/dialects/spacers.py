@@ -9,7 +9,7 @@ smallest that llama.cpp takes: they differ by block there, as they cannot in tra
 
 from collections.abc import Sequence
 
-from slices.anatomy import Anatomy
+from slices.architecture.anatomy import Anatomy
 from slices.dialects.table import Block, Blocks
 from slices.errors import Unsupported
 from slices.families.table import FULL, SLIDING, Layer, LayerType

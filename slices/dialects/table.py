@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.anatomy import Anatomy
+from slices.architecture.anatomy import Anatomy
 from slices.families.table import Layer
 
 if TYPE_CHECKING:

@@ -13,12 +13,12 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.anatomy import Anatomy
-from slices.anatomy import tensors as model_tensors
+from slices.architecture.anatomy import Anatomy
+from slices.architecture.anatomy import tensors as model_tensors
 from slices.dialects.table import Block, Blocks, Dialect, Floats
 from slices.errors import BadCheckpoint, Unsupported
 from slices.families.table import Rule, axis_sizes
-from slices.headers import Entry
+from slices.files.safetensors_header import Entry
 
 Precision = Literal["BF16", "F32"]
 WIDTH: Mapping[Precision, int] = {"BF16": 2, "F32": 4}

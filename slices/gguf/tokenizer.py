@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from slices.errors import BadCheckpoint, Unsupported
-from slices.headers import parse_json_object
-from slices.tokenizer import Bpe, read_bpe
+from slices.files.safetensors_header import parse_json_object
+from slices.tokenizer.files import Bpe, read_bpe
 
 if TYPE_CHECKING:
     import gguf

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 
 from slices.errors import RunFailed
+from slices.estimate import Estimate, ratio
 from slices.heal.objective import measure
 from slices.heal.student import Student
 from slices.heal.teacher import Teacher, came_after
 from slices.heal.text import Text
-from slices.measure.estimate import Estimate, ratio
 
 
 @dataclass(frozen=True)

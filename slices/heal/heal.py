@@ -13,25 +13,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slices import atomic, manifest
-from slices.anatomy import read_anatomy
+from slices import manifest
+from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import fingerprint, open_checkpoint
-from slices.corpus import Corpus
+from slices.cut.manifest_entry import versions
 from slices.device import Device, choose_device
 from slices.errors import BadConfig, RunFailed
-from slices.heal import memory, saved, state
+from slices.files import atomic
+from slices.heal import memory_bound, saved, state
 from slices.heal.compiled import WORTH, WORTH_MINUTES, can_compile, compile_layers
 from slices.heal.curve import Point, measured
 from slices.heal.loop import Ending, Told, backward, train
-from slices.heal.pace import TRIED, steps_within
+from slices.heal.save import as_stored, ship
 from slices.heal.settings import Healing
-from slices.heal.ship import as_stored, ship
 from slices.heal.state import Run
 from slices.heal.states import same_layers
 from slices.heal.student import Student, learned_weights, load_student
 from slices.heal.teacher import Parent, Teacher, find_parent
 from slices.heal.text import Text, read_text
-from slices.record import versions
+from slices.heal.time_budget import TRIED, steps_within
+from slices.text.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class _Scene:
     absent: NDArray[np.bool_] | None
 
 
-Bounded = Callable[[memory.Memory], None]
+Bounded = Callable[[memory_bound.Memory], None]
 
 
 def heal(order: Order, told: Told = lambda news: None, bounded: Bounded = lambda needed: None) -> Healed:
@@ -147,12 +148,12 @@ def _set(order: Order, bounded: Bounded) -> _Scene:
         raise BadConfig(
             f"--states {order.healing.states}: a saved teacher has no hidden states to be drawn to"
         )
-    needed = memory.bound(
+    needed = memory_bound.bound(
         order.slice, None if order.teacher else parent, order.healing, device.compute.itemsize
     )
     bounded(needed)
     if device.name == "cpu":
-        memory.check(needed)
+        memory_bound.check(needed)
     text = read_text(order.slice, order.text, order.healing)
     run = state.open_run(_identity(order, text, parent, device))
     own, theirs = _watched(order.slice, parent)
@@ -186,7 +187,7 @@ def _settled(order: Order, kl: float) -> Order:
 def _watched(folder: Path, parent: Path) -> tuple[list[int], list[int]]:
     """The layers whose inputs are held against each other, as the slice and as its parent count them."""
     made = manifest.read(folder)
-    anatomy = read_anatomy(open_checkpoint(str(parent)).config)
+    anatomy = read_anatomy(open_checkpoint(parent).config)
     return same_layers(anatomy, made.layers, bool(made.recipe.get("portable")))
 
 
@@ -194,8 +195,8 @@ def _identity(order: Order, text: Text, parent: Path, device: Device) -> dict[st
     """Everything that decides the weights."""
     taught = "parent" if order.teacher is None else saved.digest(order.teacher)
     return {
-        "slice": fingerprint(open_checkpoint(str(order.slice))),
-        "parent": fingerprint(open_checkpoint(str(parent))),
+        "slice": fingerprint(open_checkpoint(order.slice)),
+        "parent": fingerprint(open_checkpoint(parent)),
         "text": text.sha256,
         "healing": order.healing.to_json(),
         "teacher": taught,

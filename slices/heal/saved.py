@@ -14,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slices import atomic
-from slices.disk import check_room, tell_full_disk
 from slices.errors import BadCheckpoint, NotFound
-from slices.headers import read_header
+from slices.files import atomic
+from slices.files.disk_space import check_room, tell_full_disk
+from slices.files.safetensors_header import read_header
+from slices.files.safetensors_writer import Slot, lay_out
 from slices.heal.objective import CHUNK, Target
 from slices.heal.states import States
 from slices.heal.teacher import Teacher
 from slices.heal.text import Text
-from slices.writer import Slot, lay_out
 
 _AT_ONCE = 4  # rows that the teacher reads together
 _LEAST = 1e-7  # of probability, for the rest together

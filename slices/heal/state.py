@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from slices import atomic
 from slices.errors import BadCheckpoint
+from slices.files import atomic
 from slices.heal.curve import Point
 from slices.home import home
 

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from slices.anatomy import Anatomy
+from slices.architecture.anatomy import Anatomy
+from slices.cut.identity_layers import arrange
 from slices.device import Device
 from slices.runtimes.decoder import entering
-from slices.spacer import arrange
 
 
 @dataclass(frozen=True)

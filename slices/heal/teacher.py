@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices import manifest
-from slices.checkpoint import open_checkpoint
 from slices.device import Device
 from slices.errors import BadCheckpoint
 from slices.heal.objective import Head, Target
 from slices.heal.states import States, apart, read
 from slices.heal.text import Text
 from slices.measure.token_map import token_map
+from slices.model_ref import open_model
 from slices.runtimes.decoder import decoder_layers
 
 
@@ -109,7 +109,7 @@ def find_parent(slice_folder: Path) -> tuple[Path, NDArray[np.int64]]:
         BadCheckpoint: what is there now is not what the slice was cut from.
     """
     recorded = manifest.read(slice_folder).parent
-    parent = open_checkpoint(recorded.model)
+    parent = open_model(recorded.model)
     if parent.headers_sha256 != recorded.headers_sha256:
         raise BadCheckpoint(
             f"{recorded.model} is not the model that {slice_folder} was cut from: its headers differ "

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.corpus import Corpus
 from slices.errors import BadConfig, NotFound
 from slices.heal.settings import Healing
 from slices.measure.heldout import Heldout, cut_heldout
+from slices.text.corpus import Corpus
 
 HELDOUT_BYTES = 16_000
 _AT_ONCE = 64  # documents tokenized together

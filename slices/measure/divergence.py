@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.errors import RunFailed
-from slices.measure.estimate import Estimate, Values, ratio
+from slices.estimate import Estimate, Values, ratio
 from slices.measure.heldout import Heldout
 from slices.measure.reference import Progress, Reference, chunks, kept
 from slices.runtime import Runtime

@@ -7,8 +7,8 @@ than two standard errors of the difference, document by document. Measures nothi
 from collections.abc import Sequence
 from typing import Literal
 
+from slices.estimate import Estimate, Values, ratio
 from slices.manifest import Verdict
-from slices.measure.estimate import Estimate, Values, ratio
 from slices.measure.heldout import Heldout
 from slices.measure.plain import Plain
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.errors import RunFailed
-from slices.measure.estimate import Estimate, Values, ratio
+from slices.estimate import Estimate, Values, ratio
 from slices.measure.expected import Expected, divergences
 from slices.measure.heldout import Heldout
 from slices.measure.reading import Passage, documents_of

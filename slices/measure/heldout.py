@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from slices.corpus import read_documents
 from slices.errors import BadConfig, NotFound
+from slices.text.corpus import read_documents
 
 WINDOW_BYTES = 1800
 _WHITESPACE = (b" ", b"\n", b"\t", b"\r")

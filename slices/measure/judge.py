@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from slices import manifest
-from slices.checkpoint import locate, weight_files
+from slices.checkpoint import weight_files
 from slices.errors import BadConfig, SliceError
 from slices.manifest import Verdict
 from slices.measure.dominated import smallest, unknown, verdict
@@ -11,6 +11,7 @@ from slices.measure.heldout import cut_heldout
 from slices.measure.plain import Progress, plain_quants
 from slices.measure.reference import TEXT_BYTES
 from slices.measure.score import score
+from slices.model_ref import locate
 from slices.runtimes.open import open_runtime
 
 CHEAP = 4_000_000_000  # bytes of a parent whose plain quants are measured without being asked

@@ -12,11 +12,12 @@ from pathlib import Path
 from time import perf_counter
 
 from slices import manifest
-from slices.atomic import refuse_existing, staged
 from slices.checkpoint import weight_files
-from slices.disk import check_room
 from slices.errors import Exists, NotFound
 from slices.export import write_gguf
+from slices.files.atomic import refuse_existing, staged
+from slices.files.disk_space import check_room
+from slices.files.temp_dir import scratch_folder
 from slices.measure.divergence import measure
 from slices.measure.heldout import Heldout
 from slices.measure.ladder_record import record_rungs
@@ -28,7 +29,6 @@ from slices.quant.recipe import make_recipe
 from slices.quant.size import name_of, predict_each
 from slices.quant.types import TYPES, find_type
 from slices.runtimes.open import open_runtime
-from slices.scratch import scratch_folder
 
 Progress = Callable[[str, int, int], None]  # what is done, units done, units in all
 _TORCH_BELOW = 4_000_000_000  # bytes of weights; above, the reference is the BF16 GGUF: mapped, not loaded

@@ -12,21 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from slices import atomic
 from slices.checkpoint import fingerprint, open_checkpoint
-from slices.disk import check_room
 from slices.errors import BadConfig
+from slices.estimate import Values
 from slices.export import write_gguf
-from slices.headers import parse_json_object
+from slices.files import atomic
+from slices.files.disk_space import check_room
+from slices.files.safetensors_header import parse_json_object
+from slices.files.temp_dir import scratch_folder
 from slices.home import home
-from slices.measure.estimate import Values
 from slices.measure.heldout import Heldout
 from slices.measure.score import score
 from slices.quant.quantize import quantize
 from slices.quant.recipe import LLAMA_CPP, make_recipe
 from slices.quant.size import name_of, predict_each
 from slices.runtimes.open import open_runtime
-from slices.scratch import scratch_folder
 
 TYPES = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
 TABLES = (LLAMA_CPP, "Q4_K")
@@ -64,7 +64,7 @@ def plain_quants(
         RunFailed: llama.cpp cannot make or run one.
         SliceError: the disk is too small, or llama.cpp is not installed.
     """
-    identity = fingerprint(open_checkpoint(str(parent)))[:16]
+    identity = fingerprint(open_checkpoint(parent))[:16]
     path = home() / "plain" / f"{identity}-{text.sha256[:16]}.json"
     sizes = plain_sizes(parent)
     wanted = [each for each, size in sizes.items() if size <= most][-NEAREST:]
@@ -73,7 +73,7 @@ def plain_quants(
     if missing:
         with scratch_folder(path.parent) as scratch:
             exported = scratch / "bf16.gguf"
-            room = 2 * sum(entry.nbytes for entry in open_checkpoint(str(parent)).entries)
+            room = 2 * sum(entry.nbytes for entry in open_checkpoint(parent).entries)
             check_room(exported, room, "the parent's bf16 export and a plain quant")
             write_gguf(parent, exported, name_of(parent))
             for number, each in enumerate(missing):
@@ -86,7 +86,7 @@ def plain_quants(
 
 def plain_sizes(parent: Path) -> dict[tuple[str, str], int]:
     """Bytes of every plain quant of the parent, the smallest first, by type and tables; kept."""
-    path = home() / "plain" / f"{fingerprint(open_checkpoint(str(parent)))[:16]}-sizes.json"
+    path = home() / "plain" / f"{fingerprint(open_checkpoint(parent))[:16]}-sizes.json"
     if path.is_file():
         stored = parse_json_object(path.read_bytes(), path)
         return {(type, tables): size for type, tables, size in stored["sizes"]}

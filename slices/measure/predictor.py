@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from slices.anatomy import Anatomy
+from slices.architecture.anatomy import Anatomy
 
 Verdict = Literal["safe", "danger"]
 LOW, HIGH = 3.0, 5.5  # published: the danger zone, both ends included

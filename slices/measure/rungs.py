@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from slices.errors import BadConfig, SliceError
+from slices.estimate import Estimate
 from slices.measure.divergence import Divergence
-from slices.measure.estimate import Estimate
 
 
 @dataclass(frozen=True)

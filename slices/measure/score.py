@@ -10,7 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from slices.errors import RunFailed
-from slices.measure.estimate import Values
+from slices.estimate import Values
 from slices.measure.heldout import Heldout
 from slices.measure.reading import documents_of, read_windows
 from slices.runtime import Runtime

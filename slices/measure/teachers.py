@@ -12,10 +12,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slices import atomic
-from slices.disk import check_room, tell_full_disk
 from slices.errors import BadCheckpoint, RunFailed
-from slices.headers import read_header
+from slices.files import atomic
+from slices.files.disk_space import check_room, tell_full_disk
+from slices.files.safetensors_header import read_header
 from slices.home import home
 from slices.measure.expected import SAMPLED, TOP, Expected, Floats, expect
 from slices.measure.reading import Passage

@@ -5,10 +5,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.anatomy import read_anatomy
-from slices.bpe_file import read_pieces
+from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadCheckpoint, NotFound
+from slices.tokenizer.bpe_stream import read_pieces
 
 
 def token_map(slice_folder: Path, parent_folder: Path) -> NDArray[np.int64]:
@@ -35,7 +35,7 @@ def token_map(slice_folder: Path, parent_folder: Path) -> NDArray[np.int64]:
 
 def count_rows(folder: Path) -> int:
     """Rows of a checkpoint's vocabulary."""
-    return read_anatomy(open_checkpoint(str(folder)).config).shape.vocab
+    return read_anatomy(open_checkpoint(folder).config).shape.vocab
 
 
 def _tokens(folder: Path) -> dict[str, int]:

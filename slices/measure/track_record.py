@@ -1,7 +1,8 @@
-"""How the FFN-ratio predictor fared: published cases, and those that `scripts/experiments.py` measured here.
+"""How the FFN-ratio predictor fared: published cases, and those that `python -m benchmarks.ffn_ratio.run`
+measured here.
 
-Our own cases are read from `benchmarks/experiments.json`, never written down here. The predictor itself is
-`slices.measure.predictor`.
+Our own cases are read from `benchmarks/results/ffn_ratio.json`, never written down here. The predictor
+itself is `slices.measure.predictor`.
 """
 
 from collections.abc import Iterable
@@ -13,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, PositiveFloat, V
 from slices.errors import BadConfig
 from slices.measure.predictor import Advice, Ratio, advise_layers, agreed, passes
 
-FILE = "experiments.json"
+FILE = "ffn_ratio.json"
 
 
 class Measured(BaseModel):
@@ -149,4 +150,4 @@ def _own_file() -> Path:
     """The clone's, else what came inside the package."""
     here = Path(__file__).parent.parent
     inside = here / "benchmarks" / FILE
-    return inside if inside.is_file() else here.parent / "benchmarks" / FILE
+    return inside if inside.is_file() else here.parent / "benchmarks" / "results" / FILE

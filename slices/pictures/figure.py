@@ -4,8 +4,8 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from slices import atomic
 from slices.errors import BadConfig, MissingExtra
+from slices.files import atomic
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

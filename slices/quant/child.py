@@ -22,8 +22,8 @@ import numpy as np
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 
-from slices.child import work_as_child
 from slices.errors import RunFailed
+from slices.files.child_process import work_as_child
 from slices.gguf.check import check_gguf
 from slices.quant.quantizer import NEXT
 from slices.runtimes.llama_library import last_complaint, load_library, watch

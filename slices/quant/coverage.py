@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from slices.anatomy import Anatomy, Tensor, tensors
+from slices.architecture.anatomy import Anatomy, Tensor, tensors
 from slices.export import DIALECTS, gguf_names
 
 _KEPT = ("_norm.weight", "ffn_gate_inp.weight", "per_layer_model_proj")  # parts of names left as they are

@@ -16,8 +16,8 @@ from safetensors.numpy import save
 
 from slices.errors import BadCheckpoint
 from slices.gguf.header import GGUFHeader, GGUFTensor
+from slices.gguf.tensor_types import TABLES, type_name
 from slices.quant.imatrix_file import Imatrix
-from slices.quant.types import TABLES, type_name
 
 _UNWEIGHTED = (*TABLES, "output.weight")
 

@@ -14,17 +14,17 @@ from typing import Any
 
 import numpy as np
 
-from slices.anatomy import Anatomy, match, read_anatomy
+from slices.architecture.anatomy import Anatomy, match, read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.corpus import Corpus
 from slices.errors import NotFound
 from slices.export import DIALECTS, gguf_names
+from slices.files.safetensors_header import Entry
 from slices.gemma4_slice import register
 from slices.gguf.tensors import list_sources
-from slices.headers import Entry
 from slices.quant.calibration import CONTEXT, TOKENS, token_batches
 from slices.quant.imatrix_file import Imatrix, means
 from slices.runtimes.torch_runtime import load_libraries
+from slices.text.corpus import Corpus
 
 _WIDEN_BELOW = 4_000_000_000  # bytes of weights up to which float32 is used on a processor
 _UP, _DOWN = "gate_up_proj", "down_proj"  # parameters of a module of experts, not modules of their own
@@ -82,7 +82,7 @@ def collect_on(folder: Path, batches: Batches, progress: Progress = _quiet) -> I
     Blocks that only the GGUF has (spacers, all zeros) get entries that weigh every column alike, since types
     of few bits want an entry for every matrix.
     """
-    checkpoint = open_checkpoint(str(folder))
+    checkpoint = open_checkpoint(folder)
     anatomy = read_anatomy(checkpoint.config)
     entries, _ = match(checkpoint, anatomy)  # refuses a missing tensor, which would be random
     if not entries:

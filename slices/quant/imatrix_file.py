@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.atomic import staged
 from slices.errors import BadCheckpoint, MissingExtra
+from slices.files.atomic import staged
 from slices.gguf.header import GGUFHeader, GGUFTensor, read_gguf_header
 from slices.quant.calibration import CONTEXT
 

@@ -14,12 +14,12 @@ from pathlib import Path
 from time import perf_counter
 
 from slices import manifest
-from slices.atomic import refuse_existing, staged
-from slices.disk import check_room, tell_full_disk
 from slices.errors import BadCheckpoint, NotFound
 from slices.export import write_gguf
+from slices.files.anonymous_file import give_name, nameless_file
+from slices.files.atomic import refuse_existing, staged
+from slices.files.disk_space import check_room, tell_full_disk
 from slices.gguf.header import read_gguf_header
-from slices.nameless import give_name, nameless_file
 from slices.quant.fit import digest, fit_imatrix, save_values
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.quantizer import Progress, make_order, run_quantizer, verify, verify_tokens

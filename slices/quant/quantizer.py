@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from slices.child import run_child
 from slices.errors import RunFailed
+from slices.files.child_process import run_child
+from slices.gguf.tensor_types import type_number
 from slices.quant.recipe import Recipe
-from slices.quant.types import find_type, type_number
+from slices.quant.types import find_type
 
 _CHILD = "slices.quant.child"
 NEXT = "next"  # the line before the types of each order

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from slices.errors import BadConfig, Unsupported
-from slices.quant.types import TABLE_TYPES, TABLES, TENSOR_TYPES, find_type
+from slices.gguf.tensor_types import TABLES
+from slices.quant.types import TABLE_TYPES, TENSOR_TYPES, find_type
 
 # Type of the vocabulary tables by mix; one that is not named takes llama.cpp's own choice, Q6_K at least.
 # Measured (docs/LOG.md): below Q4_K_M the blocks lose so much more that Q4_K tables save a tenth (of a cut

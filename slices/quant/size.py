@@ -15,9 +15,10 @@ from slices import manifest
 from slices.errors import RunFailed, Unsupported
 from slices.export import write_gguf
 from slices.gguf.header import GGUFHeader, GGUFTensor, read_gguf_header
+from slices.gguf.tensor_types import row_bytes, type_name
 from slices.quant.quantizer import make_order, plan_types
 from slices.quant.recipe import NOTHING, Recipe, check_imatrix, gguf_metadata, make_recipe
-from slices.quant.types import WEIGHTED, row_bytes, type_name
+from slices.quant.types import WEIGHTED
 
 _ALIGNMENT = 32  # bytes: what llama.cpp writes
 _SHA256 = "0" * 64

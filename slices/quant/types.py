@@ -11,8 +11,6 @@ from typing import Literal
 
 from slices.errors import Unsupported
 
-TABLES = ("token_embd.weight", "per_layer_token_embd.weight")  # one row a vocabulary entry
-
 
 @dataclass(frozen=True)
 class QuantType:
@@ -57,27 +55,3 @@ def find_type(name: str) -> QuantType:
     if name not in TYPES:
         raise Unsupported(f"the type {name!r} is not supported; expected one of {', '.join(TYPES)}")
     return TYPES[name]
-
-
-def type_number(name: str) -> int:
-    """ggml's number of a tensor's type, such as 12 for "Q4_K"."""
-    import gguf
-
-    return int(gguf.GGMLQuantizationType[name])
-
-
-def type_name(number: int) -> str:
-    """The name of a tensor's type, such as "Q4_K" for 12."""
-    import gguf
-
-    return str(gguf.GGMLQuantizationType(number).name)
-
-
-def row_bytes(name: str, columns: int) -> int:
-    """Bytes of a row of `columns` numbers in a tensor's type, whose block must divide it."""
-    import gguf
-
-    block, nbytes = map(int, gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]])
-    if columns % block:
-        raise AssertionError(f"a row of {columns} numbers cannot be {name}, whose blocks hold {block}")
-    return columns // block * nbytes

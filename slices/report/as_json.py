@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 
 from slices import manifest
+from slices.estimate import ratio
 from slices.measure.dominated import sentence
-from slices.measure.estimate import ratio
 from slices.measure.overlap import Overlap
 from slices.measure.paired import Difference
 from slices.probes.run import worse

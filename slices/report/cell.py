@@ -10,7 +10,7 @@ from slices.measure.fidelity import Likeness, fidelity
 from slices.measure.heldout import Heldout
 from slices.measure.reading import Passage
 from slices.measure.score import Progress
-from slices.report.wish import Wish
+from slices.report.settings import Wish
 from slices.runtime import Runtime
 from slices.tasks.choice import choose
 from slices.tasks.outcome import Outcome

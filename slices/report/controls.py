@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from slices import manifest
+from slices.estimate import Estimate, ratio
 from slices.manifest import BF16, Verdict
 from slices.measure.dominated import smallest, unknown, verdict
-from slices.measure.estimate import Estimate, ratio
 from slices.measure.judge import CHEAP
 from slices.measure.plain import Plain, plain_quants
 from slices.measure.score import Progress

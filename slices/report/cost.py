@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from slices.anatomy import read_anatomy, weigh
+from slices.architecture.anatomy import read_anatomy, weigh
 from slices.checkpoint import open_checkpoint
-from slices.child import run_child
 from slices.errors import BadCheckpoint
 from slices.families.table import SLIDING
+from slices.files.child_process import run_child
 from slices.gguf.header import read_gguf_header
 from slices.report.subject import Subject
 
@@ -79,7 +79,7 @@ def measure_cost(subject: Subject, prompt: str, threads: int | None = None, roun
 def _parts(subject: Subject) -> tuple[dict[str, int], int]:
     """Bytes by part, and how many weights there are."""
     if subject.file is None:
-        checkpoint = open_checkpoint(str(subject.folder))
+        checkpoint = open_checkpoint(subject.folder)
         counts, _ = weigh(read_anatomy(checkpoint.config))
         size = sum(entry.nbytes for entry in checkpoint.entries)
         shares = {"decoder": counts.decoder, "per_layer_embedding": counts.per_layer_embedding}
@@ -101,7 +101,7 @@ def _cache(subject: Subject) -> tuple[int, int]:
     config = subject.folder / "config.json"
     if not config.is_file():
         raise BadCheckpoint(f"{subject.name}: without {config} the size of its cache is not known")
-    layers = read_anatomy(open_checkpoint(str(subject.folder)).config).layers
+    layers = read_anatomy(open_checkpoint(subject.folder).config).layers
     own = [layer for layer in layers if not layer.shared]
     sizes = [2 * layer.kv_heads * layer.head_dim * _F16 for layer in own]
     full = [size for size, layer in zip(sizes, own, strict=True) if layer.type != SLIDING]

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-from slices.child import work_as_child
+from slices.files.child_process import work_as_child
 from slices.runtime import Runtime, Sampling
 from slices.runtimes.open import open_runtime
 

@@ -13,9 +13,9 @@ from slices.measure.reading import Passage, in_ids
 from slices.measure.score import Progress
 from slices.measure.teachers import expectations
 from slices.measure.token_map import count_rows, token_map
-from slices.report.memory import Memory
+from slices.report.resume_cache import Memory
+from slices.report.settings import Wish
 from slices.report.subject import Subject
-from slices.report.wish import Wish
 from slices.runtime import Runtime
 from slices.tasks.questions import Question, identity, sample
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from slices import manifest
+from slices.estimate import Estimate, ratio
 from slices.manifest import BF16, BITS, PARENT, SPEED, Measurement
-from slices.measure.estimate import Estimate, ratio
 from slices.report.cell import Cell
 from slices.report.run import Report, Row
 

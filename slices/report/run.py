@@ -19,8 +19,8 @@ from slices.measure.score import Progress
 from slices.probes.run import probe
 from slices.report.cell import Cell, Scores, kept, measure_cell
 from slices.report.job import Job, Opener, columns
+from slices.report.settings import Wish
 from slices.report.subject import Subject
-from slices.report.wish import Wish
 from slices.runtime import Runtime, Sampling
 from slices.tasks.questions import Question
 

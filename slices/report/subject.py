@@ -32,7 +32,7 @@ class Subject:
     def identity(self) -> str:
         """A digest of the weights: all of a GGUF, headers and a sample of every tensor of a checkpoint."""
         if self.file is None:
-            return fingerprint(open_checkpoint(str(self.folder)))
+            return fingerprint(open_checkpoint(self.folder))
         with (self.folder / self.file).open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
 

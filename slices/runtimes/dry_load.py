@@ -1,7 +1,8 @@
 """What llama.cpp itself says it would allocate for a GGUF: it is asked, and allocates nothing.
 
-The counterpart of `slices.runtimes.memory`, which computes. Reads no weights, so a file of holes will do.
-Check the file first (`slices.gguf.header`), or call this in a process of its own: llama.cpp may end it.
+The counterpart of `slices.runtimes.memory_estimate`, which computes. Reads no weights, so a file of holes
+will do. Check the file first (`slices.gguf.header`), or call this in a process of its own: llama.cpp may end
+it.
 """
 
 import re
@@ -31,7 +32,7 @@ class Reported:
 def dry_load(
     path: Path, context: int = 4096, batch: int = 512, outputs: int = 1, swa_full: bool = False
 ) -> Reported:
-    """Ask llama.cpp; the arguments are those of `slices.runtimes.memory.estimate`.
+    """Ask llama.cpp; the arguments are those of `slices.runtimes.memory_estimate.estimate`.
 
     Raises:
         MissingExtra: llama-cpp-python is not installed.

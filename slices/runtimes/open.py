@@ -3,7 +3,7 @@
 from os import cpu_count
 from pathlib import Path
 
-from slices.anatomy import match, read_anatomy
+from slices.architecture.anatomy import match, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import NotFound
 from slices.gguf.check import check_gguf
@@ -41,7 +41,7 @@ def open_runtime(
     """
     if file is not None:
         return LlamaRuntime(_proven(folder / file, threads, context), threads, context)
-    checkpoint = open_checkpoint(str(folder))
+    checkpoint = open_checkpoint(folder)
     if not checkpoint.entries:
         raise NotFound(f"{folder} has no model.safetensors to run; give one of its GGUF files")
     match(checkpoint, read_anatomy(checkpoint.config))

@@ -10,9 +10,9 @@ import json
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from slices.atomic import write_text
-from slices.child import run_child
 from slices.errors import MissingExtra, RunFailed
+from slices.files.atomic import write_text
+from slices.files.child_process import run_child
 from slices.gguf.header import GGUFHeader
 from slices.home import home
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from slices.child import work_as_child
 from slices.errors import RunFailed
+from slices.files.child_process import work_as_child
 from slices.runtime import Sampling
 from slices.runtimes.llama_library import last_complaint, load_library
 from slices.runtimes.llama_runtime import LlamaRuntime

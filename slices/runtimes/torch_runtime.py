@@ -1,7 +1,8 @@
 """A bf16 checkpoint, run by transformers: the reference that every exported file is held against.
 
 Tokenizes with the checkpoint's own tokenizer.json, not with transformers' tokenizer classes, which
-rebuild it. Never runs code that came with a checkpoint. Check the files first (`slices.anatomy.match`).
+rebuild it. Never runs code that came with a checkpoint. Check the files first
+(`slices.architecture.anatomy.match`).
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from tokenizers import Tokenizer
 from slices import gemma4_slice
 from slices.checkpoint import weight_files
 from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong
-from slices.headers import parse_json_object
+from slices.files.safetensors_header import parse_json_object
 from slices.runtime import Piece, Sampling
 from slices.runtimes.sampling import choose
 from slices.runtimes.softmax import log_softmax

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from slices import atomic
 from slices.checkpoint import Checkpoint, fingerprint
-from slices.corpus import Corpus
 from slices.errors import BadCheckpoint
+from slices.files import atomic
 from slices.home import home
+from slices.text.corpus import Corpus
 
 
 def cache_file(kind: str, checkpoint: Checkpoint, text: Corpus, settings: Sequence[object]) -> Path:

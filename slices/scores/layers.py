@@ -9,14 +9,14 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from slices.anatomy import Anatomy
+from slices.architecture.anatomy import Anatomy
+from slices.architecture.constraints import removable
 from slices.checkpoint import Checkpoint
-from slices.corpus import Corpus
 from slices.errors import BadCheckpoint
-from slices.legal import removable
-from slices.measure.estimate import Estimate
+from slices.estimate import Estimate
 from slices.scores.cache import cache_file, read_figures, write_figures
 from slices.scores.probe import CONTEXT, ROWS, TOKENS, influence, open_probe
+from slices.text.corpus import Corpus
 
 Progress = Callable[[int, int], None]  # layers bypassed, of how many
 

@@ -5,34 +5,35 @@ down_proj: how much it adds to the residual stream. The mean activation over a s
 how Minitron ranks neurons (Muralidharan et al., 2024, arXiv 2407.14679); weighing what enters a matrix by
 the matrix is from Wanda (Sun et al., 2023, arXiv 2306.11695).
 
-Scores are cached as safetensors under `$MOM_HOME/scores`. Which neurons stay is chosen in `slices.neurons`.
+Scores are cached as safetensors under `$MOM_HOME/scores`. Which neurons stay is chosen in
+`slices.cut.neurons`.
 """
 
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from slices import atomic
-from slices.anatomy import Anatomy
+from slices.architecture.anatomy import Anatomy
 from slices.checkpoint import Checkpoint, fingerprint
-from slices.corpus import Corpus
 from slices.errors import BadCheckpoint, NotFound
+from slices.files import atomic
 from slices.gemma4_slice import register
 from slices.home import home
-from slices.neurons import Scores
 from slices.runtimes.torch_runtime import load_libraries
+from slices.text.corpus import Corpus
 
 TOKENS = 32_768  # of the text, at most
 CONTEXT = 512
 _DOWN = re.compile(r"(?:^|\.)(?:language_model|model)\.layers\.(\d+)\.mlp\.down_proj$")
 _WIDEN_BELOW = 4_000_000_000  # bytes of weights up to which float32 is used on a processor
 Progress = Callable[[int, int], None]
+Scores = Mapping[int, NDArray[np.float32]]  # the parent's layer -> a score for each of its neurons
 
 
 def neuron_scores(

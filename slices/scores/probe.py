@@ -16,14 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.anatomy import Anatomy
+from slices.architecture.anatomy import Anatomy
 from slices.checkpoint import Checkpoint
-from slices.corpus import Corpus
 from slices.device import Device, choose_device
 from slices.errors import RunFailed
-from slices.measure.estimate import Estimate, ratio
+from slices.estimate import Estimate, ratio
 from slices.quant.calibration import token_batches
 from slices.runtimes.decoder import decoder_layers, entering, final_norm
+from slices.text.corpus import Corpus
 
 TOKENS = 4096  # of the text
 CONTEXT = 512

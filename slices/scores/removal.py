@@ -8,31 +8,24 @@ and not at all where `SURELY` of that is more than the best of them costs.
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-from slices.anatomy import Anatomy
+from slices.architecture.anatomy import Anatomy
+from slices.architecture.constraints import removable
+from slices.architecture.removal import Removal
 from slices.checkpoint import Checkpoint
-from slices.corpus import Corpus
 from slices.errors import BadCheckpoint, IllegalCut
-from slices.legal import removable
-from slices.measure.estimate import Estimate
+from slices.estimate import Estimate
 from slices.scores.cache import cache_file, read_figures, write_figures
 from slices.scores.probe import CONTEXT, ROWS, TOKENS, Probe, open_probe
+from slices.text.corpus import Corpus
 
 MOST_KL = 0.05  # nats a token that `--layers auto` may cost
 SURELY = 0.8  # of what a layer added, what it will add at least; docs/LOG.md has what that misses
 Progress = Callable[[int, int], None]  # removals tried, of how many at most
-
-
-@dataclass(frozen=True)
-class Removal:
-    """A layer that goes, and the divergence from the parent once it is gone with all before it."""
-
-    layer: int
-    kl: Estimate
 
 
 def removal_order(

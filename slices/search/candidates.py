@@ -6,7 +6,7 @@ Pure: nothing is read or measured. One structure of every search is the whole pa
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from slices.legal import BLOCKS
+from slices.architecture.constraints import BLOCKS
 
 ROWS = (131_072, 65_536, 46_080, 32_768, 24_576)
 DROPPED = (1, 2)  # layers, by greedy removal

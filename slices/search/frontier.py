@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from slices.measure.estimate import Estimate
+from slices.estimate import Estimate
 from slices.search.candidates import Structure
 
 

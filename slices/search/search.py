@@ -9,22 +9,23 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from slices import atomic, manifest
-from slices.anatomy import Anatomy, read_anatomy
-from slices.checkpoint import open_checkpoint
-from slices.corpus import Corpus
-from slices.cut import Progress, cut
+from slices import manifest
+from slices.architecture.anatomy import Anatomy, read_anatomy
+from slices.cut.pipeline import Progress, cut
+from slices.cut.request import Request
 from slices.errors import BadConfig, RunFailed
+from slices.files import atomic
+from slices.files.temp_dir import scratch_folder
 from slices.home import home
 from slices.measure.heldout import Heldout, cut_heldout
 from slices.measure.reference import TEXT_BYTES
+from slices.model_ref import open_model
 from slices.quant.quantize import quantize
-from slices.request import Request
-from slices.scratch import scratch_folder
 from slices.search.candidates import Structure, layer_choices, row_choices, width_choices
 from slices.search.frontier import Tried, best, frontier
-from slices.search.memory import Memory
+from slices.search.resume_cache import Memory
 from slices.search.trial import Bench, Skipped, parent_bits, request_for, try_structure
+from slices.text.corpus import Corpus
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ def search(
         SliceError: as `cut`, `quantize` and `measure`.
     """
     atomic.refuse_existing(request.target, request.force)
-    checkpoint = open_checkpoint(request.model)
+    checkpoint = open_model(request.model)
     anatomy = read_anatomy(checkpoint.config)
     heldout = _heldout(text)
     memory = Memory(checkpoint, text.sha256, heldout, request, budget)

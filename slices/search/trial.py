@@ -5,11 +5,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slices import cut as story
-from slices.cut import Progress, plan_cut
+from slices.cut import pipeline as story
+from slices.cut.pipeline import Progress, plan_cut
+from slices.cut.request import Request
+from slices.estimate import Values, ratio
 from slices.export import write_gguf
 from slices.measure.divergence import Divergence, measure
-from slices.measure.estimate import Values, ratio
 from slices.measure.heldout import Heldout
 from slices.measure.reference import kept
 from slices.measure.score import score
@@ -17,7 +18,6 @@ from slices.measure.token_map import token_map
 from slices.quant.quantize import quantize
 from slices.quant.recipe import make_recipe
 from slices.quant.size import name_of, predict_each
-from slices.request import Request
 from slices.runtimes.open import open_runtime
 from slices.search.candidates import TABLES, TYPES, Structure, may_fit, worth_trying
 from slices.search.frontier import Tried

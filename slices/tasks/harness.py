@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slices.errors import MissingExtra, NotFound
-from slices.measure.estimate import Estimate
+from slices.estimate import Estimate
 from slices.runtime import Runtime, Sampling
 from slices.tasks.likelihood import likelihoods
 

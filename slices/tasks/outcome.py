@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.measure.estimate import Estimate
+from slices.estimate import Estimate
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def test_domains_and_settings_are_found_outside_the_clone(wheel: Path, tmp_path:
     code = (
         f"import sys; sys.path.insert(0, {str(site)!r})\n"
         "import slices; assert 'site' in slices.__file__, slices.__file__\n"
-        "from slices import domains, home; from router import settings\n"
+        "from slices import home; from slices.text import domains; from router import settings\n"
         "print(len(domains.names()), len(domains.load('biochem').queries) > 60, settings.read().port)\n"
         "print(home.find_config('serve.yaml'))"
     )

@@ -12,22 +12,23 @@ import uvicorn
 from fastapi.testclient import TestClient
 from opentelemetry.sdk.trace import TracerProvider
 
-from router import catalogue, own_ray
-from router.app import Service, build_app
-from router.cascade import Cascade
-from router.embed import HashEmbedder
-from router.engine import LocalEngine
-from router.fit import fit
-from router.keys import Keys
-from router.logs import open_log
-from router.model import Router
+from router.api.app import Service, build_app
+from router.api.middleware.access_log import open_log
+from router.api.middleware.api_keys import Keys
+from router.embedding.embedder import HashEmbedder
+from router.engine.worker import LocalEngine
+from router.experts import catalogue
+from router.routing.cascade import Cascade
+from router.routing.model import Router
+from router.serving import ray_env
 from router.settings import Limits
+from router.training.fit import fit
 from slices.runtime import Batcher, Runtime
 from slices.runtimes.one_by_one import OneByOne
 from slices.runtimes.scripted import ScriptedRuntime
 from tests.router.router_world import PAIRS, TEMPLATE, write_slice
 
-own_ray.prepare(alone=True)  # before any test imports Ray
+ray_env.prepare(alone=True)  # before any test imports Ray
 
 
 @pytest.fixture(scope="session")

@@ -5,9 +5,9 @@ import random
 from collections.abc import Sequence
 from pathlib import Path
 
-from slices.corpus import Corpus
-from slices.cut import cut
-from slices.request import Request
+from slices.cut.pipeline import cut
+from slices.cut.request import Request
+from slices.text.corpus import Corpus
 from tests.picos import write_gemma3, write_gemma4
 
 PROSE = "the enzyme binds a substrate in water while salt and sugar dissolve slowly near cold membranes"

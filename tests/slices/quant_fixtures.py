@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slices.anatomy import read_anatomy
+from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.quant.coverage import executed_matrices
 from slices.quant.imatrix_file import Imatrix
@@ -21,7 +21,7 @@ def made_up_imatrix(folder: Path, seed: int = 3) -> Imatrix:
     """For every matrix that is multiplied: a few columns that matter much, the others little."""
     random = np.random.default_rng(seed)
     values = {}
-    for name, tensor in executed_matrices(read_anatomy(open_checkpoint(str(folder)).config)).items():
+    for name, tensor in executed_matrices(read_anatomy(open_checkpoint(folder).config)).items():
         columns = random.uniform(0.01, 0.1, tensor.shape[-1]).astype(np.float32)
         columns[random.permutation(len(columns))[: len(columns) // 8]] = 100
         values[name] = np.tile(columns, tensor.shape[0] if len(tensor.shape) == 3 else 1)

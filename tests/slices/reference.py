@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.headers import ITEM_BYTES, read_header
-from slices.plan import Plan, Step
+from slices.cut.plan import Plan, Step
+from slices.files.safetensors_header import ITEM_BYTES, read_header
 
 ONES = {"BF16": 0x3F80, "F16": 0x3C00, "F32": 0x3F800000}
 

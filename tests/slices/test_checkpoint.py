@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from slices.checkpoint import locate, open_checkpoint
 from slices.errors import NotFound
-from slices.headers import read_header
+from slices.files.safetensors_header import read_header
+from slices.model_ref import locate, open_model
 
 REVISION = "0123456789abcdef0123456789abcdef01234567"
 
@@ -92,11 +92,11 @@ def test_what_is_no_model_is_refused(reference: str, monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(NotFound, match="no model"):
-        open_checkpoint(reference)
+        open_model(reference)
 
 
 def test_a_folder_and_a_name(pico_gemma3: Path, mom_home: Path) -> None:
     assert locate(str(pico_gemma3)) == pico_gemma3
     (mom_home / "models").mkdir(parents=True)
     (mom_home / "models" / "pico").symlink_to(pico_gemma3)
-    assert open_checkpoint("pico").entries
+    assert open_model("pico").entries

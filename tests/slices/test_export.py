@@ -17,7 +17,7 @@ from slices.gguf.header import read_gguf_header
 from slices.gguf.tokenizer import sentencepiece_scores
 from slices.runtimes.llama_runtime import LlamaRuntime
 from slices.runtimes.torch_runtime import TorchRuntime
-from slices.tokenizer import read_bpe
+from slices.tokenizer.files import read_bpe
 from tests.slices.gguf_fixtures import (
     FULL,
     SAMPLES,

@@ -1,0 +1,1 @@
+"""The published FFN-ratio predictor, tried on our own models."""

@@ -1,0 +1,1 @@
+"""What slices keep, raw and healed."""

@@ -1,0 +1,135 @@
+"""What a row of docs/RESULTS.md is worth: likelihoods of its bf16 form, size and writing of its Q4_K_M file.
+
+The parent is run once a domain and kept; differences pair by document. Chooses no rows, heals nothing.
+"""
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from slices.checkpoint import weight_files
+from slices.estimate import Values, ratio
+from slices.measure.divergence import Divergence, against_parent
+from slices.measure.heldout import Heldout, cut_heldout, read_heldout
+from slices.measure.token_map import token_map
+from slices.probes.prose import continue_texts
+from slices.probes.writing import close_brackets, solve_problems
+from slices.quant.quantize import quantize
+from slices.runtime import Runtime
+from slices.runtimes.open import open_runtime
+
+TYPE = "Q4_K_M"
+WRITTEN = 50  # items of each task
+
+
+@dataclass
+class Bench:
+    """The parent, the data, and what is known of the parent already."""
+
+    parent: Path
+    data: Path
+    work: Path
+    limit: int
+    threads: int
+    device: str = "cpu"
+    _texts: dict[str, Heldout] = field(default_factory=dict)
+    _bits: dict[str, Values] = field(default_factory=dict)
+
+    def text(self, domain: str) -> Heldout:
+        """The windows of a domain's held-out text."""
+        if domain not in self._texts:
+            self._texts[domain] = cut_heldout(read_heldout(self.data, [domain])[domain], self.limit)
+        return self._texts[domain]
+
+    def parent_bits(self, domain: str) -> Values:
+        """What the parent needs for each document in its own tokens."""
+        if domain not in self._bits:
+            runtime = self.open(self.parent)
+            self._bits[domain] = bits(runtime, self.text(domain))
+            runtime.close()
+        return self._bits[domain]
+
+    def open(self, folder: Path, file: Path | None = None) -> Runtime:
+        """A checkpoint, or a GGUF."""
+        return open_runtime(
+            folder, None if file is None else file.resolve(), self.threads, device=self.device
+        )
+
+
+def likelihoods(folder: Path, domain: str, bench: Bench) -> dict[str, Any]:
+    """Bits per byte, also less the parent's in its own tokens, KL, lost mass, same first token."""
+    ours, theirs = bench.open(folder), bench.open(bench.parent)
+    text = bench.text(domain)
+    found = against_parent(folder.name, ours, theirs, token_map(folder, bench.parent), text)
+    ours.close()
+    theirs.close()
+    sizes = found.sums.bytes
+    more = ratio(found.sums.bits - bench.parent_bits(domain), sizes)
+    base = ratio(bench.parent_bits(domain), sizes)
+    return {**_told(found), "parent": asdict(base), "more": asdict(more), "bits": found.sums.bits.tolist()}
+
+
+def written(
+    folder: Path, domain: str, bench: Bench, type: str = TYPE, tables: str | None = None
+) -> dict[str, Any]:
+    """The bytes of the quantized file, its bits per byte, and how it writes."""
+    out = bench.work / f"{folder.name}-{domain}-{type}-{tables}.gguf"
+    out.unlink(missing_ok=True)
+    quantize(folder, type, out, threads=bench.threads, tables=tables)
+    runtime = bench.open(folder, out)
+    text = bench.text(domain)
+    needed = bits(runtime, text)
+    writing = _writing(runtime, text)
+    runtime.close()
+    size = out.stat().st_size
+    out.unlink()
+    return {
+        "type": type,
+        "bytes": size,
+        "parent": asdict(ratio(bench.parent_bits(domain), sizes(text))),
+        "bits": needed.tolist(),
+        "bits_per_byte": asdict(ratio(needed, sizes(text))),
+        "more": asdict(ratio(needed - bench.parent_bits(domain), sizes(text))),
+        "writing": writing,
+    }
+
+
+def weight_bytes(folder: Path) -> int:
+    """Bytes of a checkpoint's weights."""
+    return sum(file.stat().st_size for file in weight_files(folder))
+
+
+def bits(runtime: Runtime, text: Heldout) -> Values:
+    """Bits of each document, shape (documents,), in the model's own tokens."""
+    place = _places(text)
+    found = np.zeros(len(place))
+    for window in text.windows:
+        found[place[window.document]] -= runtime.logprobs(runtime.encode(window.text)).sum() / np.log(2)
+    return found
+
+
+def sizes(text: Heldout) -> Values:
+    """Bytes of each document, shape (documents,)."""
+    place = _places(text)
+    found = np.zeros(len(place))
+    for window in text.windows:
+        found[place[window.document]] += window.nbytes
+    return found
+
+
+def _places(text: Heldout) -> dict[int, int]:
+    return {number: row for row, number in enumerate(sorted({w.document for w in text.windows}))}
+
+
+def _told(found: Divergence) -> dict[str, Any]:
+    values = ("kl", "same_top1", "bits_per_byte", "lost_mass")
+    return {name: value and asdict(value) for name in values for value in [getattr(found, name)]}
+
+
+def _writing(runtime: Runtime, text: Heldout) -> dict[str, Any]:
+    """The probes that stand beside the likelihoods: shares and their errors by name."""
+    prose = continue_texts(runtime, [window.text for window in text.windows], WRITTEN)
+    found = [solve_problems(runtime, WRITTEN, 0), close_brackets(runtime, WRITTEN, 0), prose["repetition"]]
+    return {outcome.task: asdict(outcome.share) for outcome in found}

@@ -1,0 +1,1 @@
+"""Models to measure on: synthetic, toy, trained here, from PyPI."""

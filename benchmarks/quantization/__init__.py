@@ -1,0 +1,1 @@
+"""Quantization types, against llama.cpp's own tools."""

@@ -1,0 +1,1 @@
+"""Speed and tasks of a model that runs."""

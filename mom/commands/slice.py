@@ -1,0 +1,64 @@
+"""`mom slice`: cut a domain expert out of a checkpoint."""
+
+from typing import Annotated, Any
+
+import typer
+
+from mom.commands.options import DEFAULT_MODEL, Compare, Corpus, Force, Json, ModelOption, Output, emit
+
+
+def slice_(
+    domain: Annotated[str, typer.Option(help="A domain of configs/domains, such as biochem.")],
+    layers: Annotated[
+        str, typer.Option(help="all | swa | full | 0-23 | 0-5,11,17 | drop:12,13 | auto | auto:N")
+    ],
+    model: ModelOption = DEFAULT_MODEL,
+    vocab: Annotated[
+        str | None, typer.Option(help="all (default) | domain (rows its text uses) | N rows")
+    ] = None,
+    ffn: Annotated[str | None, typer.Option(help="all (default) | N neurons a layer")] = None,
+    ffn_rank: Annotated[str, typer.Option(help="scores (of the domain's text) | random")] = "scores",
+    corpus: Corpus = None,
+    output: Output = None,
+    name: Annotated[str | None, typer.Option(help="The slice's name; default the domain's.")] = None,
+    seed: Annotated[int, typer.Option(help="For text the parent writes itself, and random ranks.")] = 0,
+    repair: Annotated[bool, typer.Option("--repair", help="Take the nearest legal cut.")] = False,
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Add spacers, so that stock transformers loads it.")
+    ] = False,
+    compare: Compare = "auto",
+    budget: Annotated[
+        str | None, typer.Option(help="Search for the best slice whose GGUF takes at most this, as in 100MB.")
+    ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print the plan and its exact size; write nothing.")
+    ] = False,
+    json: Json = False,
+    force: Force = False,
+) -> None:
+    """Cut a domain expert out of a checkpoint."""
+    from mom.workflows import slice
+    from slices.cut.request import Request
+
+    request = Request(
+        domain, layers, model, vocab or "all", tuple(corpus or ()), output, name, seed, force, ffn or "all",
+        ffn_rank, repair, portable,
+    )  # fmt: skip
+    if budget is not None:
+        _search(request, budget, vocab, ffn, compare, dry_run, json)
+        return
+    figures = slice.dry_run(request) if dry_run else slice.slice_model(request, compare)
+    emit(json, figures, lambda: slice.show(figures))
+
+
+def _search(
+    request: Any, budget: str, vocab: str | None, ffn: str | None, compare: str, dry_run: bool, json: bool
+) -> None:
+    from mom.workflows import search
+
+    if dry_run:
+        planned = search.plan_search(request, budget, vocab, ffn)
+        emit(json, planned, lambda: search.show_plan(planned))
+        return
+    figures = search.search_slice(request, budget, vocab, ffn, compare)
+    emit(json, figures, lambda: search.show_search(figures))

@@ -1,0 +1,1 @@
+"""Running experts: a worker thread for each model, here or on Ray."""

@@ -1,0 +1,1 @@
+"""Which experts there are, and how each wants its prompt."""

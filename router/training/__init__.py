@@ -1,0 +1,1 @@
+"""Labelled queries to a fitted router, and how well it routes."""

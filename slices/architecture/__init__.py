@@ -1,0 +1,1 @@
+"""What an architecture holds and which cuts it allows."""

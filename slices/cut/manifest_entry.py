@@ -1,0 +1,91 @@
+"""A finished cut as its manifest, and as what `mom slice --json` prints. Says what was done, does nothing."""
+
+import importlib.metadata
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from slices import manifest
+from slices.checkpoint import Checkpoint
+from slices.cut.plan import Plan
+from slices.cut.request import Request
+from slices.text.corpus import Corpus
+
+
+def recorded(
+    request: Request,
+    checkpoint: Checkpoint,
+    plan: Plan,
+    text: Corpus | None,
+    notes: Sequence[str],
+    seconds: float,
+) -> manifest.Manifest:
+    """The manifest of a slice made in `seconds` on `text` (None: the choice needed no text)."""
+    calibration = manifest.Calibration(source="none")
+    if text is not None:
+        calibration = manifest.Calibration(
+            source=text.source, sha256=text.sha256, documents=len(text.documents), bytes=text.nbytes
+        )
+    return manifest.Manifest(
+        schema=1,
+        name=request.slice_name,
+        domain=request.domain,
+        created=manifest.now(),
+        parent=manifest.Parent(
+            model=request.model,
+            model_type=plan.anatomy.model_type,
+            headers_sha256=checkpoint.headers_sha256,
+            bytes=checkpoint.nbytes,
+        ),
+        recipe={
+            "layers": request.layers,
+            "vocab": request.vocab,
+            "ffn": request.ffn,
+            "ffn_rank": request.ffn_rank if request.ffn != "all" else None,
+            "portable": request.portable,
+            "spacers": plan.spacers,
+            "removed": [asdict(removal) for removal in plan.removed],
+            "repair": None if plan.repair is None else plan.repair.figures(),
+            "corpus": [str(path.absolute()) for path in request.corpus],
+            "seconds": round(seconds, 2),
+        },
+        layers=list(plan.layers),
+        vocabulary=plan.vocabulary,
+        parameters=plan.parameters,
+        bytes=plan.nbytes,
+        calibration=calibration,
+        seed=request.seed,
+        versions=versions(),
+        notes=list(notes),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what made the slice."""
+    found = {"python": platform.python_version()}
+    for package in ("mom-slicer", "numpy", "tokenizers"):
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = "not installed as a package"
+    return found
+
+
+def summary(request: Request, made: manifest.Manifest) -> dict[str, Any]:
+    """What `mom slice --json` prints."""
+    return {
+        "path": str(request.target),
+        "name": made.name,
+        "layers": made.layers,
+        "spacers": made.recipe["spacers"],
+        "removed": made.recipe["removed"],
+        "repair": made.recipe["repair"],
+        "vocabulary": made.vocabulary,
+        "parameters": json.loads(made.parameters.model_dump_json()),
+        "bytes": made.bytes,
+        "seconds": made.recipe["seconds"],
+        "calibration": json.loads(made.calibration.model_dump_json()),
+        "notes": made.notes,
+    }

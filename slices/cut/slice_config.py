@@ -1,0 +1,76 @@
+"""The config.json of a slice: text only, with what every kept layer had in the parent.
+
+Written out in full where transformers would otherwise guess, since a guess may differ between versions.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from slices.architecture.anatomy import Anatomy
+from slices.architecture.constraints import ID_KEYS
+from slices.cut.identity_layers import Place
+from slices.families.gemma4 import GEMMA4, overrides
+from slices.families.table import FULL, Family
+from slices.tokenizer.files import Renumbering, renumber_config
+
+
+def slice_config(
+    anatomy: Anatomy,
+    places: Sequence[Place],
+    rows: NDArray[np.int64] | None = None,
+    ffn: int | None = None,
+) -> dict[str, Any]:
+    """What config.json must say for these layers, vocabulary rows and FFN width (None: the parent's)."""
+    text_type = _text_type(anatomy.family, anatomy.model_type, places[-1])
+    config = dict(anatomy.config) | {key: anatomy.outer[key] for key in ID_KEYS if key in anatomy.outer}
+    config |= {
+        "model_type": text_type,
+        "architectures": [anatomy.family.architectures[text_type]],
+        "num_hidden_layers": len(places),
+        "layer_types": [place.type for place in places],
+        "tie_word_embeddings": True,
+    }
+    if ffn is not None:
+        config["intermediate_size"] = ffn
+    if anatomy.family is GEMMA4:
+        config |= _gemma4_keys(anatomy, places)
+    if rows is not None:
+        config = renumber_config(config, Renumbering(rows, anatomy.shape.vocab))
+        config["vocab_size"] = len(rows)
+        if anatomy.shape.ple:
+            config["vocab_size_per_layer_input"] = len(rows)
+    return config
+
+
+def config_json(config: Mapping[str, Any]) -> bytes:
+    """config.json as bytes."""
+    return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
+
+
+def _text_type(family: Family, parent: str, last: Place) -> str:
+    """The slice's model_type: the stock one, unless transformers would make its last layer a full one."""
+    stock = {ours: theirs for theirs, ours in family.ends_full.items()}.get(parent, parent)
+    return stock if last.type == FULL else family.ends_full.get(stock, stock)
+
+
+def _gemma4_keys(anatomy: Anatomy, places: Sequence[Place]) -> dict[str, Any]:
+    special = overrides(anatomy.config, [layer.type for layer in anatomy.layers])
+    full = next((special[i] for i in anatomy.full if i in special), {})
+    spacer = full or {"head_dim": anatomy.config["global_head_dim"] or 512}
+    per_layer = {
+        str(new): spacer if place.parent is None else special[place.parent]
+        for new, place in enumerate(places)
+        if place.parent is None or place.parent in special
+    }
+    keys: dict[str, Any] = {
+        "num_kv_shared_layers": sum(place.shared for place in places),
+        "per_layer_config": per_layer,
+        "global_head_dim": spacer.get("head_dim", anatomy.config["head_dim"]),
+    }
+    if "num_key_value_heads" in full:
+        keys["num_global_key_value_heads"] = full["num_key_value_heads"]
+    return keys

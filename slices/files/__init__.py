@@ -1,0 +1,1 @@
+"""Files on disk: atomic output, temporary files, safetensors, child processes."""

@@ -1,0 +1,81 @@
+"""A healed slice on disk: the files of the slice as given, with the weights that were learned.
+
+Each weight is stored as it was in the slice (bf16 as a rule); what was not trained is copied byte for byte.
+Quantized files of the slice as given are left behind, since they are of other weights.
+"""
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slices import manifest
+from slices.checkpoint import open_checkpoint, weight_files
+from slices.errors import BadCheckpoint
+from slices.files import atomic
+from slices.files.disk_space import check_room, tell_full_disk
+from slices.files.safetensors_header import Entry
+
+_DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
+_SMALL = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+
+
+def as_stored(folder: Path, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """`weights` rounded to the dtypes that the slice in `folder` stores them in.
+
+    Raises:
+        BadCheckpoint: a weight is not in the slice's files, or of another shape or an integer dtype.
+    """
+    import torch
+
+    entries = {entry.name: entry for entry in open_checkpoint(folder).entries}
+    found = {}
+    for name, value in weights.items():
+        entry = entries.get(name)
+        if entry is None or entry.shape != tuple(value.shape) or entry.dtype not in _DTYPES:
+            raise BadCheckpoint(f"{folder}: no tensor {name!r} of shape {list(value.shape)} to be healed")
+        found[name] = value.detach().cpu().to(getattr(torch, _DTYPES[entry.dtype])).contiguous()
+    return found
+
+
+def ship(
+    source: Path, target: Path, weights: Mapping[str, Any], made: manifest.Manifest, force: bool
+) -> None:
+    """Write `target`: the slice in `source` with `weights` (as `as_stored` gives them), `made` written last.
+
+    Raises:
+        Exists: the target is there and `force` is false.
+        SliceError: the disk is too small.
+    """
+    files = weight_files(source)
+    check_room(target, sum(file.stat().st_size for file in files), "the healed slice")
+    with tell_full_disk(target), atomic.staged(target, force) as folder:
+        folder.mkdir()
+        for file in [*source.glob("*.index.json"), *(source / name for name in _small(source))]:
+            shutil.copyfile(file, folder / file.name)
+        for file in files:
+            shutil.copyfile(file, folder / file.name)
+        for entry in open_checkpoint(source).entries:
+            if entry.name in weights:
+                _overwrite(folder / entry.file.name, entry, weights[entry.name])
+        manifest.write(folder, made)
+
+
+def _small(source: Path) -> list[str]:
+    """The small files of a slice that are there, templates of its tokenizer among them."""
+    return [file.name for file in source.iterdir() if file.name in _SMALL or file.suffix == ".jinja"]
+
+
+def _overwrite(file: Path, entry: Entry, value: Any) -> None:
+    import torch
+
+    data = (
+        value.view(torch.uint8).numpy().tobytes()
+        if value.ndim
+        else value[None].view(torch.uint8).numpy().tobytes()
+    )
+    if len(data) != entry.nbytes:
+        raise BadCheckpoint(f"tensor {entry.name!r} has {entry.nbytes} bytes in its file, not {len(data)}")
+    with file.open("r+b") as out:
+        out.seek(entry.start)
+        out.write(data)

@@ -1,0 +1,1 @@
+"""Domain text: where it comes from, and which tokens it uses."""

@@ -1,0 +1,1 @@
+"""A checkpoint's tokenizer, read and cut."""

@@ -1,0 +1,256 @@
+"""`mom top` on a service that runs: what it reads, and what it says where there is none."""
+
+import json
+import os
+import pty
+import socket
+import sys
+import termios
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
+
+import httpx
+import pytest
+from fastapi.testclient import TestClient
+from rich.console import Console
+
+from mom.display import console
+from mom.display.keyboard import waiting
+from mom.display.service_stats import Reading, overall, parse, parse_experts, quantile, rows, totals
+from mom.workflows.top import table, top
+from router.api.middleware.api_keys import Keys
+from router.api.prometheus import Metrics
+from router.errors import BadSettings, ExpertFailed
+from slices.errors import MissingExtra
+from tests.mom.line import mom_alone
+from tests.router.conftest import listening
+
+LAW = {"model": "auto", "messages": [{"role": "user", "content": "Is a verbal contract enforceable?"}]}
+
+
+@pytest.fixture
+def url(serve: Callable[..., TestClient]) -> Iterator[str]:
+    with listening(serve()) as address:
+        yield address
+
+
+def test_one_look_as_json(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for _ in range(3):
+        httpx.post(f"{url}/v1/chat/completions", json=LAW)
+    httpx.post(f"{url}/v1/chat/completions", json={})
+    asking = threading.Timer(0.1, httpx.post, [f"{url}/v1/chat/completions"], {"json": LAW})
+    asking.start()
+    top(url, None, 0.5, once=False, as_json=True)
+    asking.join()
+    told = json.loads(capsys.readouterr().out)
+    first, *others = told["experts"]
+    assert (first["expert"], first["domain"], first["decisions"], first["share"]) == ("lex", "law", 4, 1.0)
+    assert first["tokens"] == 12 and first["tokens_per_second"] == pytest.approx(3 / 0.5, rel=0.5)
+    assert 0 < first["first_ms"][0] <= first["first_ms"][1]
+    assert {row["expert"] for row in others} == {"bio", "gen"} and others[0]["tokens_per_second"] == 0
+    assert told["requests"] >= 6 and told["refused"] == 1 and told["failed"] == 0
+
+
+def test_one_look_as_a_table(url: str, capsys: pytest.CaptureFixture[str]) -> None:
+    top(url, None, 0.1, once=True, as_json=False)
+    told = capsys.readouterr().out
+    assert all(word in told for word in ("lex", "biochem", "0 failed", "-"))
+
+
+def test_where_nothing_listens_or_something_else(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ExpertFailed, match="nothing answers at http://127"):
+        top("http://127.0.0.1:9", None, 0.1, once=True, as_json=False)
+    with pytest.raises(BadSettings, match="expected http"):
+        top("file:///etc", None, 0.1, once=True, as_json=False)
+
+    class Other(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b'["hello"]')
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Other)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    with pytest.raises(ExpertFailed, match="no service of mom"):
+        top(f"http://127.0.0.1:{server.server_port}", None, 0.1, once=True, as_json=False)
+    server.shutdown()
+    server.server_close()
+
+
+def test_a_key_is_asked_for(serve: Callable[..., TestClient]) -> None:
+    with listening(serve(keys=Keys({}))) as address, pytest.raises(BadSettings, match="--key"):
+        top(address, "wrong", 0.1, once=True, as_json=False)
+
+
+PAGE = """
+mom_decisions_total{decided_by="words",domain="law",expert="lex",fallback="false"} 6
+mom_decisions_total{decided_by="words",domain="bio",expert="bio",fallback="false"} 2
+mom_tokens_total{expert="lex",kind="written"} 100
+mom_failovers_total{cause="retry",expert="lex"} 2
+mom_failovers_total{cause="TooSlow",expert="lex"} 1
+mom_requests_total{endpoint="/",status="200"} 5
+mom_requests_total{endpoint="/",status="503"} 2
+mom_first_token_seconds_bucket{expert="lex",le="0.1"} 5
+mom_first_token_seconds_bucket{expert="lex",le="0.5"} 10
+mom_first_token_seconds_bucket{expert="lex",le="+Inf"} 10
+"""
+EXPERTS = {"experts": [{"name": "bio", "domain": "biochem"}, {"name": "lex", "domain": "law"}]}
+
+
+def test_two_readings_make_rates() -> None:
+    before = parse(PAGE.replace(" 100", " 40"), 10.0)
+    lex, bio = rows(EXPERTS, before, parse(PAGE, 12.0))
+    assert (lex.tokens_per_second, lex.share, lex.failovers) == (30.0, 0.75, 3)
+    assert lex.first_ms == (pytest.approx(100), pytest.approx(100 + 400 * 0.9))
+    assert bio.first_ms == (None, None) and bio.tokens_per_second == 0
+    anew = parse(PAGE.replace(" 100", " 500"), 10.0)
+    assert rows(EXPERTS, anew, parse(PAGE, 12.0))[0].tokens_per_second == 50.0, "it began anew"
+    assert rows(EXPERTS, None, Reading(1.0))[0].share is None
+    assert totals(parse(PAGE, 0)) == {"requests": 7, "refused": 0, "failed": 2}
+    assert table(rows(EXPERTS, None, before), before, "here").row_count == 2
+
+
+def test_quantiles_lie_within_their_bucket() -> None:
+    bounds = [(1.0, 2.0), (2.0, 2.0), (4.0, 4.0), (float("inf"), 5.0)]
+    assert quantile(bounds, 0.2) == pytest.approx(0.5)
+    assert quantile(bounds, 0.6) == pytest.approx(3.0)
+    assert quantile(bounds, 0.99) == 4.0, "the last bound that is one"
+    assert quantile([], 0.5) is None and quantile([(1.0, 0.0)], 0.5) is None
+
+
+def test_the_callers_own_choices_are_no_share_of_the_routers() -> None:
+    named = 'mom_decisions_total{decided_by="name",domain="law",expert="lex",fallback="false"} 90\n'
+    unsure = 'mom_decisions_total{decided_by="words",domain="bio",expert="bio",fallback="true"} 4\n'
+    now = parse(PAGE + named + unsure, 1.0)
+    lex, bio = rows(EXPERTS, None, now)
+    assert (lex.decisions, lex.share, lex.fallbacks) == (96, 0.5, 0)
+    assert (bio.decisions, bio.share, bio.fallbacks) == (6, 0.5, 4)
+    every = overall([lex, bio], now)
+    assert (every.decisions, every.fallbacks, every.failovers, every.tokens) == (102, 4, 3, 100)
+    assert every.first_ms == lex.first_ms and every.tokens_per_second is None
+
+
+def test_the_page_of_a_service_that_nobody_asked_is_one_of_mom() -> None:
+    assert parse(Metrics().text().decode(), 0.0).samples == {}
+    for text in ("up 1\n", "", "mom_requests_total{ 1\n", "mom_requests_total NaN\n"):
+        with pytest.raises(ValueError):
+            parse(text, 0.0)
+    for text in (
+        "[]",
+        "{}",
+        '{"experts": [{"name": "a"}]}',
+        '{"experts": [{"name": "\\u001b[2J", "domain": "law"}]}',
+    ):
+        with pytest.raises(ValueError):
+            parse_experts(text)
+
+
+@contextmanager
+def answering(raw: bytes) -> Iterator[tuple[str, list[bytes]]]:
+    """A server that answers everything with these bytes; its address, and what it was asked."""
+    asked: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def run() -> None:
+            while True:
+                caller, _ = server.accept()
+                with caller:
+                    asked.append(caller.recv(4096))
+                    if asked[-1] == b"stop":
+                        return
+                    caller.sendall(raw)
+
+        thread = threading.Thread(target=run)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+        finally:
+            with socket.create_connection(server.getsockname()) as last:
+                last.sendall(b"stop")
+            thread.join(10)
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{",
+        b'HTTP/1.1 200 OK\r\ncontent-length: 11\r\n\r\n["experts"]',
+        b"HTTP/1.1 200 OK\r\ncontent-length: 1\r\n\r\n\xff",
+    ],
+)
+def test_what_speaks_otherwise_is_no_service_of_mom(raw: bytes) -> None:
+    with answering(raw) as (address, _), pytest.raises(ExpertFailed, match="is no service of mom"):
+        top(address, None, 0.1, once=True, as_json=False)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://", "http://127.0.0.1:port", "http://127.0.0.1:8000/\n", "http://a b"]
+)
+def test_an_address_that_is_none(url: str) -> None:
+    with pytest.raises(BadSettings, match="expected http"):
+        top(url, None, 0.1, once=True, as_json=False)
+
+
+def test_a_key_goes_to_the_service_alone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as (other, asked):
+        moved = f"HTTP/1.1 302 Found\r\nlocation: {other}/experts\r\ncontent-length: 0\r\n\r\n".encode()
+        with answering(moved) as (address, first), pytest.raises(ExpertFailed, match="status 302"):
+            top(address, "secret", 0.1, once=True, as_json=False)
+        assert b"Bearer secret" in first[0]
+        monkeypatch.setenv("http_proxy", other)
+        top(url, "secret", 0.1, once=True, as_json=True)
+        assert asked == []
+    with pytest.raises(BadSettings, match="--key: expected") as caught:
+        top(url, "sec\nret", 0.1, once=True, as_json=True)
+    assert "ret" not in str(caught.value)
+
+
+def test_the_table_keeps_up_until_it_is_left(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown, waits = StringIO(), iter([False, False])
+
+    @contextmanager
+    def scripted() -> Iterator[Callable[[float], bool]]:
+        def left(seconds: float) -> bool:
+            httpx.post(f"{url}/v1/chat/completions", json=LAW)
+            for ended in waits:
+                return ended
+            raise KeyboardInterrupt
+
+        yield left
+
+    monkeypatch.setattr(console, "out", Console(file=shown, force_terminal=True, width=80, height=20))
+    monkeypatch.setattr("mom.workflows.top.waiting", scripted)
+    top(url, None, 0.1, once=False, as_json=False)
+    chosen = [line.split()[3] for line in shown.getvalue().splitlines() if " lex " in line]
+    assert [int(each) for each in chosen] == [0, 1, 2] and "…" not in shown.getvalue()
+
+
+def test_q_ends_the_wait_and_the_terminal_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    hand, terminal = pty.openpty()
+    with os.fdopen(terminal, "r") as stdin, os.fdopen(hand, "wb", buffering=0) as keys:
+        monkeypatch.setattr("sys.stdin", stdin)
+        before = termios.tcgetattr(terminal)
+        with waiting() as left:
+            assert not termios.tcgetattr(terminal)[3] & termios.ECHO
+            assert not left(0.01)
+            keys.write(b"x")
+            assert not left(0.05)
+            keys.write(b"xq")
+            assert left(20)
+        assert termios.tcgetattr(terminal) == before
+
+
+def test_no_serve_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command loads without it, and says what is missing once it is needed."""
+    done = mom_alone("top", "--url", "http://127.0.0.1:9", hide="prometheus_client")
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "nothing answers" in done.stderr
+    monkeypatch.setitem(sys.modules, "prometheus_client.parser", None)
+    with pytest.raises(MissingExtra, match=r"mom-slicer\[serve\]"):
+        parse(PAGE, 0.0)

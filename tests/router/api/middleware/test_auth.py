@@ -1,0 +1,157 @@
+"""Who may ask, how often, and what every answer carries: over HTTP, and by hand."""
+
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from fastapi.testclient import TestClient
+from starlette.applications import Starlette
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
+
+from router import settings
+from router.api.middleware import api_keys
+from router.api.middleware.auth import ASKERS, Guard, Pace
+from router.errors import BadSettings
+from router.serving import lifecycle
+from slices.errors import BadConfig
+from tests.router.router_world import DOMAINS
+
+ABROAD = {"origin": "http://elsewhere.example", "access-control-request-method": "GET"}
+
+
+def client(key_file: Path | None = None, pace: Pace | None = None) -> TestClient:
+    app = Starlette(
+        routes=[Route(path, lambda request: PlainTextResponse("here")) for path in ("/health", "/v1/models")]
+    )
+    return TestClient(Guard(app, api_keys.read(key_file) if key_file else None, pace))
+
+
+def bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
+
+
+def test_only_a_key_opens(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    key, other = api_keys.add(file, "ann"), api_keys.add(file, "ben")
+    asked = client(file)
+    for good in (key, other):
+        assert asked.get("/v1/models", headers=bearer(good)).status_code == 200
+    for bad in (
+        {},
+        bearer(""),
+        bearer(key[:-1]),
+        bearer(key + "x"),
+        {"authorization": key},
+        bearer("ä".encode()),
+    ):  # type: ignore[arg-type]
+        answer = asked.get("/v1/models", headers=bad)
+        assert answer.status_code == 401
+        assert answer.json()["error"]["code"] == "invalid_api_key"
+        assert answer.headers["www-authenticate"] == "Bearer"
+        assert key not in answer.text
+    assert asked.get("/health").status_code == 200
+
+
+def test_a_dropped_key_opens_no_more(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    key = api_keys.add(file, "ann")
+    api_keys.drop(file, "ann")
+    assert api_keys.read(file).owner(key) is None
+    with pytest.raises(BadSettings, match="no key for 'ann'"):
+        api_keys.drop(file, "ann")
+
+
+def test_the_file_holds_hashes_for_its_owner_alone(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    key = api_keys.add(file, "ann")
+    assert key.startswith("mom-") and len(key) > 40
+    assert key not in file.read_text()
+    assert stat.S_IMODE(file.stat().st_mode) == 0o600
+    with pytest.raises(BadSettings, match="a key for ann already"):
+        api_keys.add(file, "ann")
+    with pytest.raises(BadConfig, match="not usable"):
+        api_keys.add(file, "../ann")
+    assert api_keys.read(file).owner(key) == "ann"
+
+
+@pytest.mark.parametrize("damage", [b"", b"{", b"[]", b'{"ann": 3}', b"\xff"])
+def test_a_damaged_file_is_named(tmp_path: Path, damage: bytes) -> None:
+    file = tmp_path / "keys.json"
+    file.write_bytes(damage)
+    for touch in (lambda: api_keys.read(file), lambda: api_keys.add(file, "ann")):
+        with pytest.raises(BadSettings, match=r"keys\.json"):
+            touch()
+    assert file.read_bytes() == damage
+
+
+def test_a_bucket_fills_steadily() -> None:
+    now = [0.0]
+    pace = Pace(60, lambda: now[0])
+    assert [pace.take("ann") for _ in range(61)] == [*[0.0] * 60, pytest.approx(1.0)]
+    assert pace.take("ben") == 0.0
+    now[0] = 0.5
+    assert pace.take("ann") == pytest.approx(0.5)
+    now[0] = 1.0
+    assert pace.take("ann") == 0.0
+    now[0] = 1e6
+    assert [pace.take("ann") for _ in range(61)][-1] == pytest.approx(1.0)
+
+
+def test_many_who_ask_take_no_more_memory() -> None:
+    pace = Pace(1)
+    for who in range(ASKERS + 50):
+        pace.take(str(who))
+    assert len(pace._left) == ASKERS
+
+
+def test_who_asks_too_often_is_told_when(tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    ann, ben = api_keys.add(file, "ann"), api_keys.add(file, "ben")
+    asked = client(file, Pace(2))
+    assert [asked.get("/v1/models", headers=bearer(ann)).status_code for _ in range(3)] == [200, 200, 429]
+    told = asked.get("/v1/models", headers=bearer(ann))
+    assert told.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 1 <= int(told.headers["retry-after"]) <= 30
+    assert asked.get("/v1/models", headers=bearer(ben)).status_code == 200
+    assert asked.get("/health").status_code == 200
+
+
+def test_every_answer_carries_an_id_and_closes_the_browser(serve: Callable[..., TestClient]) -> None:
+    asked = lifecycle()
+    for answer in (
+        asked.get("/health"),
+        asked.get("/nothing"),
+        asked.post("/v1/chat/completions", content=b"{"),
+        asked.options(
+            "/v1/models", headers={"origin": "http://evil", "access-control-request-method": "GET"}
+        ),
+    ):
+        assert answer.headers["x-content-type-options"] == "nosniff"
+        assert answer.headers["x-frame-options"] == "DENY"
+        assert "access-control-allow-origin" not in answer.headers
+        assert len(answer.headers["x-request-id"]) == 32
+    assert asked.get("/health", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    assert (
+        asked.get("/health", headers={"x-request-id": "a b<script>"}).headers["x-request-id"] != "a b<script>"
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "example.org"])
+def test_others_are_not_let_in_without_keys(host: str, slices_root: Path) -> None:
+    with pytest.raises(BadSettings, match="anyone could ask"):
+        lifecycle.check(settings.Settings(host=host, embedder="hash"), DOMAINS, listening=True)
+
+
+def test_with_keys_they_are_and_at_home_nobody_needs_any(slices_root: Path, tmp_path: Path) -> None:
+    file = tmp_path / "keys.json"
+    wide = settings.Settings.model_validate(
+        {"host": "0.0.0.0", "embedder": "hash", "access": {"keys": str(file)}}
+    )
+    with pytest.raises(BadSettings, match="cannot read the keys"):
+        lifecycle.check(wide, DOMAINS, listening=True)
+    api_keys.add(file, "ann")
+    lifecycle.check(wide, DOMAINS, listening=True)
+    for host in ("127.0.0.1", "localhost", "::1"):
+        lifecycle.check(settings.Settings(host=host, embedder="hash"), DOMAINS, listening=True)

@@ -1,0 +1,62 @@
+"""Pieces that come quickly travel together; none is late for it, and none is lost."""
+
+import asyncio
+from collections.abc import Iterable
+from functools import partial
+
+from router.engine.coalesce import Parcels, spacing
+from router.engine.worker import Event, Worker
+from slices.runtime import Piece, Sampling, TokenLogprob
+from slices.runtimes.one_by_one import OneByOne
+from slices.runtimes.scripted import ScriptedRuntime
+
+QUICK = [Piece(letter, 1, logprobs=(TokenLogprob(letter.encode(), -1.0),)) for letter in "abcd"]
+END = Piece("", 0, "stop")
+
+
+def sent(said: Iterable[tuple[float, Piece]], seconds: float) -> list[Piece]:
+    """What goes of pieces that come at these times."""
+    now = 0.0
+    parcels, found = Parcels(lambda: now), list[Piece | None]()
+    for now, piece in said:  # noqa: B007 - the clock reads it
+        found.append(parcels.put(piece, seconds))
+    found.append(parcels.rest())
+    return [each for each in found if each is not None]
+
+
+def test_the_first_piece_goes_at_once_and_the_quick_ones_after_it_together() -> None:
+    first, rest = sent([(0.0, each) for each in (*QUICK, END)], 3600.0)
+    assert first == QUICK[0]
+    assert (rest.text, rest.tokens, rest.finish) == ("bcd", 3, "stop")
+    assert [told.token for told in rest.logprobs] == [b"b", b"c", b"d"]
+
+
+def test_a_piece_after_a_pause_takes_what_was_held_with_it() -> None:
+    found = sent([*((0.0, each) for each in QUICK), (0.02, Piece("e")), (0.021, END)], 0.01)
+    assert [each.text for each in found] == ["a", "bcde", ""]
+
+
+def test_nothing_is_lost_where_the_end_does_not_come() -> None:
+    assert "".join(each.text for each in sent([(0.0, each) for each in QUICK], 3600.0)) == "abcd"
+
+
+def test_every_piece_goes_at_once_where_no_time_is_given() -> None:
+    assert sent([(0.0, each) for each in (*QUICK, END)], 0.0) == [*QUICK, END]
+
+
+def test_many_answers_at_a_time_send_no_more_parcels_than_a_few() -> None:
+    assert [spacing(answers) for answers in (1, 2, 4, 100)] == [0.1, 0.1, 0.2, 0.25]
+
+
+def test_a_worker_sends_parcels() -> None:
+    """One that waits gets the first word, and then all others and the end as one."""
+    script = ScriptedRuntime(default="one two three four five")
+    worker = Worker(partial(OneByOne, script), spacing=lambda answers: 3600.0 * answers)
+
+    async def asked() -> list[Event]:
+        return [each async for each in worker.stream("hi", Sampling(max_tokens=100))]
+
+    _, first, rest = asyncio.run(asked())
+    worker.close()
+    assert isinstance(first, Piece) and isinstance(rest, Piece)
+    assert (first.text + rest.text, rest.finish) == ("one two three four five", "stop")

@@ -1,0 +1,99 @@
+"""Who gets a domain: planted figures, by hand; and what slice.json says of them."""
+
+from pathlib import Path
+
+import pytest
+
+from router.experts import catalogue
+from router.experts.policy import Assignment, Policy, Worth, assign
+from router.routing.cascade import Cascade
+from router.routing.decide import decide
+from slices.manifest import BITS, PARENT, SPEED
+from tests.router.conftest import Client
+from tests.router.router_world import write_slice
+
+LAW = ("law", "text-1")
+
+
+def worth(nbytes: int, bits: float | None, speed: float | None = None, text: tuple[str, str] = LAW) -> Worth:
+    return Worth(nbytes, {} if bits is None else {text: bits}, {text: 1.0}, speed)
+
+
+@pytest.mark.parametrize(
+    ("own", "general", "expert"),
+    [
+        (1.049, 1.0, "lex"),
+        (1.051, 1.0, None),
+        (0.9, 1.0, "lex"),
+        (None, 1.0, "lex"),  # not measured: it keeps its domain
+        (1.5, None, "lex"),
+    ],
+)
+def test_quality_bars_what_is_worse_than_the_generalist(
+    own: float | None, general: float | None, expert: str | None
+) -> None:
+    found = assign("law", "lex", {"lex": worth(9, own), "gen": worth(99, general)}, "gen", Policy())
+    assert found.expert == expert
+    if expert is None:
+        assert "needs 5.1% more bits than the generalist there, over the 5% allowed" in found.reason
+
+
+def test_figures_of_different_texts_are_not_compared() -> None:
+    other = worth(99, 1.0, text=("law", "text-2"))
+    assert assign("law", "lex", {"lex": worth(9, 9.0), "gen": other}, "gen", Policy()).expert == "lex"
+
+
+def test_cost_takes_the_smallest_that_is_good_enough() -> None:
+    worths = {"lex": worth(50, 1.02), "bio": worth(20, 1.04), "tiny": worth(5, 1.2), "gen": worth(99, 1.0)}
+    assert assign("law", "lex", worths, "gen", Policy("cost", 0.05)) == Assignment("bio")
+    assert assign("law", "lex", worths, "gen", Policy("cost", 0.03)) == Assignment("lex")
+    found = assign("law", "lex", worths, "gen", Policy("cost", 0.01))
+    assert found.expert is None
+    assert "the generalist is the smallest within 1% of the parent" in found.reason
+
+
+def test_latency_takes_the_fastest_that_is_good_enough() -> None:
+    worths = {"lex": worth(50, 1.02, 10.0), "bio": worth(20, 1.04, 30.0), "gen": worth(99, 1.0, 20.0)}
+    assert assign("law", "lex", worths, "gen", Policy("latency", 0.05)) == Assignment("bio")
+    assert assign("law", "lex", worths, "gen", Policy("latency", 0.03)).expert is None
+
+
+def test_what_was_never_measured_keeps_its_domain_under_every_policy() -> None:
+    worths = {"lex": Worth(9), "gen": Worth(9)}
+    for prefer in ("quality", "cost", "latency"):
+        assert assign("law", "lex", worths, "gen", Policy(prefer)) == Assignment("lex")  # type: ignore[arg-type]
+
+
+def measured(value: float, **more: object) -> dict[str, object]:
+    return {"of": "bf16", "domain": "law", "metric": BITS, "value": value, "stderr": 0.1, "data": "d"} | more
+
+
+def test_slice_json_tells_the_catalogue(slices_root: Path) -> None:
+    write_slice(slices_root, "poor", "law", created="2026-06-01T00:00:00+00:00", measurements=[
+        measured(2.0), measured(1.0, of=PARENT), measured(7.0, metric=SPEED, domain="", data=""),
+        measured(9.0, of="gone.gguf"),
+    ])  # fmt: skip
+    write_slice(slices_root, "gen2", "general", measurements=[measured(1.1)])
+    served = catalogue.read(generalist="gen2")
+    poor = served.experts["poor"].worth
+    assert (poor.bits, poor.parent, poor.speed) == ({("law", "d"): 2.0}, {("law", "d"): 1.0}, 7.0)
+    assert served.by_domain == {"biochem": "bio"}
+    assert "its expert poor needs 81.8% more bits" in served.barred["law"]
+    assert catalogue.read(generalist="gen2", policy=Policy(within=1.0)).by_domain["law"] == "poor"
+
+
+def test_the_decision_says_so(reader: Cascade) -> None:
+    (reading,), limits = reader.read(["Is a verbal contract enforceable?"]), reader.router.thresholds
+    found = decide(reading, limits, {"biochem": "bio"}, "gen", {"law": "its expert is poor"})
+    assert (found.expert, found.domain, found.fallback) == ("gen", "law", True)
+    assert found.reason.endswith("but its expert is poor")
+    assert "no expert for it" in decide(reading, limits, {}, "gen").reason
+
+
+def test_over_http(serve: Client, slices_root: Path) -> None:
+    write_slice(slices_root, "poor", "law", created="2026-06-01T00:00:00+00:00", measurements=[measured(2.0)])
+    write_slice(slices_root, "new", "general", created="2026-06-01T00:00:00+00:00",
+                measurements=[measured(1.0)])  # fmt: skip
+    said = serve().post("/route", json={"query": "Is a verbal contract enforceable?"}).json()
+    assert (said["expert"], said["domain"]) == ("new", "law")
+    assert "needs 100.0% more bits than the generalist" in said["reason"]

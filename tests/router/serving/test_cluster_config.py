@@ -1,0 +1,77 @@
+"""The configuration for a Ray cluster: what it says, and that Ray's own `serve run` makes a service of it."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+
+import httpx
+import pytest
+import yaml
+
+from mom.workflows import serve
+from router.errors import BadSettings
+from router.serving import cluster_config
+from tests.router.serving.test_lifecycle import scripted
+
+SECONDS = 120
+
+
+@pytest.fixture
+def written(slices_root: Path, tmp_path: Path) -> Path:
+    said = scripted().model_dump(mode="json") | {"slices": str(slices_root)}
+    config, out = tmp_path / "serve.yaml", tmp_path / "cluster.yaml"
+    config.write_text(yaml.safe_dump(said))
+    serve.write_cluster_config(config, None, None, out)
+    return out
+
+
+def test_each_expert_is_an_application_and_the_ingress_the_last(written: Path, slices_root: Path) -> None:
+    said = yaml.safe_load(written.read_text())
+    assert [each["name"] for each in said["applications"]] == ["mom-bio", "mom-gen", "mom-lex", "mom"]
+    assert [each["route_prefix"] for each in said["applications"]] == [None, None, None, "/"]
+    told = said["applications"][0]["args"]["settings"]
+    assert told["slices"] == str(slices_root) and Path(told["router"]).is_absolute()
+    with pytest.raises(BadSettings, match=r"no expert 'gone'.*bio, gen, lex"):
+        cluster_config.expert({"name": "gone", "settings": told})
+
+
+@pytest.mark.slow
+def test_ray_serves_it(written: Path) -> None:
+    port = yaml.safe_load(written.read_text())["http_options"]["port"]
+    url = f"http://127.0.0.1:{port}"
+    with running(written, url):
+        question = [{"role": "user", "content": "Is a verbal contract enforceable against a landlord?"}]
+        told = httpx.post(
+            f"{url}/v1/chat/completions", json={"model": "auto", "messages": question}, timeout=60
+        )
+        assert (told.status_code, told.headers["x-mom-expert"]) == (200, "lex")
+        assert told.json()["choices"][0]["message"]["content"] == "I am lex."
+
+
+@contextmanager
+def running(file: Path, url: str) -> Iterator[None]:
+    command = [sys.executable, "-m", "ray.serve.scripts", "run", str(file)]
+    with (file.parent / "said").open("w+b") as said:
+        process = subprocess.Popen(
+            command, stdout=said, stderr=said, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+        )
+        try:
+            deadline = monotonic() + SECONDS
+            while not ready(url):
+                assert process.poll() is None and monotonic() < deadline, (file.parent / "said").read_text()
+                sleep(0.5)
+            yield
+        finally:
+            process.terminate()  # not SIGINT, which is ignored below a shell's background job
+            process.wait(timeout=60)
+
+
+def ready(url: str) -> bool:
+    try:
+        return httpx.get(f"{url}/ready", timeout=30).status_code == 200
+    except httpx.HTTPError:
+        return False

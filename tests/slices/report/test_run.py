@@ -1,0 +1,228 @@
+"""Reports: what is kept, compared, flagged and recorded."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from slices import manifest
+from slices.errors import BadConfig, NotFound
+from slices.quant.quantize import quantize
+from slices.report.as_json import SCHEMA, as_json
+from slices.report.controls import Controls, controls
+from slices.report.cost import measure_cost
+from slices.report.page import Figure, page
+from slices.report.pairs import pair
+from slices.report.record import record
+from slices.report.run import evaluate
+from slices.report.settings import TASKS, Wish, parse_tasks
+from slices.report.subject import Subject, subjects
+from slices.runtime import Runtime
+from slices.runtimes.scripted import ScriptedRuntime
+from slices.runtimes.softmax import log_softmax
+from slices.tasks.questions import Question
+from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3, write_manifest
+from tests.slices.report_fakes import DOCUMENTS, Biased, fake, told
+
+
+def test_names_must_differ(tmp_path: Path) -> None:
+    with pytest.raises(BadConfig, match="share a name: a, a"):
+        evaluate([Subject("a", tmp_path), Subject("a", tmp_path / "b")], {"d": DOCUMENTS}, Wish())
+
+
+def pico(folder: Path, domain: str = "law") -> Path:
+    write_gemma3(folder, [SLIDING, FULL])
+    write_manifest(folder, folder.name)
+    manifest.write(folder, manifest.read(folder).model_copy(update={"domain": domain}))
+    return folder
+
+
+def test_slice_and_its_files_are_measured_and_recorded(tmp_path: Path) -> None:
+    folder = pico(tmp_path / "pico")
+    quantize(folder, "BF16", threads=1)
+    quantize(folder, "Q2_K", threads=1)
+    plain = write_gemma3(tmp_path / "parent", [SLIDING, FULL])
+    measured = [*subjects(folder), *subjects(plain)]
+    assert [s.name for s in measured] == ["pico", "pico-BF16", "pico-Q2_K", "parent"]
+    assert measured[0].nbytes == (folder / "model.safetensors").stat().st_size
+    seen: list[tuple[str, int, int]] = []
+    texts = {"demo": list(SAMPLES.values()), "law": DOCUMENTS}
+    wish = Wish(threads=1)
+    report = evaluate(measured, texts, wish, measured[3], progress=lambda *step: seen.append(step))
+    assert list(report.rows) == ["parent", "pico", "pico-BF16", "pico-Q2_K"]
+    assert seen[0] == ("parent on demo", 1, 7)
+    found = told(report)
+    cells = {name: row["domains"]["demo"] for name, row in found["slices"].items()}
+    assert cells["pico"]["bits_per_byte"] == cells["parent"]["bits_per_byte"]  # the same random weights
+    assert cells["pico"]["kl"] == dict.fromkeys(("mean", "stderr", "median", "p99", "p999", "max"), 0)
+    assert (cells["pico"]["against"]["value"], cells["pico"]["against"]["p"]) == (0, 1)
+    assert cells["pico"]["same_top1"]["value"] == cells["pico"]["perplexity_ratio"]["value"] == 1
+    assert "kl" not in cells["parent"]
+    assert 0 < cells["pico-BF16"]["kl"]["mean"] < 0.05 * cells["pico-Q2_K"]["kl"]["mean"]
+    assert found["schema"] == SCHEMA
+    assert set(found["slices"]["pico-Q2_K"]) >= {"bytes", "tokens_per_second", "domains", "verdict"}
+    for _ in range(2):  # the second time over the first
+        record(report, "1.0")
+    recorded = manifest.read(folder).measurements
+    files = ("bf16", "pico-BF16.gguf", "pico-Q2_K.gguf")
+    of_text = {"bits_per_byte", "kl", "same_top1", "lost_mass"}
+    assert {(m.of, m.domain, m.metric) for m in recorded} == {
+        *((of, domain, metric) for of in files for domain in ("demo", "law") for metric in of_text),
+        *((of, "", "tokens_per_second") for of in files),
+        *(("parent", domain, "bits_per_byte") for domain in ("demo", "law")),
+    }
+    assert len(recorded) == 3 * (2 * 4 + 1) + 2
+    assert {m.code for m in recorded} == {"1.0"}
+    assert {m.data for m in recorded if m.domain == "law"} == {report.texts["law"].sha256}
+    assert not (plain / manifest.FILE).exists()
+    assert [s.name for s in subjects(folder / "pico-Q2_K.gguf")] == ["pico-Q2_K"]
+    with pytest.raises(NotFound, match="neither weights nor a GGUF"):
+        subjects(tmp_path)
+
+
+def test_an_interrupted_run_goes_on_and_a_finished_one_begins_anew(tmp_path: Path) -> None:
+    subject, texts = fake(tmp_path), {"a": ["one two", "three"], "b": ["four", "five six"]}
+    opened: list[str] = []
+
+    class Mortal(Biased):
+        def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+            if bytes(tokens[1:]).startswith(b"five") and len(opened) == 1:
+                raise KeyboardInterrupt
+            return super().distributions(tokens)
+
+    def opener(subject: Subject, wish: Wish) -> Runtime:
+        opened.append(subject.name)
+        return Mortal()
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate([subject], texts, Wish(), opener=opener)
+    kept = list((tmp_path / "home" / "evaluations").iterdir())
+    assert len(kept) == 1
+    stages: list[str] = []
+    whole = evaluate([subject], texts, Wish(), opener=opener, progress=lambda stage, *_: stages.append(stage))
+    assert set(stages) == {"fake on b"}
+    assert list((tmp_path / "home" / "evaluations").iterdir()) == []
+    again = evaluate([subject], texts, Wish(), opener=opener)
+    assert len(opened) == 3
+    assert again.rows["fake"].cells["a"].bits == whole.rows["fake"].cells["a"].bits
+
+
+def test_tasks_are_paired_item_by_item(tmp_path: Path) -> None:
+    """The better one likes "s", so that it picks "sky", and writes the right number."""
+
+    class Clever(ScriptedRuntime):
+        def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+            logits = np.zeros((len(tokens) - 1, 257), np.float32)
+            logits[:, list(b"skyA")] = 2
+            yield log_softmax(logits)
+
+    asked = [
+        Question(question=f"Which is up, {n}?", choices=("sky", "ground"), answer=0, domain="law")
+        for n in range(40)
+    ]
+    asked += [Question(question=f"Add 1 to {n}!", answer=str(n + 1), domain="law") for n in range(100, 140)]
+    runtimes: dict[str, Runtime] = {
+        "clever": Clever(replies={f"Add 1 to {n}!": f"It is {n + 1}" for n in range(100, 140)}),
+        "fool": Biased(bits=8.0056),
+    }
+    subjects_ = [fake(tmp_path, "fool"), fake(tmp_path, "clever")]
+    texts = {"law": ["some text here", "more text there"]}
+    report = evaluate(
+        subjects_, texts, Wish(parse_tasks("text,mcq,generate"), items=30), subjects_[0], asked,
+        opener=lambda subject, wish: runtimes[subject.name],
+    )  # fmt: skip
+    cell = told(report)["slices"]["clever"]["domains"]["law"]
+    assert cell["mcq"]["n"] == cell["exact_match"]["n"] == 30
+    assert cell["mcq_text"]["accuracy"] == cell["exact_match"]["accuracy"] == 1
+    assert cell["exact_match"]["against"]["value"] == 1
+    assert cell["exact_match"]["against"]["p"] < 1e-6
+    assert pair(report).compared == 1
+
+
+def test_every_slice_is_held_against_the_others_on_its_domain(tmp_path: Path) -> None:
+    """Each slice spares a bit on its own domain's letter; with the texts swapped, both are worst at home."""
+
+    @dataclass
+    class Expert(ScriptedRuntime):
+        letter: str = "a"
+
+        def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
+            logits = np.zeros((len(tokens) - 1, 257), np.float32)
+            logits[:, ord(self.letter)] = 3
+            yield log_softmax(logits)
+
+    runtimes = {"law": Expert(letter="l"), "biochem": Expert(letter="b")}
+    measured = [replace(fake(pico(tmp_path / domain, domain)), name=domain) for domain in runtimes]
+    for each in measured:
+        (each.folder / "fake.gguf").write_text(each.name)
+    texts = {domain: [f"{domain[0]}" * n + "xy" for n in range(20, 60)] for domain in runtimes}
+
+    def found(texts: dict[str, list[str]]) -> dict[str, Any]:
+        report = evaluate(measured, texts, Wish(), opener=lambda subject, wish: runtimes[subject.name])
+        return {domain: own[0] for domain, own in told(report)["diagonal"].items()}
+
+    right = found(texts)
+    assert {domain: each["best"] for domain, each in right.items()} == {"law": True, "biochem": True}
+    assert set(right["law"]["against"]) == {"biochem"}
+    swapped = found({"law": texts["biochem"], "biochem": texts["law"]})
+    assert {domain: each["best"] for domain, each in swapped.items()} == {"law": False, "biochem": False}
+    assert swapped["law"]["against"]["biochem"]["value"] > 0
+
+
+def test_the_control_at_equal_bytes_and_the_verdict(tmp_path: Path) -> None:
+    parent, folder = write_gemma3(tmp_path / "parent", [SLIDING, FULL]), pico(tmp_path / "pico")
+    quantize(folder, "Q8_0", threads=1)
+    text = {"law": list(SAMPLES.values()), "other": DOCUMENTS}
+    report = evaluate(subjects(folder), text, Wish(threads=1))
+    found = controls(report, parent)
+    assert set(found.verdicts) == {"pico", "pico-Q8_0"}
+    assert found.verdicts["pico-Q8_0"].verdict in ("level", "better", "dominated")
+    assert all(set(found.bits_per_byte[label]) <= {"law", "other"} for label in found.bytes)
+    assert list(found.bytes.values()) == sorted(found.bytes.values())
+    never = controls(report, parent, "never")
+    assert {each.verdict for each in never.verdicts.values()} == {"unknown"}
+    document = as_json(report, found, {}, {}, {}, "1.0")
+    assert set(document["controls"]) == set(found.bytes)
+    assert document["slices"]["pico"]["verdict"]["sentence"]
+
+
+def test_cost_is_of_the_model_alone(tmp_path: Path) -> None:
+    folder = pico(tmp_path / "pico")
+    made = quantize(folder, "Q8_0", threads=1)
+    for subject in subjects(folder):
+        found = measure_cost(subject, "some words to begin with", 1, rounds=2)
+        assert sum(found.parts.values()) <= subject.nbytes
+        assert sum(found.parts.values()) > 0.7 * subject.nbytes - 50_000
+        assert 0 < found.resident_bytes <= found.peak_bytes
+        assert found.kv_token > found.kv_token_beyond > 0
+        for speed in (found.prompt_tokens_per_second, found.written_tokens_per_second):
+            assert 0 < speed.min <= speed.median <= speed.max
+        assert found.bits_per_weight == pytest.approx(16 if subject.file is None else 8.5, rel=0.05)
+    assert made.bytes == subjects(folder)[1].nbytes
+
+
+def test_the_page_holds_all_and_fetches_nothing(tmp_path: Path) -> None:
+    folder = pico(tmp_path / "pico")
+    report = evaluate(
+        subjects(folder), {"law": DOCUMENTS}, Wish(parse_tasks("text,probes"), items=2, lengths=(64,))
+    )
+    document = as_json(report, Controls({}, {}, {}), {}, {}, {}, "1.0")
+    document["slices"]["<script>alert(1)</script>"] = document["slices"].pop("pico")
+    html = page(document, [Figure("<svg></svg>", "a <b>figure</b>")])
+    assert "<script" not in html
+    assert "&lt;script&gt;alert(1)" in html
+    assert "<svg></svg>" in html
+    assert "a &lt;b&gt;figure" in html
+    assert "needle_64" in html
+    assert "http" not in html.replace("http-equiv", "")
+
+
+def test_tasks_by_name() -> None:
+    assert parse_tasks("all") == set(TASKS)
+    assert parse_tasks("text, mcq") == {"text", "mcq"}
+    with pytest.raises(BadConfig, match="no task 'mmlu'; expected some of text, mcq"):
+        parse_tasks("mmlu")

@@ -1,0 +1,173 @@
+"""The budget search: what is tried, what a frontier is, and whole searches on a pico."""
+
+import json
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from mom.cli import app
+from slices import manifest
+from slices.cut.request import Request
+from slices.errors import BadConfig, RunFailed, SliceError
+from slices.estimate import Estimate
+from slices.home import home
+from slices.search import search as story
+from slices.search.candidates import (
+    Structure,
+    layer_choices,
+    may_fit,
+    row_choices,
+    width_choices,
+    worth_trying,
+)
+from slices.search.frontier import Tried, best, frontier
+from slices.search.search import search
+from tests.slices.gguf_fixtures import FULL, SLIDING, write_gemma3
+from tests.slices.heal_fixtures import sentences
+
+CUT = Structure("all", "400", "all")
+
+
+def tried(nbytes: int, bits: float) -> Tried:
+    sure = Estimate(bits, 0.01)
+    return Tried(CUT, f"Q{nbytes}", None, nbytes, sure, sure, sure, None)
+
+
+FILES = st.lists(st.builds(tried, st.integers(1, 50), st.sampled_from([0.5, 1.0, 1.5, 2.0])), min_size=1)
+
+
+@given(FILES, st.integers(1, 60))
+def test_frontier_and_best(files: list[Tried], budget: int) -> None:
+    """On it are exactly those that nothing smaller or equal beats; the best in a budget is on it."""
+    found = frontier(files)
+    for each in files:
+        beaten = any(
+            other.bytes <= each.bytes and other.bits_per_byte.value < each.bits_per_byte.value
+            for other in files
+        )
+        assert beaten or any(
+            on.bits_per_byte == each.bits_per_byte and on.bytes <= each.bytes for on in found
+        )
+    assert all(
+        a.bytes < b.bytes and a.bits_per_byte.value > b.bits_per_byte.value for a, b in pairwise(found)
+    )
+    chosen = best(files, budget)
+    fitting = [each for each in files if each.bytes <= budget]
+    assert (chosen is None) == (not fitting)
+    assert chosen is None or chosen.bits_per_byte.value == min(each.bits_per_byte.value for each in fitting)
+    assert chosen is None or chosen in found or any(on.bytes == chosen.bytes for on in found)
+
+
+def test_choices() -> None:
+    assert row_choices(None, 50_000) == ["all", "46080", "32768", "24576"]
+    assert row_choices("domain", 50_000) == ["domain"]
+    assert layer_choices("auto", 18) == ["all", "auto:17", "auto:16"]
+    assert layer_choices("swa", 18) == ["swa"]
+    assert width_choices(None, 2048) == ["all", "1536", "1024"]
+    assert width_choices("512", 2048) == ["512"]
+    assert worth_trying([("A", None, 5), ("B", None, 9), ("C", "Q4_K", 7), ("D", None, 6)], 8) == [
+        ("C", "Q4_K"),
+        ("D", None),
+    ]
+    assert may_fit(160, 25)
+    assert not may_fit(160, 24)
+
+
+def request(tmp_path: Path, layers: str = "auto") -> Request:
+    parent = tmp_path / "parent"
+    if not parent.is_dir():
+        write_gemma3(parent, [SLIDING, SLIDING, FULL, SLIDING])
+    corpus = tmp_path / "text.jsonl"
+    corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences(40, 20).documents))
+    return Request("law", layers, str(parent), corpus=(corpus,), output=tmp_path / "out")
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two types are enough to search among."""
+    monkeypatch.setattr("slices.search.trial.TYPES", ("Q8_0", "Q4_K_M"))
+    monkeypatch.setattr("slices.search.trial.TABLES", (None,))
+    monkeypatch.setattr("slices.search.candidates.WIDTHS", (0.5,))
+    monkeypatch.setattr("slices.search.candidates.DROPPED", (1,))
+
+
+@pytest.mark.usefixtures("few")
+def test_a_search_finds_writes_and_records_the_best(tmp_path: Path) -> None:
+    """Among them the whole parent, quantized harder; the table is the whole truth."""
+    asked = request(tmp_path)
+    whole = search(asked, sentences(40, 20), 10**9, threads=1)
+    assert {str(each.structure) for each in whole.tried} >= {"nothing cut", "layers auto:3", "ffn 256"}
+    assert whole.chosen == best(whole.tried, 10**9)
+    made = manifest.read(asked.target)
+    assert made.search is not None
+    assert made.search["chosen"] == whole.chosen.label
+    assert len(made.search["candidates"]) == len(whole.tried)
+    (file,) = made.quantized
+    assert (file.file, file.bytes, file.type) == (whole.gguf.name, whole.chosen.bytes, whole.chosen.type)
+    assert not list((home() / "search").glob(".scratch*"))
+
+
+@pytest.mark.usefixtures("few")
+def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, real, seen = request(tmp_path, "all"), story.try_structure, list[Structure]()
+
+    def dies_at_the_second(structure: Structure, bench: object) -> object:
+        seen.append(structure)
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        return real(structure, bench)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(story, "try_structure", dies_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        search(asked, sentences(40, 20), 10**9, threads=1)
+    assert not asked.target.exists()
+    search(asked, sentences(40, 20), 10**9, threads=1)
+    assert seen[1] == seen[2]  # the one that was not finished; the first is not tried again
+    assert seen[0] not in seen[1:]
+
+
+@pytest.mark.usefixtures("few")
+def test_a_budget_below_everything_names_the_smallest(tmp_path: Path) -> None:
+    asked = request(tmp_path, "all")
+    with pytest.raises(RunFailed, match=r"--budget 1,000 bytes: nothing fits; the smallest .* takes \d"):
+        search(asked, sentences(40, 20), 1000, threads=1)
+    assert not asked.target.exists()
+
+
+@pytest.mark.usefixtures("few")
+def test_damaged_memory_is_named(tmp_path: Path) -> None:
+    asked = request(tmp_path, "all")
+    with pytest.raises(RunFailed):
+        search(asked, sentences(40, 20), 1000, threads=1)
+    (file,) = (home() / "search").glob("*.json")
+    file.write_text('{"parent": null, "structures": [{}]}')
+    with pytest.raises(BadConfig, match="damaged"):
+        search(asked, sentences(40, 20), 1000, threads=1)
+
+
+def run(*arguments: str) -> str:
+    done = CliRunner().invoke(app, ["slice", "--domain", "law", *arguments])
+    if isinstance(done.exception, SliceError):
+        raise done.exception
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+@pytest.mark.usefixtures("few")
+def test_the_command_line(tmp_path: Path) -> None:
+    asked = request(tmp_path)
+    words = ["--layers", "all", "--vocab", "all", "--model", asked.model, "--corpus", str(asked.corpus[0])]
+    words += ["--budget", "100MB", "-o", str(tmp_path / "out")]
+    planned = json.loads(run(*words, "--dry-run", "--json"))
+    assert [each["structure"] for each in planned["planned"]] == ["nothing cut", "ffn 256"]
+    assert not (tmp_path / "out").exists()
+    figures = json.loads(run(*words, "--json"))
+    assert figures["gguf_bytes"] <= 100_000_000
+    assert figures["chosen"] in {each["label"] for each in figures["candidates"]}
+    assert figures["verdict"]["verdict"] in ("level", "better", "dominated")
+    with pytest.raises(SliceError, match="--budget ten: expected a size"):
+        run(*words, "--budget", "ten", "--force")
