@@ -6,11 +6,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from router.embedding.stack import open_embedders
-
 from mom.display import console
 from router import settings
 from router.embedding.sentence import encoder_name
+from router.embedding.stack import open_embedders
 from router.errors import BadSettings
 from router.routing import store
 from router.routing.model import GENERAL
