@@ -9,6 +9,7 @@ from slices.errors import RunFailed
 from slices.families.table import Layer
 from slices.heal.objective import CHUNK
 from slices.heal.settings import Healing
+from slices.system_memory import available_memory
 
 LIBRARIES = 900_000_000  # of a process with torch and transformers loaded
 _LOGITS = 6  # float32 arrays of a chunk's logits that are alive at once
@@ -61,7 +62,7 @@ def check(memory: Memory) -> None:
     Raises:
         RunFailed: less memory is available than the bound; says what would need less.
     """
-    free = available()
+    free = available_memory()
     if free is not None and free < memory.total:
         raise RunFailed(
             f"healing may take {memory.total / 1e9:.1f} GB and {free / 1e9:.1f} GB are available: teacher "
@@ -69,16 +70,6 @@ def check(memory: Memory) -> None:
             f"{memory.learning / 1e9:.1f}, activations {memory.activations / 1e9:.1f}. A saved teacher "
             "(--save-teacher on a larger machine), --method norms or lora, or a smaller --batch need less"
         )
-
-
-def available() -> int | None:
-    """Bytes that a process can still get, None where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else None
 
 
 def _trained(anatomy: Anatomy, healing: Healing, decoder: int) -> int:

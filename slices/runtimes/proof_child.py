@@ -17,6 +17,7 @@ from slices.files.child_process import work_as_child
 from slices.runtime import Sampling
 from slices.runtimes.llama_library import last_complaint, load_library
 from slices.runtimes.llama_runtime import LlamaRuntime
+from slices.system_memory import available_memory
 
 _TEXT = "The enzyme's Km is 3.2 µM, E = mc²; def f(x): return x**2\n\n  # L'été, où 東京 🙂 2 === 2"
 _LEADING = (*range(0x80, 0x800, 0x40), *range(0x800, 0xD800, 0x1000), *range(0x10000, 0x110000, 0x40000))
@@ -64,21 +65,13 @@ def hold_back() -> None:
         import resource
     except ImportError:  # Windows
         return
-    free = _free_memory()
+    free = available_memory() or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     for limit, most in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, free)):
         soft, hard = resource.getrlimit(limit)
         resource.setrlimit(limit, (min([most, *(each for each in (soft, hard) if each >= 0)]), hard))
     first = Path("/proc/self/oom_score_adj")
     if first.exists():
         first.write_text("1000")
-
-
-def _free_memory() -> int:
-    """Bytes that can be had without swapping; a mapped file does not count against them."""
-    told = Path("/proc/meminfo")
-    lines = told.read_text().splitlines() if told.exists() else []
-    free = next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")), 0)
-    return free or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def prove(arguments: list[str]) -> None:

@@ -196,7 +196,7 @@ def test_an_existing_target_stays(swa: Path, tmp_path: Path) -> None:
 def test_too_little_memory_is_said_before_the_start(
     swa: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(memory_bound, "available", lambda: 500_000_000)
+    monkeypatch.setattr(memory_bound, "available_memory", lambda: 500_000_000)
     with pytest.raises(RunFailed, match=r"healing may take \d\.\d GB and 0\.5 GB are available"):
         heal(ordered(swa, tmp_path / "healed"))
 
