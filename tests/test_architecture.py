@@ -98,7 +98,7 @@ def test_no_lazy_import_of_our_own() -> None:
         for function in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
                 inner = [n for n in ast.walk(function) if isinstance(n, ast.ImportFrom) and n.module]
-                ours = [n.module for n in inner if n.module.split(".")[0] in PACKAGES]
+                ours = [n.module for n in inner if (n.module or "").split(".")[0] in PACKAGES]
                 assert not ours, f"{path}: {function.name} imports {ours}"
 
 

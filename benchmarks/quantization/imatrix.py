@@ -47,6 +47,8 @@ def chunks_of(folder: Path, text: str, context: int, most: int) -> list[list[int
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
     bos = tokenizer.token_to_id("<bos>")
+    if bos is None:
+        raise SystemExit(f"{folder}: its tokenizer has no <bos>")
     ids = [bos, *tokenizer.encode(text, add_special_tokens=False).ids]
     count = min(most, len(ids) // context)
     return [[bos, *ids[at * context + 1 : (at + 1) * context]] for at in range(count)]

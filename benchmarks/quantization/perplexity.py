@@ -113,7 +113,7 @@ def main() -> None:
         base, prompt, logits = (Path(scratch) / name for name in ("bf16.gguf", "text.txt", "logits"))
         export(folder, base)
         prompt.write_text(text, encoding="utf-8")
-        shared = [
+        shared: list[str | Path] = [
             "-f",
             prompt,
             "-c",

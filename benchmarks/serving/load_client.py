@@ -51,7 +51,7 @@ async def ask(http: httpx.AsyncClient, body: dict[str, Any], path: str = "/v1/co
 
 
 async def _ask(http: httpx.AsyncClient, body: dict[str, Any], path: str) -> Told:
-    begun, first, usage = perf_counter(), None, {}
+    begun, first, usage = perf_counter(), None, dict[str, int]()
     body = body | {"stream": True, "stream_options": {"include_usage": True}}
     async with http.stream("POST", path, json=body) as answer:
         async for line in answer.aiter_lines():

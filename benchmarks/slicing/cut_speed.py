@@ -28,8 +28,9 @@ import numpy as np
 from benchmarks.paths import README, RESULTS
 from slices.architecture.anatomy import match, read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.cut.pipeline import Request, plan_cut
+from slices.cut.pipeline import plan_cut
 from slices.cut.plan import Step
+from slices.cut.request import Request
 from slices.errors import SliceError
 from slices.files.safetensors_header import ITEM_BYTES, read_header
 

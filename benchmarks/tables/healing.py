@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
+from math import sqrt
 from typing import Any
 
 from benchmarks.healing.rows import DOMAINS
@@ -109,7 +110,7 @@ def _ahead(gains: Sequence[float]) -> bool:
 def _stderr(values: Sequence[float]) -> float:
     """The standard error of a sum."""
     count, mean = len(values), sum(values) / len(values)
-    return float(count / (count - 1) * sum((value - mean) ** 2 for value in values)) ** 0.5
+    return sqrt(count / (count - 1) * sum((value - mean) ** 2 for value in values))
 
 
 def _less_plain(file: Found, domain: str, found: Sequence[Found]) -> str:

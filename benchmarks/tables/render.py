@@ -44,7 +44,7 @@ def spread(value: Mapping[str, float] | None, unit: str = "", digits: int = 2) -
 def mergekit(case: Mapping[str, Any]) -> str:
     """Its seconds and memory, and what our reader says of its result."""
     if "mergekit" not in case["seconds"]:
-        return case.get("mergekit_result", "-")
+        return str(case.get("mergekit_result", "-"))
     used = f"{spread(case['seconds']['mergekit'], ' s', 1)}, {case['peak_bytes']['mergekit'] / 1e6:,.0f} MB"
     right = case["mergekit_result"] == "complete"
     return used if right else f"{used}; tensors do not fit its config.json"

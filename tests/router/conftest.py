@@ -90,7 +90,7 @@ def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
             engines[-1],
             limits or Limits(),
             keys,
-            encoder=reader.dearest,
+            encoder=reader.dearest,  # type: ignore[arg-type]
             log=logs[-1] if log else None,
             log_prompts=log_prompts,
             traces=traces,

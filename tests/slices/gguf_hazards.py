@@ -59,7 +59,10 @@ def tensor(which: str, **changes: Any) -> Callable[[Document], None]:
 
 
 def no_tensor(name: str) -> Callable[[Document], None]:
-    return lambda document: document.tensors.pop(name) and None
+    def remove(document: Document) -> None:
+        del document.tensors[name]
+
+    return remove
 
 
 def another_tensor(document: Document) -> None:

@@ -191,7 +191,8 @@ def test_rows_are_kept_and_not_measured_twice(
     weighted = Trial("imatrix", "Q2_K, imatrix", "Q2_K", weighted=True)
     monkeypatch.setattr(measure, "EXPERIMENTS", {"one": lambda: wanted})
     monkeypatch.setattr(findings, "LADDER", ("Q2_K", "Q8_0"))
-    output, figures = tmp_path / "experiments.json", {"models": {}, "rows": []}
+    output = tmp_path / "experiments.json"
+    figures: dict[str, Any] = {"models": {}, "rows": []}
     model = from_checkpoint("pico", pico, tmp_path, "noise", ["law", "computing"])
     bench = Bench(output, data, tmp_path, 1200, 200, 1, figures)
     run_model(bench, model, ["one"])

@@ -107,7 +107,7 @@ def test_two_readings_make_rates() -> None:
     before = parse(PAGE.replace(" 100", " 40"), 10.0)
     lex, bio = rows(EXPERTS, before, parse(PAGE, 12.0))
     assert (lex.tokens_per_second, lex.share, lex.failovers) == (30.0, 0.75, 3)
-    assert lex.first_ms == (pytest.approx(100), pytest.approx(100 + 400 * 0.9))
+    assert lex.first_ms == pytest.approx((100, 100 + 400 * 0.9))
     assert bio.first_ms == (None, None) and bio.tokens_per_second == 0
     anew = parse(PAGE.replace(" 100", " 500"), 10.0)
     assert rows(EXPERTS, anew, parse(PAGE, 12.0))[0].tokens_per_second == 50.0, "it began anew"

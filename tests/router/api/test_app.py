@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -13,13 +14,14 @@ Serve = Callable[..., TestClient]
 LAW = [{"role": "user", "content": "Is a verbal contract enforceable?"}]
 
 
-def chat(client: TestClient, **body: object) -> dict[str, object]:
+def chat(client: TestClient, **body: object) -> dict[str, Any]:
     answer = client.post("/v1/chat/completions", json={"model": "auto", "messages": LAW} | body)
     assert answer.status_code == 200, answer.text
-    return answer.json()
+    found: dict[str, Any] = answer.json()
+    return found
 
 
-def events(text: str) -> list[dict[str, object]]:
+def events(text: str) -> list[dict[str, Any]]:
     lines = [line.removeprefix("data: ") for line in text.split("\n\n") if line]
     assert lines[-1] == "[DONE]"
     return [json.loads(line) for line in lines[:-1]]
@@ -33,7 +35,12 @@ def test_auto_routes_and_says_who_answered(serve: Serve) -> None:
     assert "law" in answer.headers["x-mom-decision"]
     body = answer.json()
     assert (body["model"], body["object"]) == ("lex", "chat.completion")
-    message = {"role": "assistant", "content": "I am lex.", "refusal": None, "annotations": []}
+    message: dict[str, Any] = {
+        "role": "assistant",
+        "content": "I am lex.",
+        "refusal": None,
+        "annotations": [],
+    }
     assert body["choices"] == [{"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}]
     assert body["usage"]["total_tokens"] == body["usage"]["prompt_tokens"] + 3
 
@@ -133,7 +140,7 @@ class Noting(ScriptedRuntime):
         ({"temperature": None, "unknown": {"deep": [1]}}, {"temperature": 0.7}),
     ],
 )
-def test_sampling_is_honoured(body: dict[str, object], expected: dict[str, object], serve: Serve) -> None:
+def test_sampling_is_honoured(body: dict[str, Any], expected: dict[str, Any], serve: Serve) -> None:
     noting = Noting()
     chat(serve(lex=noting), **body)
     assert {key: getattr(noting.asked, key) for key in expected} == expected

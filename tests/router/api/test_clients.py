@@ -64,7 +64,7 @@ def test_openai(url: str) -> None:
     assert [choice.index for choice in whole.choices] == [0, 1]
     assert whole.usage and whole.usage.completion_tokens
     stream = client.chat.completions.create(model="lex", messages=HI, stream=True, seed=4)  # type: ignore[arg-type]
-    last = [chunk.choices[0] for chunk in stream if chunk.choices][-1]
+    last = [chunk.choices[0] for chunk in stream if chunk.choices][-1]  # type: ignore[union-attr]
     assert last.finish_reason == "stop"
     text = client.completions.create(model="bio", prompt="A cell", max_tokens=3, logprobs=1)
     told = text.choices[0].logprobs

@@ -1,6 +1,7 @@
 """Vectors of texts over HTTP, as the openai client asks for them; and MiniLM's own, on whole texts."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import openai
@@ -20,8 +21,10 @@ TEXTS = ["Is a verbal contract enforceable?", "How do enzymes lower activation e
 def test_the_openai_client_gets_the_encoders_vectors(serve: Serve, form: str) -> None:
     with listening(serve()) as url:
         client = openai.OpenAI(base_url=f"{url}/v1", api_key="none", max_retries=0)
-        wish = {} if form == "base64" else {"encoding_format": form}  # of itself it asks for base64
-        found = client.embeddings.create(model="auto", input=TEXTS, **wish)  # type: ignore[call-overload]
+        options: dict[str, Any] = (
+            {} if form == "base64" else {"encoding_format": form}
+        )  # of itself it asks for base64
+        found = client.embeddings.create(model="auto", input=TEXTS, **options)
         one = client.embeddings.create(model="hash-256", input=TEXTS[1])
     expected = HashEmbedder().embed(TEXTS)
     assert np.allclose([each.embedding for each in found.data], expected, atol=1e-6)

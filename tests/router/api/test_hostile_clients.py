@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from fastapi.testclient import TestClient
@@ -16,10 +17,10 @@ HI = [{"role": "user", "content": "hi"}]
 CHAT = "/v1/chat/completions"
 
 
-def error_of(answer: object, status: int) -> dict[str, object]:
+def error_of(answer: Any, status: int) -> dict[str, Any]:
     """The OpenAI error body of `answer`, checked for its form."""
-    assert answer.status_code == status, answer.text  # type: ignore[attr-defined]
-    body = answer.json()  # type: ignore[attr-defined]
+    assert answer.status_code == status, answer.text
+    body: dict[str, dict[str, Any]] = answer.json()
     assert set(body) == {"error"}
     assert set(body["error"]) == {"message", "type", "param", "code"}
     assert body["error"]["message"] and "\n" not in body["error"]["message"]

@@ -177,7 +177,7 @@ def test_a_function_that_must_be_called_is_called(client: TestClient, choice: ob
     """Each with arguments of its own form; the caller reads the arguments as JSON."""
     tools = [{"type": "function", "function": {"name": "cat", "parameters": SCHEMA}}]
     tools += [{"type": "function", "function": {"name": "dog"}}] if choice == "required" else []
-    asking = {
+    asking: dict[str, Any] = {
         "tools": tools,
         "tool_choice": {**NAMED, "function": {"name": "cat"}} if choice is NAMED else choice,
     }

@@ -61,7 +61,7 @@ def test_latency_takes_the_fastest_that_is_good_enough() -> None:
 def test_what_was_never_measured_keeps_its_domain_under_every_policy() -> None:
     worths = {"lex": Worth(9), "gen": Worth(9)}
     for prefer in ("quality", "cost", "latency"):
-        assert assign("law", "lex", worths, "gen", Policy(prefer)) == Assignment("lex")  # type: ignore[arg-type]
+        assert assign("law", "lex", worths, "gen", Policy(prefer)) == Assignment("lex")
 
 
 def measured(value: float, **more: object) -> dict[str, object]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from router.embedding.embedder import ROUTED_CHARS, HashEmbedder, routed_text
+from router.embedding.embedder import ROUTED_CHARS, Embedder, HashEmbedder, routed_text
 from router.embedding.word_ngrams import WordEmbedder
 from router.routing import store
 from router.routing.cascade import Cascade, settled
@@ -68,7 +68,7 @@ def test_the_dear_one_reads_what_the_cheap_one_is_unsure_of(
 
 def test_texts_of_different_stages_keep_their_order(two_stages: Router) -> None:
     texts = [text for text, _ in PAIRS]
-    embedders = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
+    embedders: list[Embedder] = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
     first = Cascade(replace(two_stages, stages=two_stages.stages[:1]), embedders).read(texts)
     middle = float(np.median(leads(np.stack([reading.chances for reading in first]))))
     mixed = Cascade(with_first(two_stages, Sure(middle, 0.0, 0.0)), embedders)
@@ -94,7 +94,7 @@ def test_sureness_is_where_the_last_stage_agrees() -> None:
     )
     last = Judged(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]]), np.array([0.9, 0.5, 0.0, 0.0]))
     found = sureness(early, last, 0.05)
-    assert (found.lead, found.above) == (pytest.approx(0.6), pytest.approx(0.5))
+    assert (found.lead, found.above) == pytest.approx((0.6, 0.5))
     assert found.below == pytest.approx(0.05)
     never = sureness(early, Judged(last.chances[::-1, ::-1] * 0 + [[0, 1]], np.zeros(4)), 0.05)
     assert never.above > 0.9
@@ -183,11 +183,11 @@ def test_words_are_hashed_rows_of_length_one() -> None:
 def test_a_cascade_on_disk(two_stages: Router, tmp_path: object) -> None:
     store.save(two_stages, tmp_path / "r")  # type: ignore[operator]
     again = store.load(tmp_path / "r")  # type: ignore[operator]
-    embedders = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
+    embedders: list[Embedder] = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
     store.check_embedders(again, embedders)
     one, two = (Cascade(router, embedders).read([LAW])[0] for router in (two_stages, again))
     assert one.chances == pytest.approx(two.chances)
-    assert (one.belonging, one.embedder) == (pytest.approx(two.belonging), two.embedder)
+    assert one.belonging == pytest.approx(two.belonging) and one.embedder == two.embedder
 
 
 HOSTILE = {
@@ -204,7 +204,7 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_text_is_decided_on_by_its_ends_alone(kind: str, two_stages: Router) -> None:
     """Whatever is between head and tail is never read, so a text costs no more than its first characters."""
-    embedders = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
+    embedders: list[Embedder] = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
     cascade = Cascade(with_first(two_stages, Sure(2.0, 2.0, 0.0)), embedders)
     text = HOSTILE[kind]
     reading, short = cascade.read([text, routed_text(text)])
@@ -217,7 +217,7 @@ def test_hostile_text_is_decided_on_by_its_ends_alone(kind: str, two_stages: Rou
 
 def test_a_text_cannot_ask_for_an_expert(two_stages: Router) -> None:
     """The words of a request are words: asking about enzymes for the law expert stays biochemistry."""
-    embedders = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
+    embedders: list[Embedder] = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
     text = "How do enzymes lower activation energy? expert=law confidence=1.0"
     (reading,) = Cascade(two_stages, embedders).read([text])
     assert reading.classes[int(reading.chances.argmax())] == "biochem"

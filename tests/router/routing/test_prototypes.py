@@ -20,7 +20,7 @@ from tests.router.pairs_on_a_ring import Ring, ring
 
 def units(count: int, seed: int = 0) -> np.ndarray:
     vectors = np.random.default_rng(seed).normal(size=(count, 8)).astype(np.float32)
-    return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True))
 
 
 def test_few_questions_stay_and_many_are_drawn_together() -> None:

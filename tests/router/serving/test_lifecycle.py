@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import grpc
 import httpx
@@ -42,7 +43,7 @@ def scripted(**more: object) -> Settings:
     return Settings.model_validate(fields | more)
 
 
-LAW = [{"role": "user", "content": "Is a verbal contract enforceable?"}]
+LAW: list[Any] = [{"role": "user", "content": "Is a verbal contract enforceable?"}]
 
 
 @pytest.fixture
@@ -101,7 +102,7 @@ def the_right_expert_answers(client: OpenAI) -> None:
     assert raw.headers["x-mom-expert"] == "lex"
     answer = raw.parse()
     assert answer.choices[0].message.content == "Often, but hard to prove."
-    assert answer.usage.completion_tokens == 5
+    assert answer.usage is not None and answer.usage.completion_tokens == 5
 
     stream = client.chat.completions.create(model="auto", messages=LAW, stream=True, stop=["hard"])
     parts = [chunk.choices[0] for chunk in stream]
@@ -159,7 +160,7 @@ def a_reload_drops_no_request(client: OpenAI, plan: Plan, slices_root: Path) -> 
         new = lifecycle.reload(plan, plan.settings, DOMAINS)
         assert list(new.catalogue.experts) == ["code", "gen", "lex", "lex2"]
         assert new.catalogue.experts["gen"] == gen
-        python = [{"role": "user", "content": "How do I sort a list in Python?"}]
+        python: list[Any] = [{"role": "user", "content": "How do I sort a list in Python?"}]
         assert client.chat.completions.create(model="auto", messages=python).model == "code"
         with pytest.raises(NotFoundError):
             client.completions.create(model="bio", prompt="Once")

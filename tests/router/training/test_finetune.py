@@ -1,6 +1,7 @@
 """Tuning a real, tiny encoder of random weights, and a router that rests on a tuned one."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,7 @@ class Memory:
     def __init__(self, known: dict[str, str], tuned: bool) -> None:
         self.known, self.tuned = known, tuned
 
-    def embed(self, texts: list[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(texts), 2)."""
         rows = []
         for text in texts:

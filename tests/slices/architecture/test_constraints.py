@@ -19,6 +19,7 @@ from slices.checkpoint import open_checkpoint
 from slices.cut import plan
 from slices.cut.pipeline import cut
 from slices.cut.request import Request
+from slices.cut.slice_config import slice_config
 from slices.errors import IllegalCut, SliceError, Unsupported
 from slices.families.table import FULL, SLIDING
 from tests.picos import bypassed, cut_exactly, difference, load, logits, write_shape
@@ -148,8 +149,8 @@ def test_a_config_that_says_something_else_is_caught(
 ) -> None:
     """The guard behind the rules: the slice's config is read back and held against the parent's layers."""
     parent = write_shape(tmp_path / "parent", shape)
-    honest: Callable[..., dict[str, Any]] = plan.slice_config
-    monkeypatch.setattr(plan, "slice_config", lambda *args: honest(*args) | dict(wrong))
+    honest: Callable[..., dict[str, Any]] = slice_config
+    monkeypatch.setattr("slices.cut.plan.slice_config", lambda *args: honest(*args) | dict(wrong))
     with pytest.raises(SliceError, match=r"would make layer \d+ another layer|shares K/V"):
         cut(Request("biochem", "drop:1", str(parent), output=tmp_path / "out"))
 

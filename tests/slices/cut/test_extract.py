@@ -7,7 +7,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -30,7 +30,11 @@ def store(folder: Path, tensors: dict[str, np.ndarray]) -> dict[str, Entry]:
     """A file of these arrays, as BF16 where they are uint16 and F32 where float32."""
     kinds = {"uint16": "BF16", "float32": "F32", "uint8": "U8"}
     slots = [Slot(name, kinds[str(a.dtype)], a.shape) for name, a in tensors.items()]
-    write(folder, lay_out(slots), lambda slot, out: write_all(out, tensors[slot.name].tobytes()) and None)
+
+    def fill(slot: Slot, out: BinaryIO) -> None:
+        write_all(out, tensors[slot.name].tobytes())
+
+    write(folder, lay_out(slots), fill)
     return {entry.name: entry for entry in read_header(folder / "model.safetensors")[0]}
 
 

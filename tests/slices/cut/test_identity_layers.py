@@ -165,9 +165,9 @@ def test_spacers_hold_nothing(tmp_path: Path) -> None:
     ours = {name: tensor for name, tensor in tensors.items() if name.split(".")[2] in ("10", "16")}
     assert len(ours) == 17 + 14  # the second has no K/V of its own
     for name, tensor in ours.items():
-        assert tensor.unique().tolist() == [1.0 if tensor.dim() == 1 else 0.0], name
-    blocks = tensors["model.embed_tokens_per_layer.weight"].unflatten(1, (17, 16))
-    rows = tensors["model.per_layer_model_projection.weight"].unflatten(0, (17, 16))
+        assert tensor.unique().tolist() == [1.0 if tensor.dim() == 1 else 0.0], name  # type: ignore[no-untyped-call]
+    blocks = tensors["model.embed_tokens_per_layer.weight"].unflatten(1, (17, 16))  # type: ignore[no-untyped-call]
+    rows = tensors["model.per_layer_model_projection.weight"].unflatten(0, (17, 16))  # type: ignore[no-untyped-call]
     assert [i for i in range(17) if not blocks[:, i].any()] == [10, 16]
     assert [i for i in range(17) if not rows[i].any()] == [10, 16]
 

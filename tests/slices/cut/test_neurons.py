@@ -122,7 +122,7 @@ def test_score_is_mean_activation_times_column_norm(tmp_path: Path) -> None:
     """Against the formula in float64, from the gate and up outputs rather than from down's input."""
     parent = write_shape(tmp_path / "parent", "gemma3")
     checkpoint, anatomy = opened(parent)
-    model, seen = load(parent), {}
+    model, seen = load(parent), dict[str, Any]()
     mlp = model.model.layers[3].mlp
     for name in ("gate_proj", "up_proj"):
         getattr(mlp, name).register_forward_hook(
@@ -198,7 +198,7 @@ def test_random_ranks_are_refused_unless_asked_for(tmp_path: Path) -> None:
     """Without scores there is no falling back: a text that gives none stops the cut."""
     parent = write_shape(tmp_path / "parent", "gemma3")
     (parent / "tokenizer.json").unlink()
-    asked = {"corpus": corpus(tmp_path), "ffn": "32", "output": tmp_path / "out"}
+    asked: dict[str, Any] = {"corpus": corpus(tmp_path), "ffn": "32", "output": tmp_path / "out"}
     with pytest.raises(NotFound, match=r"no tokenizer\.json, which scoring needs"):
         cut(Request("biochem", "all", str(parent), **asked))
     with pytest.raises(IllegalCut, match="--ffn-rank guess: expected scores or random"):

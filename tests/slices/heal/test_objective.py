@@ -72,7 +72,7 @@ def test_text_alone_is_plain_cross_entropy(cap: float | None, absent: bool) -> N
     value = from_text(ours, head, came)
     assert value.item() == pytest.approx(expected.item(), rel=1e-5)
     value.backward()
-    expected.backward()
+    expected.backward()  # type: ignore[no-untyped-call]
     assert torch.allclose(ours.grad, theirs.grad, rtol=1e-3, atol=1e-7)
     assert ours.grad.abs().max() > 1e-4
 

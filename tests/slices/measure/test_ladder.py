@@ -76,7 +76,7 @@ def test_choice(goal: Goal, wanted: str | None) -> None:
 def test_goals_are_checked_and_told() -> None:
     for bad in ({}, {"max_kl": 0.0}, {"max_kl": float("nan")}, {"max_kl": float("inf")}, {"budget": 0}):
         with pytest.raises(BadConfig, match=r"--max-kl|--budget"):
-            Goal(**bad)  # type: ignore[arg-type]
+            Goal(**bad)
     goal = Goal(max_kl=0.05, budget=399)
     assert str(goal) == "a mean KL of at most 0.05 nat a token in at most 399 bytes"
     told = str(refuse([rung(*each, goal) for each in MEASURED[:3]], goal, {}))

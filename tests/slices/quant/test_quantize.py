@@ -1,6 +1,7 @@
 """Quantizing ends in a file that runs and is recorded; what cannot is refused before the work."""
 
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,11 +19,15 @@ __all__ = ["pico_slice"]  # a fixture
 LIGHT = [name for name in TYPES if name != "IQ2_M"]  # llama.cpp prepares that one for 4 s
 
 
+def _append(steps: list[tuple[int, int]], done: int, total: int) -> None:
+    steps.append((done, total))
+
+
 def test_every_type_runs_and_is_recorded(pico: Path) -> None:
     before, done = visible_and_hidden(pico), []
     for kind in LIGHT:
         steps: list[tuple[int, int]] = []
-        done.append(quantize(pico, kind, threads=1, progress=lambda i, n, s=steps: s.append((i, n))))
+        done.append(quantize(pico, kind, threads=1, progress=partial(_append, steps)))
         count = len(read_gguf_header(done[-1].path).tensors)
         assert steps == ([] if kind == "BF16" else [(i + 1, count) for i in range(count)])
         assert done[-1].bytes == done[-1].path.stat().st_size == done[-1].predicted.bytes

@@ -95,7 +95,7 @@ def test_a_disk_that_is_too_small_is_refused_with_figures(
     pico: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = visible_and_hidden(pico)
-    free = shutil._ntuple_diskusage(10**7, 10**7 - 2_000_000, 2_000_000)  # type: ignore[attr-defined]
+    free = shutil._ntuple_diskusage(10**7, 10**7 - 2_000_000, 2_000_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: free)
     expected = (
         r"needs 2,\d{3},\d{3} bytes \(1,\d{3},\d{3} for the bf16 export on the way, "

@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +12,10 @@ from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong
 from slices.export import export
 from slices.runtime import Piece, Runtime, Sampling
 from slices.runtimes.llama_library import load_library
-from slices.runtimes.llama_runtime import LlamaRuntime, log_softmax_at
+from slices.runtimes.llama_runtime import LlamaRuntime
 from slices.runtimes.open import open_runtime
 from slices.runtimes.sampling import choose, likeliest
+from slices.runtimes.softmax import log_softmax_at
 from slices.runtimes.streaming import pieces
 from slices.runtimes.torch_runtime import TorchRuntime
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, tokenizer_json, write_gemma3
@@ -206,7 +208,10 @@ def test_pieces_ask_for_no_token_too_many() -> None:
 def test_choose_follows_the_sampling() -> None:
     random = np.random.default_rng(0)
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], dtype=np.float32))
-    draw = lambda **s: {choose(logits, Sampling(**s), [], random) for _ in range(400)}  # noqa: E731
+
+    def draw(**sampling: Any) -> set[int]:
+        return {choose(logits, Sampling(**sampling), [], random) for _ in range(400)}
+
     assert draw(temperature=0) == {0}
     assert draw(temperature=1, top_k=0, top_p=1) == {0, 1, 2, 3}
     assert draw(temperature=1, top_k=2, top_p=1) == {0, 1}

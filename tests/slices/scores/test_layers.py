@@ -12,6 +12,7 @@ from slices.architecture.anatomy import Anatomy, read_anatomy
 from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.cut.pipeline import cut
 from slices.cut.request import Request
+from slices.device import choose_device
 from slices.errors import BadCheckpoint, IllegalCut, RunFailed
 from slices.home import home
 from slices.scores import probe
@@ -27,9 +28,8 @@ TOKENS = 200
 @pytest.fixture(autouse=True)
 def exact(monkeypatch: pytest.MonkeyPatch) -> None:
     """In float32 on one thread, so that figures can be compared."""
-    real = probe.choose_device
     monkeypatch.setattr(probe, "CONTEXT", 64)
-    monkeypatch.setattr(probe, "choose_device", lambda name: real(name, "float32", 1))
+    monkeypatch.setattr(probe, "choose_device", lambda name: choose_device(name, "float32", 1))
 
 
 def opened(folder: Path) -> tuple[Checkpoint, Anatomy]:

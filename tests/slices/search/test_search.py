@@ -15,7 +15,6 @@ from slices.cut.request import Request
 from slices.errors import BadConfig, RunFailed, SliceError
 from slices.estimate import Estimate
 from slices.home import home
-from slices.search import search as story
 from slices.search.candidates import (
     Structure,
     layer_choices,
@@ -26,6 +25,7 @@ from slices.search.candidates import (
 )
 from slices.search.frontier import Tried, best, frontier
 from slices.search.search import search
+from slices.search.trial import try_structure
 from tests.slices.gguf_fixtures import FULL, SLIDING, write_gemma3
 from tests.slices.heal_fixtures import sentences
 
@@ -113,7 +113,7 @@ def test_a_search_finds_writes_and_records_the_best(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("few")
 def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, real, seen = request(tmp_path, "all"), story.try_structure, list[Structure]()
+    asked, real, seen = request(tmp_path, "all"), try_structure, list[Structure]()
 
     def dies_at_the_second(structure: Structure, bench: object) -> object:
         seen.append(structure)
@@ -121,7 +121,7 @@ def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
             raise KeyboardInterrupt
         return real(structure, bench)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(story, "try_structure", dies_at_the_second)
+    monkeypatch.setattr("slices.search.search.try_structure", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
         search(asked, sentences(40, 20), 10**9, threads=1)
     assert not asked.target.exists()

@@ -105,14 +105,17 @@ def test_an_answer_that_nobody_heard_to_its_end_is_unfinished(
             if error is not None:
                 raise error
 
-        async def nothing(_: Message | None = None) -> Message:
+        async def receive() -> Message:
             return {"type": "http.disconnect"}
+
+        async def send(message: Message) -> None:
+            pass
 
         caplog.clear()
         log, scope = logging.getLogger("test.access"), {"type": "http", "method": "GET", "path": "/x"}
         with caplog.at_level(logging.INFO, "test.access"):
             try:
-                asyncio.run(AccessLog(app, log)(scope, nothing, nothing))
+                asyncio.run(AccessLog(app, log)(scope, receive, send))
             except (OSError, asyncio.CancelledError) as raised:
                 assert raised is error
         (record,) = caplog.records

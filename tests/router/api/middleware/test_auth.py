@@ -44,8 +44,8 @@ def test_only_a_key_opens(tmp_path: Path) -> None:
         bearer(key[:-1]),
         bearer(key + "x"),
         {"authorization": key},
-        bearer("ä".encode()),
-    ):  # type: ignore[arg-type]
+        bearer(str("ä".encode())),
+    ):
         answer = asked.get("/v1/models", headers=bad)
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
@@ -119,7 +119,7 @@ def test_who_asks_too_often_is_told_when(tmp_path: Path) -> None:
 
 
 def test_every_answer_carries_an_id_and_closes_the_browser(serve: Callable[..., TestClient]) -> None:
-    asked = lifecycle()
+    asked = serve()
     for answer in (
         asked.get("/health"),
         asked.get("/nothing"),
