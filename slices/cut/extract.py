@@ -18,7 +18,7 @@ import numpy as np
 
 from slices.cut.gather import Buffers, Matrix, blocks, gather, read_into, short, span_of
 from slices.cut.plan import Plan, Step
-from slices.errors import BadCheckpoint, SliceError
+from slices.errors import BadCheckpoint
 from slices.files.safetensors_header import ITEM_BYTES, Entry, read_header
 from slices.files.safetensors_writer import Shard, write_at, write_index
 
@@ -26,7 +26,6 @@ CHUNK = 8 * 2**20  # bytes of one copy inside the kernel; as much as it reads ah
 _BEHIND = 64 * 2**20  # bytes written between two looks at what has reached the disk
 _THREADS = 2  # one reads while the other writes
 _NO_KERNEL_COPY = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM)
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _ONE = {"BF16": 0x3F80, "F16": 0x3C00, "F32": 0x3F800000}
 Progress = Callable[[int], None]
 
@@ -75,17 +74,12 @@ def extract(plan: Plan, folder: Path, progress: Progress = lambda done: None) ->
     Raises:
         BadCheckpoint: a source file is not what was planned on, ends early or changed while it was read,
             or a gathered tensor holds NaN or infinity.
-        SliceError: the disk is full.
+        OSError: the disk is full.
     """
     files = sorted({step.source.file for step in plan.steps if step.source is not None})
     before = {file: _identity(file) for file in files}
     _check_unchanged(plan.steps, files)
-    try:
-        _write(plan, folder, files, progress)
-    except OSError as error:
-        if error.errno in _FULL:
-            raise SliceError(f"{folder}: no room for {plan.nbytes:,} bytes: {error.strerror}") from None
-        raise
+    _write(plan, folder, files, progress)
     changed = next((file for file in files if _identity(file) != before[file]), None)
     if changed is not None:
         raise BadCheckpoint(f"{changed} changed while it was read")

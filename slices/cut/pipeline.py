@@ -1,6 +1,5 @@
 """The story of a slice: checkpoint, anatomy, layers, text, rows, plan, extract, manifest."""
 
-import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -23,8 +22,9 @@ from slices.cut.plan import Plan, make_plan
 from slices.cut.request import Request
 from slices.cut.slice_config import config_json
 from slices.cut.vocabulary import choose_rows
-from slices.errors import NotFound, SliceError
+from slices.errors import NotFound
 from slices.files import atomic
+from slices.files.disk_space import check_free_space, map_full_disk_error
 from slices.files.safetensors_header import parse_json_object
 from slices.model_ref import open_model
 from slices.scores.neurons import neuron_scores
@@ -108,7 +108,7 @@ def cut(request: Request, progress: Progress = _quiet) -> manifest.Manifest:
     started = time.monotonic()
     atomic.refuse_existing(request.target, request.force)
     checkpoint, plan, text = plan_cut(request, progress)
-    _check_room(request.target, plan)
+    check_free_space(request.target, plan.nbytes, "the slice")
     done = 0
 
     def advance(count: int) -> None:
@@ -116,7 +116,7 @@ def cut(request: Request, progress: Progress = _quiet) -> manifest.Manifest:
         done += count
         progress("extract", done, plan.nbytes)
 
-    with atomic.staged(request.target, request.force) as folder:
+    with map_full_disk_error(request.target), atomic.staged(request.target, request.force) as folder:
         folder.mkdir()
         extract(plan, folder, advance)
         notes = _write_small_files(checkpoint.folder, folder, plan)
@@ -176,10 +176,3 @@ def _renumbered(value: Mapping[str, Any], ids: Renumbering | None) -> dict[str, 
 
 def _optional_json(path: Path) -> dict[str, Any]:
     return parse_json_object(path.read_bytes(), path) if path.is_file() else {}
-
-
-def _check_room(target: Path, plan: Plan) -> None:
-    existing = next(folder for folder in target.absolute().parents if folder.is_dir())
-    free = shutil.disk_usage(existing).free
-    if free < plan.nbytes:
-        raise SliceError(f"{target} needs {plan.nbytes:,} bytes, but only {free:,} are free there")

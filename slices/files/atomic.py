@@ -1,4 +1,4 @@
-"""Output that is whole or absent: write to a temporary sibling, fsync, rename.
+"""Atomic output: write to a temporary sibling, fsync, rename.
 
 A killed process leaves at most a `.name.partial-PID` sibling, which the next run on that path removes
 once its process is gone; killed in the moment of replacing a folder, it also leaves the old one as
@@ -76,7 +76,7 @@ def _sweep(target: Path) -> None:
     """Remove what a killed process left of an earlier try at `target`; give back what it had set aside."""
     for stale in target.parent.glob(f".{glob.escape(target.name)}.*-*"):
         kind, _, rest = stale.name.removeprefix(f".{target.name}.").partition("-")
-        if kind not in ("partial", "old") or _alive(rest.rpartition("-")[2]):
+        if kind not in ("partial", "old") or _alive(rest):
             continue
         if kind == "old" and not target.exists():
             stale.rename(target)

@@ -1,4 +1,4 @@
-"""Room on the disk: refuse before the work, and say so when it runs out amid it."""
+"""Free disk space: checked before a file is written, and named as the cause where it runs out."""
 
 import errno
 import os
@@ -13,8 +13,11 @@ _FULL = (errno.ENOSPC, errno.EFBIG, errno.EDQUOT)
 _PROBE = 2**20
 
 
-def check_room(target: Path, nbytes: int, what: str) -> None:
-    """Refuse to write `nbytes` bytes beside `target` where less is free; `what` says what they are.
+def check_free_space(target: Path, nbytes: int, what: str) -> None:
+    """Refuse to write `nbytes` bytes beside `target` where less is free.
+
+    Args:
+        what: what the bytes are, for the message.
 
     Raises:
         SliceError: less is free.
@@ -29,11 +32,10 @@ def check_room(target: Path, nbytes: int, what: str) -> None:
 
 
 @contextmanager
-def tell_full_disk(target: Path, *written: Path) -> Iterator[None]:
-    """Have a failure to write `target` say that the disk is full, if so it is.
+def map_full_disk_error(target: Path, *written: Path) -> Iterator[None]:
+    """Turn a failure to write `target` that a full disk caused into a `RunFailed` that says so.
 
-    A library that writes the files `written` may tell no more than that it failed; so the disk itself is
-    asked, by writing a little more to them.
+    A library that writes the files `written` may report no error number; appending to them then finds out.
 
     Raises:
         RunFailed: the disk is full, or a limit on the size of files is reached.
@@ -41,7 +43,7 @@ def tell_full_disk(target: Path, *written: Path) -> Iterator[None]:
     try:
         yield
     except (OSError, RunFailed) as error:
-        number = error.errno if isinstance(error, OSError) else _refused(written)
+        number = error.errno if isinstance(error, OSError) else _append_error(written)
         if number not in _FULL:
             raise
         raise RunFailed(
@@ -50,8 +52,8 @@ def tell_full_disk(target: Path, *written: Path) -> Iterator[None]:
         ) from None
 
 
-def _refused(paths: tuple[Path, ...]) -> int | None:
-    """The error number of writing a little more to one of the files that are there, or None."""
+def _append_error(paths: tuple[Path, ...]) -> int | None:
+    """The error number of appending to one of the files that exist, None where that succeeds."""
     for path in filter(Path.exists, paths):
         try:
             with path.open("ab") as file:

@@ -13,7 +13,7 @@ from slices import manifest
 from slices.checkpoint import open_checkpoint, weight_files
 from slices.errors import BadCheckpoint
 from slices.files import atomic
-from slices.files.disk_space import check_room, tell_full_disk
+from slices.files.disk_space import check_free_space, map_full_disk_error
 from slices.files.safetensors_header import Entry
 
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
@@ -48,8 +48,8 @@ def ship(
         SliceError: the disk is too small.
     """
     files = weight_files(source)
-    check_room(target, sum(file.stat().st_size for file in files), "the healed slice")
-    with tell_full_disk(target), atomic.staged(target, force) as folder:
+    check_free_space(target, sum(file.stat().st_size for file in files), "the healed slice")
+    with map_full_disk_error(target), atomic.staged(target, force) as folder:
         folder.mkdir()
         for file in [*source.glob("*.index.json"), *(source / name for name in _small(source))]:
             shutil.copyfile(file, folder / file.name)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from slices.errors import BadCheckpoint, NotFound
 from slices.files import atomic
-from slices.files.disk_space import check_room, tell_full_disk
+from slices.files.disk_space import check_free_space, map_full_disk_error
 from slices.files.safetensors_header import read_header
 from slices.files.safetensors_writer import Slot, lay_out
 from slices.heal.objective import CHUNK, Target
@@ -109,8 +109,8 @@ def save_teacher(
         for name, dtype in (("ids", "I32"), ("logprobs", "F16"))
     ] + [Slot("text", "U8", (32,))]
     (shard,) = lay_out(slots, shard_bytes=2**62).shards
-    check_room(path, shard.nbytes, "a saved teacher")
-    with tell_full_disk(path), atomic.staged(path, force) as partial:
+    check_free_space(path, shard.nbytes, "a saved teacher")
+    with map_full_disk_error(path), atomic.staged(path, force) as partial:
         with partial.open("wb") as file:
             file.write(shard.header)
             file.truncate(shard.nbytes)

@@ -16,8 +16,8 @@ from slices.checkpoint import weight_files
 from slices.errors import Exists, NotFound
 from slices.export import write_gguf
 from slices.files.atomic import refuse_existing, staged
-from slices.files.disk_space import check_room
-from slices.files.temp_dir import scratch_folder
+from slices.files.disk_space import check_free_space
+from slices.files.temp_files import temp_dir
 from slices.measure.divergence import measure
 from slices.measure.heldout import Heldout
 from slices.measure.ladder_record import record_rungs
@@ -105,7 +105,7 @@ def climb(
         raise NotFound(f"{folder} is no finished slice (no {manifest.FILE}); say with -o where the GGUF goes")
     if out is not None:
         refuse_existing(out, force)
-    with scratch_folder(out.parent if out else folder) as scratch:
+    with temp_dir(out.parent if out else folder) as scratch:
         on = _Climb(folder, goal, making or Making(), scratch, progress)
         sizes = foretell(folder, on.exported, types, on.making)
         fitting = [type for type in sizes if goal.fits(sizes[type])]
@@ -140,7 +140,7 @@ def _export(on: _Climb, largest: int) -> None:
     """The slice in bf16, where there is room for it, for the best rung so far and for the next."""
     size = on.exported.stat().st_size
     what = f"{size:,} for the bf16 export and {largest:,} for each of two rungs"
-    check_room(on.exported, size + 2 * largest, what)
+    check_free_space(on.exported, size + 2 * largest, what)
     write_gguf(on.folder, on.exported, name_of(on.folder))
 
 

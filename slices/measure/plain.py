@@ -17,9 +17,9 @@ from slices.errors import BadConfig
 from slices.estimate import Values
 from slices.export import write_gguf
 from slices.files import atomic
-from slices.files.disk_space import check_room
+from slices.files.disk_space import check_free_space
 from slices.files.safetensors_header import parse_json_object
-from slices.files.temp_dir import scratch_folder
+from slices.files.temp_files import temp_dir
 from slices.home import home
 from slices.measure.heldout import Heldout
 from slices.measure.score import score
@@ -71,10 +71,10 @@ def plain_quants(
     known = _read(path, text)
     missing = [each for each in wanted if each not in known]
     if missing:
-        with scratch_folder(path.parent) as scratch:
+        with temp_dir(path.parent) as scratch:
             exported = scratch / "bf16.gguf"
             room = 2 * sum(entry.nbytes for entry in open_checkpoint(parent).entries)
-            check_room(exported, room, "the parent's bf16 export and a plain quant")
+            check_free_space(exported, room, "the parent's bf16 export and a plain quant")
             write_gguf(parent, exported, name_of(parent))
             for number, each in enumerate(missing):
                 if progress:
@@ -90,7 +90,7 @@ def plain_sizes(parent: Path) -> dict[tuple[str, str], int]:
     if path.is_file():
         stored = parse_json_object(path.read_bytes(), path)
         return {(type, tables): size for type, tables, size in stored["sizes"]}
-    with scratch_folder(path.parent) as scratch:
+    with temp_dir(path.parent) as scratch:
         found = _foretold(parent, scratch / "header.gguf")
     rows = [[*each, size] for each, size in found.items()]
     atomic.write_text(path, json.dumps({"sizes": rows}, indent=1) + "\n")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slices.errors import BadCheckpoint, RunFailed
 from slices.files import atomic
-from slices.files.disk_space import check_room, tell_full_disk
+from slices.files.disk_space import check_free_space, map_full_disk_error
 from slices.files.safetensors_header import read_header
 from slices.home import home
 from slices.measure.expected import SAMPLED, TOP, Expected, Floats, expect
@@ -54,7 +54,7 @@ def expectations(
         except (BadCheckpoint, ValueError):
             path.unlink()  # it can be made again
     positions = sum(each.scored for each in passages)
-    check_room(path, positions * 8 * (TOP + SAMPLED + 2), "what the reference expects")
+    check_free_space(path, positions * 8 * (TOP + SAMPLED + 2), "what the reference expects")
     found = _run(name, opened(), passages, ids, progress)
     _write(path, found)
     return found
@@ -115,7 +115,7 @@ def _write(path: Path, found: Expected) -> None:
     from safetensors.numpy import save
 
     data = save({key: np.ascontiguousarray(getattr(found, key)) for key in _FIELDS})
-    with tell_full_disk(path), atomic.staged(path, force=True) as partial:
+    with map_full_disk_error(path), atomic.staged(path, force=True) as partial:
         partial.write_bytes(data)
 
 

@@ -9,6 +9,7 @@ import hashlib
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
@@ -16,9 +17,9 @@ from time import perf_counter
 from slices import manifest
 from slices.errors import BadCheckpoint, NotFound
 from slices.export import write_gguf
-from slices.files.anonymous_file import give_name, nameless_file
 from slices.files.atomic import refuse_existing, staged
-from slices.files.disk_space import check_room, tell_full_disk
+from slices.files.disk_space import check_free_space, map_full_disk_error
+from slices.files.temp_files import anonymous_file, link_to
 from slices.gguf.header import read_gguf_header
 from slices.quant.fit import digest, fit_imatrix, save_values
 from slices.quant.imatrix_file import Imatrix
@@ -60,9 +61,9 @@ class _Job:
         """The importance matrix, where the type heeds one."""
         return None if self.recipe.type == "BF16" else self.imatrix
 
-    def scratch(self, what: str) -> Path:
-        """What a temporary file is called where it needs a name: so that the next run sweeps it away."""
-        return self.target.with_name(f".{self.target.name}.partial-{what}-{os.getpid()}")
+    def temp_file(self, label: str) -> AbstractContextManager[Path]:
+        """A temporary file beside the target, which error messages call `label`."""
+        return anonymous_file(self.target.parent, label)
 
 
 def quantize(
@@ -102,12 +103,12 @@ def quantize(
     check_imatrix(recipe, imatrix is not None)
     target, replace = place(folder, type, out, force)
     job = _Job(folder, recipe, target, threads or os.cpu_count() or 1, imatrix, exported, progress)
-    with tell_full_disk(target):
-        with staged(target, replace) as partial, nameless_file(job.scratch("result")) as result:
+    with map_full_disk_error(target):
+        with staged(target, replace) as partial, job.temp_file(str(target)) as result:
             predicted = _write(job, result)
             verify(result, folder)
             done = _describe(job, result, predicted, started)
-            give_name(result, partial)
+            link_to(result, partial)
         record_gguf(folder, done)
     return done
 
@@ -158,7 +159,7 @@ def _write(job: _Job, result: Path) -> Prediction:
     """Write the file, after all that can be known before it is."""
     if job.given is not None:
         return _write_from(job, job.given, result)
-    with nameless_file(job.scratch("bf16")) as exported:
+    with job.temp_file(f"the BF16 export of {job.folder}") as exported:
         write_gguf(job.folder, exported, name_of(job.folder), data=False)
         verify_tokens(exported, job.folder)
         return _write_from(job, exported, result)
@@ -166,8 +167,8 @@ def _write(job: _Job, result: Path) -> Prediction:
 
 def _write_from(job: _Job, source: Path, result: Path) -> Prediction:
     predicted = predict_from(source, job.recipe, job.weights is not None)
-    _check_room(job, predicted)
-    with nameless_file(job.scratch("imatrix")) as values:
+    _check_space(job, predicted)
+    with job.temp_file(f"the importance matrix of {job.folder}") as values:
         if job.weights is not None:
             save_values(fit_imatrix(job.weights, read_gguf_header(source), predicted.types), values)
         if job.recipe.type != "BF16":
@@ -180,12 +181,12 @@ def _write_from(job: _Job, source: Path, result: Path) -> Prediction:
     return predicted
 
 
-def _check_room(job: _Job, predicted: Prediction) -> None:
+def _check_space(job: _Job, predicted: Prediction) -> None:
     if job.given is not None or job.recipe.type == "BF16":
-        check_room(job.target, predicted.bytes, "the result")
+        check_free_space(job.target, predicted.bytes, "the result")
         return
     what = f"{predicted.export_bytes:,} for the bf16 export on the way, {predicted.bytes:,} for the result"
-    check_room(job.target, predicted.export_bytes + predicted.bytes, what)
+    check_free_space(job.target, predicted.export_bytes + predicted.bytes, what)
 
 
 def _fill(job: _Job, source: Path) -> None:
@@ -196,7 +197,7 @@ def _fill(job: _Job, source: Path) -> None:
 def _quantize(job: _Job, source: Path, result: Path, values: Path) -> None:
     said = gguf_metadata(job.recipe, digest(job.weights) if job.weights else None)
     weights = values if job.weights else None
-    with tell_full_disk(job.target, result):
+    with map_full_disk_error(job.target, result):
         run_quantizer(
             make_order(source, result, job.recipe, job.threads, weights, metadata=said), job.progress
         )

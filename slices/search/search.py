@@ -15,7 +15,7 @@ from slices.cut.pipeline import Progress, cut
 from slices.cut.request import Request
 from slices.errors import BadConfig, RunFailed
 from slices.files import atomic
-from slices.files.temp_dir import scratch_folder
+from slices.files.temp_files import temp_dir
 from slices.home import home
 from slices.measure.heldout import Heldout, cut_heldout
 from slices.measure.reference import TEXT_BYTES
@@ -66,7 +66,7 @@ def search(
     anatomy = read_anatomy(checkpoint.config)
     heldout = _heldout(text)
     memory = Memory(checkpoint, text.sha256, heldout, request, budget)
-    with scratch_folder(home() / "search") as scratch:
+    with temp_dir(home() / "search") as scratch:
         bits, sizes = memory.parent(lambda: parent_bits(checkpoint.folder, heldout, threads, progress))
         bench = Bench(request, checkpoint.folder, heldout, budget, bits, sizes, scratch, threads, progress)
         for structure in _rounds(request, anatomy, vocab, ffn, memory, budget):

@@ -16,7 +16,7 @@ import pytest
 from slices import demo_model, manifest
 from slices.errors import BadConfig, Exists, NotFound, RunFailed
 from slices.estimate import Estimate
-from slices.files.temp_dir import scratch_folder
+from slices.files.temp_files import temp_dir
 from slices.measure.divergence import Divergence, Sums
 from slices.measure.heldout import cut_heldout
 from slices.measure.ladder import Ladder, Making, climb
@@ -254,9 +254,9 @@ def test_killed_climb_is_swept_by_the_next(pico: Path) -> None:
 
 
 def test_folders_of_living_runs_are_left_alone(tmp_path: Path) -> None:
-    with scratch_folder(tmp_path) as one:
+    with temp_dir(tmp_path) as one:
         (one / "file").touch()
-        with scratch_folder(tmp_path) as two:
+        with temp_dir(tmp_path) as two:
             assert one != two
             assert (one / "file").exists()
         dead = tmp_path / ".scratch-dead"
@@ -265,7 +265,7 @@ def test_folders_of_living_runs_are_left_alone(tmp_path: Path) -> None:
         held.mkdir()
         descriptor = os.open(held, os.O_RDONLY)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
-        with scratch_folder(tmp_path):
+        with temp_dir(tmp_path):
             assert not dead.exists()
             assert held.exists()
         os.close(descriptor)

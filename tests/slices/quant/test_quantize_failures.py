@@ -47,6 +47,19 @@ def test_abort_is_told_and_leaves_nothing(
     assert visible_and_hidden(pico) == before
 
 
+@pytest.mark.parametrize("command", ["plan", "tokens", "quantize", "verify"])
+def test_errors_name_no_temporary_file(
+    pico: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """The child is given temporary files of no name; what it says of them names the slice or the result."""
+    script = "printf '%s: it is damaged' \"$4\" >&2; exit 1"
+    monkeypatch.setattr(sys, "executable", str(write_stub(tmp_path / "stub", command, script)))
+    with pytest.raises(RunFailed) as raised:
+        quantize(pico, "Q8_0")
+    assert "/proc/" not in str(raised.value)
+    assert str(pico if command in ("plan", "tokens") else pico / "pico-Q8_0.gguf") in str(raised.value)
+
+
 @pytest.mark.parametrize(
     ("said", "message"),
     [
