@@ -14,8 +14,8 @@ from slices.estimate import Values, ratio
 from slices.measure.divergence import Divergence, against_parent
 from slices.measure.heldout import Heldout, cut_heldout, read_heldout
 from slices.measure.token_map import token_map
-from slices.probes.prose import continue_texts
-from slices.probes.writing import close_brackets, solve_problems
+from slices.probes.degeneration import REPETITION, degeneration
+from slices.probes.synthetic_tasks import arithmetic, brackets
 from slices.quant.quantize import quantize
 from slices.runtime import Runtime
 from slices.runtimes.open import open_runtime
@@ -130,6 +130,6 @@ def _told(found: Divergence) -> dict[str, Any]:
 
 def _writing(runtime: Runtime, text: Heldout) -> dict[str, Any]:
     """The probes that stand beside the likelihoods: shares and their errors by name."""
-    prose = continue_texts(runtime, [window.text for window in text.windows], WRITTEN)
-    found = [solve_problems(runtime, WRITTEN, 0), close_brackets(runtime, WRITTEN, 0), prose["repetition"]]
-    return {outcome.task: asdict(outcome.share) for outcome in found}
+    continuations = degeneration(runtime, [window.text for window in text.windows], WRITTEN)
+    scores = [arithmetic(runtime, WRITTEN, 0), brackets(runtime, WRITTEN, 0), continuations[REPETITION]]
+    return {each.task: asdict(each.mean) for each in scores}

@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.paths import RESULTS
 from slices.model_ref import locate
 from slices.runtimes.open import open_runtime
-from slices.tasks.choice import by_letter
+from slices.tasks.multiple_choice import predict_letter
 from slices.tasks.questions import Question, read_questions
 
 OUT = RESULTS / "mmlu.json"
@@ -88,7 +88,7 @@ def main() -> None:
     args = parser.parse_args()
     folder, asked = locate(args.model), sample(args.data, args.questions)
     runtime = open_runtime(folder, threads=args.threads)
-    ours = [by_letter(runtime, each) for each in asked]
+    ours = [predict_letter(runtime, each) for each in asked]
     runtime.close()
     with tempfile.TemporaryDirectory() as scratch:
         theirs = by_harness(folder, asked, Path(scratch))

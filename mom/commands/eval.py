@@ -55,7 +55,7 @@ def eval_(
     from mom.display import eval_html, eval_tables
     from mom.workflows import evaluate
     from slices.files.atomic import write_text
-    from slices.probes.needle import LENGTHS
+    from slices.probes.needle_in_a_haystack import LENGTHS
     from slices.report.settings import Wish, parse_tasks
 
     lengths = tuple(needle) if needle else LENGTHS

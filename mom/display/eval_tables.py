@@ -125,7 +125,7 @@ def _show_costs(found: Json) -> None:
 
 def _show_published(found: Json) -> None:
     rows = [
-        [name, each["task"], each["metric"], _value(each["found"]), str(each["items"])]
+        [name, each["task"], each["metric"], _value(each), str(each["n"])]
         for name, row in found["slices"].items()
         for each in row["published"]
     ]

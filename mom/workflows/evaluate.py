@@ -21,7 +21,7 @@ from slices.report.record import record
 from slices.report.run import Report, evaluate
 from slices.report.settings import Wish
 from slices.report.subject import Subject, subjects
-from slices.tasks.harness import Figure, run_tasks
+from slices.tasks.lm_eval_harness import HarnessResult, run_harness
 from slices.tasks.questions import Question, read_questions
 
 CONTROL = "general"  # the domain of text that no expert is for
@@ -135,12 +135,12 @@ def _costs(found: Report, report: console.Report) -> dict[str, Cost]:
     return costs
 
 
-def _published(found: Report, asked: Asked, report: console.Report) -> Mapping[str, list[Figure]]:
+def _published(found: Report, asked: Asked, report: console.Report) -> Mapping[str, list[HarnessResult]]:
     figures = {}
     for number, (name, row) in enumerate(found.rows.items(), start=1):
         runtime = row.subject.open(asked.wish.threads, asked.wish.context)
         try:
-            figures[name] = run_tasks(
+            figures[name] = run_harness(
                 runtime, asked.harness, asked.include, asked.wish.items, asked.wish.context
             )
         finally:

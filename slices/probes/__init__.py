@@ -1,1 +1,1 @@
-"""Probes: small tasks that show what likelihoods hide, item by item."""
+"""Probes: short generation tasks that show failures which likelihood hides, scored by item."""

@@ -1,51 +1,58 @@
-"""All probes of a model, and which of them it does worse on than a reference."""
+"""All probes of a model, and those on which it is significantly worse than a baseline."""
 
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from slices.measure.paired import Difference, bootstrap, holm
-from slices.probes.needle import LENGTHS, find_needles
-from slices.probes.prose import continue_texts
-from slices.probes.writing import Progress, close_brackets, end_turns, solve_problems
+from slices.probes.degeneration import OOV_RATE, REPETITION, degeneration
+from slices.probes.needle_in_a_haystack import LENGTHS, needle_in_a_haystack
+from slices.probes.synthetic_tasks import arithmetic, brackets, end_of_turn
+from slices.progress import Progress, no_progress
 from slices.runtime import Runtime
-from slices.tasks.outcome import Outcome
+from slices.tasks.item_scores import ItemScores
 
 ITEMS = 50
-NEEDLES = 10  # at each length
-LOWER_IS_BETTER = ("repetition", "drift")
-SURE = 0.05
+NEEDLES_PER_LENGTH = 10
+LOWER_IS_BETTER = (REPETITION, OOV_RATE)
+SIGNIFICANCE_LEVEL = 0.05
 
 
-def probe(
+def run_probes(
     runtime: Runtime,
     texts: Sequence[str],
     items: int = ITEMS,
-    lengths: Sequence[int] = LENGTHS,
+    needle_lengths: Sequence[int] = LENGTHS,
     seed: int = 0,
-    progress: Progress | None = None,
-) -> dict[str, Outcome]:
-    """Every probe by name.
+    progress: Progress = no_progress,
+) -> dict[str, ItemScores]:
+    """Scores of every probe by name.
 
     Args:
-        texts: held-out documents to go on from, and to hide numbers in.
-        lengths: tokens of the texts in which a number is hidden; the runtime must read as many.
+        texts: held-out documents, which are continued and serve as haystacks.
+        needle_lengths: context lengths of the needle in a haystack, in tokens; the runtime must take as many.
     """
-    found = [
-        solve_problems(runtime, items, seed, progress),
-        close_brackets(runtime, items, seed, progress),
-        end_turns(runtime, items, seed, progress),
-        *continue_texts(runtime, texts, items, progress).values(),
-        *(find_needles(runtime, texts, each, min(items, NEEDLES), seed, progress) for each in lengths),
+    scores = [
+        arithmetic(runtime, items, seed, progress),
+        brackets(runtime, items, seed, progress),
+        end_of_turn(runtime, items, seed, progress),
+        *degeneration(runtime, texts, items, progress).values(),
+        *(
+            needle_in_a_haystack(runtime, texts, length, min(items, NEEDLES_PER_LENGTH), seed, progress)
+            for length in needle_lengths
+        ),
     ]
-    return {outcome.task: outcome for outcome in found}
+    return {each.task: each for each in scores}
 
 
-def differences(ours: Mapping[str, Outcome], theirs: Mapping[str, Outcome]) -> dict[str, Difference]:
-    """Ours less theirs on every probe that asked both the same; p corrected by Holm's method."""
-    names = [name for name in ours if name in theirs and ours[name].data == theirs[name].data]
+def differences(model: Mapping[str, ItemScores], baseline: Mapping[str, ItemScores]) -> dict[str, Difference]:
+    """Model minus baseline on every probe with the same items; p-values corrected by Holm's method."""
+    names = [
+        name for name in model if name in baseline and model[name].data_sha256 == baseline[name].data_sha256
+    ]
     found = [
-        bootstrap(ours[name].scores, theirs[name].scores, np.ones(len(ours[name].scores))) for name in names
+        bootstrap(model[name].scores, baseline[name].scores, np.ones(len(model[name].scores)))
+        for name in names
     ]
     corrected = holm([each.p for each in found])
     return {
@@ -54,10 +61,10 @@ def differences(ours: Mapping[str, Outcome], theirs: Mapping[str, Outcome]) -> d
     }
 
 
-def worse(found: Mapping[str, Difference]) -> list[str]:
-    """The probes on which ours is worse, surely."""
+def significantly_worse(found: Mapping[str, Difference]) -> list[str]:
+    """The probes on which the model is worse than the baseline at `SIGNIFICANCE_LEVEL`."""
     return [
         name
         for name, each in found.items()
-        if each.p < SURE and (each.value > 0) == (name in LOWER_IS_BETTER) and each.value != 0
+        if each.p < SIGNIFICANCE_LEVEL and (each.value > 0) == (name in LOWER_IS_BETTER) and each.value != 0
     ]

@@ -11,14 +11,14 @@ from slices.estimate import ratio
 from slices.measure.dominated import sentence
 from slices.measure.overlap import Overlap
 from slices.measure.paired import Difference
-from slices.probes.run import worse
+from slices.probes.run import significantly_worse
 from slices.report.cell import Cell, told
 from slices.report.controls import Controls, own_domain
 from slices.report.cost import Cost
 from slices.report.diagonal import Diagonal, diagonal
 from slices.report.pairs import Pairs, pair
 from slices.report.run import Report, Row
-from slices.tasks.harness import Figure
+from slices.tasks.lm_eval_harness import HarnessResult
 
 SCHEMA = 3
 Json = dict[str, Any]
@@ -29,7 +29,7 @@ def as_json(
     controls: Controls,
     overlaps: Mapping[str, Overlap],
     costs: Mapping[str, Cost],
-    published: Mapping[str, list[Figure]],
+    published: Mapping[str, list[HarnessResult]],
     code: str,
 ) -> Json:
     """Everything that was measured.
@@ -94,10 +94,10 @@ def _row(name: str, row: Row, pairs: Pairs) -> Json:
         "notes": row.whole.notes,
         "domains": {domain: _cell(name, domain, cell, pairs) for domain, cell in row.cells.items()},
         "probes": {
-            probe: _share(scores.outcome(probe).share, len(scores.scores), probes.get(probe))
+            probe: _share(scores.outcome(probe).mean, len(scores.scores), probes.get(probe))
             for probe, scores in row.whole.probes.items()
         },
-        "worse_on": worse(probes),
+        "worse_on": significantly_worse(probes),
     }
 
 
@@ -113,7 +113,7 @@ def _cell(name: str, domain: str, cell: Cell, pairs: Pairs) -> Json:
     if cell.likeness is not None:
         found |= told(cell.likeness)
     for task, scores in cell.outcomes.items():
-        share = _share(scores.outcome(task).share, len(scores.scores), pairs.tasks.get((name, domain, task)))
+        share = _share(scores.outcome(task).mean, len(scores.scores), pairs.tasks.get((name, domain, task)))
         found[task] = {"accuracy": share.pop("value"), **share}
     return found
 
@@ -132,6 +132,5 @@ def _diagonal(found: Diagonal) -> Json:
     return {"slice": found.slice, "best": found.best, "against": against}
 
 
-def _figure(found: Figure) -> Json:
-    stderr = None if np.isnan(found.found.stderr) else found.found.stderr
-    return {**asdict(found), "found": {"value": found.found.value, "stderr": stderr}}
+def _figure(found: HarnessResult) -> Json:
+    return {**asdict(found), "stderr": None if np.isnan(found.stderr) else found.stderr}

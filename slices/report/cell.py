@@ -9,28 +9,28 @@ from slices.measure.expected import Expected
 from slices.measure.fidelity import Likeness, fidelity
 from slices.measure.heldout import Heldout
 from slices.measure.reading import Passage
-from slices.measure.score import Progress
+from slices.progress import Progress, no_progress
 from slices.report.settings import Wish
 from slices.runtime import Runtime
-from slices.tasks.choice import choose
-from slices.tasks.outcome import Outcome
-from slices.tasks.questions import Question, sample
-from slices.tasks.written import finish, program, solve
+from slices.tasks.generation import code_generation, math_word_problems, predict_last_words
+from slices.tasks.item_scores import ItemScores
+from slices.tasks.multiple_choice import multiple_choice
+from slices.tasks.questions import Question, sample_questions
 
 
 class Scores(BaseModel):
-    """An `Outcome` on disk."""
+    """An `ItemScores` on disk."""
 
     model_config = ConfigDict(frozen=True)
 
     scores: list[float]
     data: str
 
-    def outcome(self, task: str) -> Outcome:
+    def outcome(self, task: str) -> ItemScores:
         """The same as arrays."""
         import numpy as np
 
-        return Outcome(task, np.array(self.scores), self.data)
+        return ItemScores(task, np.array(self.scores), self.data)
 
 
 class Cell(BaseModel):
@@ -81,9 +81,9 @@ def measure_cell(
     )
 
 
-def kept(outcome: Outcome) -> Scores:
+def kept(outcome: ItemScores) -> Scores:
     """An outcome as it is stored."""
-    return Scores(scores=outcome.scores.tolist(), data=outcome.data)
+    return Scores(scores=outcome.scores.tolist(), data=outcome.data_sha256)
 
 
 def told(likeness: Likeness) -> dict[str, object]:
@@ -104,15 +104,19 @@ def _outcomes(
     questions: Sequence[Question],
     wish: Wish,
     progress: Progress | None,
-) -> list[Outcome]:
-    found: list[Outcome] = []
-    if "mcq" in wish.tasks and (asked := sample(questions, domain, "choice", wish.items)):
-        found += choose(runtime, asked, wish.context, progress).values()
+) -> list[ItemScores]:
+    found: list[ItemScores] = []
+    if "mcq" in wish.tasks and (asked := sample_questions(questions, domain, "multiple_choice", wish.items)):
+        found += multiple_choice(runtime, asked, wish.context, progress or no_progress).values()
     if "generate" in wish.tasks:
         numbers = [each for each in questions if str(each.answer).replace(",", "").lstrip("-").isdigit()]
-        found.append(finish(runtime, [window.text for window in text.windows][: 4 * wish.items], progress))
-        if asked := sample(numbers, domain, "words", wish.items):
-            found.append(solve(runtime, asked, progress))
-    if "code" in wish.tasks and (asked := sample(questions, domain, "code", wish.items)):
-        found.append(program(runtime, asked, progress))
+        found.append(
+            predict_last_words(
+                runtime, [window.text for window in text.windows][: 4 * wish.items], progress or no_progress
+            )
+        )
+        if asked := sample_questions(numbers, domain, "free_form", wish.items):
+            found.append(math_word_problems(runtime, asked, progress or no_progress))
+    if "code" in wish.tasks and (asked := sample_questions(questions, domain, "code", wish.items)):
+        found.append(code_generation(runtime, asked, progress or no_progress))
     return found

@@ -10,14 +10,14 @@ from slices.errors import BadCheckpoint
 from slices.measure.expected import Expected
 from slices.measure.heldout import Heldout
 from slices.measure.reading import Passage, in_ids
-from slices.measure.score import Progress
 from slices.measure.teachers import expectations
 from slices.measure.token_map import count_rows, token_map
+from slices.progress import Progress
 from slices.report.resume_cache import Memory
 from slices.report.settings import Wish
 from slices.report.subject import Subject
 from slices.runtime import Runtime
-from slices.tasks.questions import Question, identity, sample
+from slices.tasks.questions import QUESTION_KINDS, Question, questions_sha256, sample_questions
 
 Opener = Callable[[Subject, Wish], Runtime]
 
@@ -41,7 +41,9 @@ class Job:
         wish, asked = self.wish, [each for each in self.questions if each.domain == domain]
         reference = "" if self.reference is None else self._identity(self.reference)
         settings = [sorted(wish.tasks), wish.items, wish.lengths, wish.seed, wish.context]
-        kinds = [identity(sample(asked, domain, kind, wish.items)) for kind in ("choice", "words", "code")]
+        kinds = [
+            questions_sha256(sample_questions(asked, domain, kind, wish.items)) for kind in QUESTION_KINDS
+        ]
         text = self.held[domain].sha256
         return [self._identity(subject), reference, subject == self.reference, domain, text, settings, kinds]
 

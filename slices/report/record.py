@@ -31,10 +31,10 @@ def _measurements(row: Row, report: Report, code: str) -> Iterator[Measurement]:
         for metric, found in _values(cell).items():
             yield _measurement(of, domain, metric, found, data, code)
         for task, scores in cell.outcomes.items():
-            yield _measurement(of, domain, task, scores.outcome(task).share, scores.data, code)
+            yield _measurement(of, domain, task, scores.outcome(task).mean, scores.data, code)
     yield _measurement(of, "", SPEED, Estimate(row.whole.tokens_per_second, 0.0), "", code)
     for name, scores in row.whole.probes.items():
-        yield _measurement(of, "", name, scores.outcome(name).share, scores.data, code)
+        yield _measurement(of, "", name, scores.outcome(name).mean, scores.data, code)
 
 
 def _of_parent(report: Report, code: str) -> Iterator[Measurement]:

@@ -15,8 +15,8 @@ from pydantic import BaseModel
 from slices.errors import BadCheckpoint, BadConfig, NotFound
 from slices.measure.heldout import Heldout, cut_all
 from slices.measure.reading import read_windows
-from slices.measure.score import Progress
-from slices.probes.run import probe
+from slices.probes.run import run_probes
+from slices.progress import Progress, no_progress
 from slices.report.cell import Cell, Scores, kept, measure_cell
 from slices.report.job import Job, Opener, columns
 from slices.report.settings import Wish
@@ -135,7 +135,7 @@ def _whole(runtime: Runtime, notes: list[str], job: Job) -> Whole:
     texts, wish = [window.text for text in job.held.values() for window in text.windows], job.wish
     probes: dict[str, Scores] = {}
     if "probes" in wish.tasks:
-        found = probe(runtime, texts, wish.items, wish.lengths, wish.seed, job.progress)
+        found = run_probes(runtime, texts, wish.items, wish.lengths, wish.seed, job.progress or no_progress)
         probes = {name: kept(outcome) for name, outcome in found.items()}
     return Whole(tokens_per_second=_writing_speed(runtime, texts), probes=probes, notes=notes)
 

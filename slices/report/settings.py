@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from slices.errors import BadConfig
 from slices.measure.heldout import WINDOW_BYTES
-from slices.probes.needle import LENGTHS
+from slices.probes.needle_in_a_haystack import LENGTHS
 from slices.probes.run import ITEMS
 
 TASKS = ("text", "mcq", "generate", "code", "probes", "cost")

@@ -1,1 +1,1 @@
-"""Tasks with right answers: questions to choose on, numbers and words to write, code that runs."""
+"""Evaluation tasks with a right answer: multiple choice, generation, code, and lm-evaluation-harness."""

@@ -1,20 +1,23 @@
-"""Questions of a domain from files, and a sample of them that is the same on every machine. Runs nothing.
+"""Questions by domain from JSONL files, and a sample of them that is the same on every machine.
 
-`DIR/questions/*.jsonl` hold an object a line: "question", "choices" (null for free-form ones), "answer" (the
-index of the right choice, else its text), "domain", "source"; "test" or "test_list" where it is code.
+`DIR/questions/*.jsonl` hold an object a line: "question", "choices" (null for free-form questions), "answer"
+(the index of the right choice, else its text), "domain", "source"; "test" or "test_list" for code.
 """
 
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from slices.errors import BadConfig, NotFound
 
 LETTERS = "ABCDEFGHIJ"
-_SOUND = (None, "ok")  # of MMLU-Redux: questions without a known fault
+QuestionKind = Literal["multiple_choice", "free_form", "code"]
+QUESTION_KINDS: tuple[QuestionKind, ...] = get_args(QuestionKind)
+_REDUX_OK = (None, "ok")  # MMLU-Redux labels of questions without a known error
 
 
 class Question(BaseModel):
@@ -48,38 +51,42 @@ class Question(BaseModel):
         return self
 
     @property
-    def kind(self) -> str:
-        """What an answer is: a choice, code, or else words."""
-        return "choice" if self.choices is not None else "code" if self.test or self.test_list else "words"
+    def kind(self) -> QuestionKind:
+        """Multiple choice, code, or else free-form text."""
+        if self.choices is not None:
+            return "multiple_choice"
+        return "code" if self.test or self.test_list else "free_form"
 
     @property
     def digest(self) -> str:
-        """Identity of the question and its choices."""
+        """sha256 of the question and its choices, in hexadecimal."""
         return hashlib.sha256(json.dumps([self.question, self.choices]).encode()).hexdigest()
 
 
 def read_questions(data: Path) -> list[Question]:
-    """Every sound question below `data`, each stem once.
+    """Every question of `data/questions/*.jsonl` without a known error; duplicates are dropped.
 
     Raises:
         NotFound: there is no file of questions.
-        BadConfig: a line is not as expected; file and line are named.
+        BadConfig: a line is malformed; file and line are named.
     """
     files = sorted(data.glob("questions/*.jsonl"))
     if not files:
         raise NotFound(f"{data} holds no questions/*.jsonl")
-    found = [question for file in files for question in _read(file) if question.redux in _SOUND]
+    found = [question for file in files for question in _read(file) if question.redux in _REDUX_OK]
     return list({question.digest: question for question in found}.values())
 
 
-def sample(questions: Iterable[Question], domain: str, kind: str, count: int) -> list[Question]:
+def sample_questions(
+    questions: Iterable[Question], domain: str, kind: QuestionKind, count: int
+) -> list[Question]:
     """At most `count` questions of a domain and kind, those of the lowest digests: the same everywhere."""
-    fitting = [each for each in questions if each.domain == domain and each.kind == kind]
-    return sorted(fitting, key=lambda each: each.digest)[:count]
+    matching = [each for each in questions if each.domain == domain and each.kind == kind]
+    return sorted(matching, key=lambda each: each.digest)[:count]
 
 
-def identity(questions: Sequence[Question]) -> str:
-    """sha256 of a sample."""
+def questions_sha256(questions: Sequence[Question]) -> str:
+    """sha256 of a sample of questions, in hexadecimal."""
     return hashlib.sha256("".join(each.digest for each in questions).encode()).hexdigest()
 
 
@@ -90,14 +97,14 @@ def _read(file: Path) -> Iterable[Question]:
         raise BadConfig(f"{file}: not UTF-8 text: byte {error.start} is invalid") from None
     for number, line in enumerate(lines, start=1):
         if line.strip():
-            yield _question(file, number, line)
+            yield _parse(file, number, line)
 
 
-def _question(file: Path, number: int, line: str) -> Question:
+def _parse(file: Path, number: int, line: str) -> Question:
     try:
         return Question.model_validate_json(line)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        told = f"{where}: {first['msg']}" if where else first["msg"]
-        raise BadConfig(f"{file}, line {number}: {told}") from None
+        field = ".".join(map(str, first["loc"]))
+        message = f"{field}: {first['msg']}" if field else first["msg"]
+        raise BadConfig(f"{file}, line {number}: {message}") from None

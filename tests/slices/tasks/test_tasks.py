@@ -1,4 +1,4 @@
-"""Tasks: what counts as right, by hand and with a scripted model; a real model's likelihoods; the sandbox."""
+"""Tasks: scoring by hand and with a scripted model, a real model's log-likelihoods, the sandbox."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -13,25 +13,33 @@ from slices.errors import BadConfig, NotFound, PromptTooLong
 from slices.runtimes.open import open_runtime
 from slices.runtimes.scripted import ScriptedRuntime
 from slices.runtimes.softmax import log_softmax
-from slices.tasks.choice import LETTER, TEXT, by_letter, choose, letter_prompt
-from slices.tasks.likelihood import likelihoods, shortened, split
-from slices.tasks.questions import Question, read_questions, sample
+from slices.tasks.generation import (
+    code_generation,
+    code_prompt,
+    last_number_matches,
+    math_word_problems,
+    predict_last_words,
+    split_last_word,
+    unit_tests,
+)
+from slices.tasks.loglikelihood import encode_pair, loglikelihoods, truncate_left
+from slices.tasks.multiple_choice import LETTER, TEXT, letter_prompt, multiple_choice, predict_letter
+from slices.tasks.questions import Question, read_questions, sample_questions
 from slices.tasks.sandbox import passes
-from slices.tasks.written import checks, code_prompt, finish, last_word, program, same_number, solve
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3
 
 ASKED = {"question": "Which one is blue?", "choices": ["sky", "grass"], "answer": 0, "domain": "law"}
 
 
 @dataclass
-class Liking(ScriptedRuntime):
-    """A byte model that likes the bytes of `liked` more than others."""
+class Biased(ScriptedRuntime):
+    """A byte model that gives the bytes of `favoured` higher logits."""
 
-    liked: str = ""
+    favoured: str = ""
 
     def distributions(self, tokens: Sequence[int]) -> Iterator[NDArray[np.float32]]:
         logits = np.zeros((len(tokens) - 1, 257), np.float32)
-        logits[:, list(self.liked.encode())] = 2.0
+        logits[:, list(self.favoured.encode())] = 2.0
         yield log_softmax(logits)
 
 
@@ -39,82 +47,86 @@ def question(**other: object) -> Question:
     return Question.model_validate({**ASKED, **other})
 
 
-def test_the_likelier_letter_and_the_likelier_text_are_chosen() -> None:
+def test_the_most_likely_letter_and_text_are_chosen() -> None:
     asked = [question(), question(answer=1), question(question="Another?")]
-    found = choose(Liking(liked="Bsky"), asked)
+    found = multiple_choice(Biased(favoured="Bsky"), asked)
     assert found[LETTER].scores.tolist() == [0, 1, 0]
     assert found[TEXT].scores.tolist() == [1, 0, 1]
-    assert found[LETTER].share.value == pytest.approx(1 / 3)
-    assert found[LETTER].share.stderr == pytest.approx(1 / 3)
-    assert found[TEXT].data == found[LETTER].data
+    assert found[LETTER].mean.value == pytest.approx(1 / 3)
+    assert found[LETTER].mean.stderr == pytest.approx(1 / 3)
+    assert found[TEXT].data_sha256 == found[LETTER].data_sha256
 
 
-def test_the_prompt_is_mmlus() -> None:
+def test_the_prompt_is_that_of_mmlu() -> None:
     assert letter_prompt(question(subject="high_school_physics")) == (
         "The following are multiple choice questions (with answers) about high school physics.\n\n"
         "Which one is blue?\nA. sky\nB. grass\nAnswer:"
     )
 
 
-def test_long_answers_win_nothing_by_being_short_or_long() -> None:
+def test_text_scores_are_normalized_by_length() -> None:
     even = question(choices=["a", "a" * 40], answer=1)
-    logs = [each.logprob for each in likelihoods(ScriptedRuntime(), "Q:", ["a", "a" * 40])]
+    logs = [each.logprob for each in loglikelihoods(ScriptedRuntime(), "Q:", ["a", "a" * 40])]
     assert logs[0] > logs[1] == pytest.approx(40 * logs[0])
-    assert by_letter(ScriptedRuntime(), even) == 0
+    assert predict_letter(ScriptedRuntime(), even) == 0
 
 
-@pytest.mark.parametrize("most", [None, 12])
-def test_likelihoods_are_the_models_own(tmp_path: Path, most: int | None) -> None:
+@pytest.mark.parametrize("max_length", [None, 12])
+def test_loglikelihoods_match_the_models_logprobs(tmp_path: Path, max_length: int | None) -> None:
     """One token or several, alone or together, with a context that fits and one that does not."""
     runtime = open_runtime(write_gemma3(tmp_path / "m", [SLIDING, FULL]))
     context = next(iter(SAMPLES.values()))[:60]
     continuations = [" a", " b", " the harbour", "x" * 3]
-    together = likelihoods(runtime, context, continuations, most)
-    assert {len(split(runtime, context, each)[1]) for each in continuations} > {1}
+    together = loglikelihoods(runtime, context, continuations, max_length)
+    assert {len(encode_pair(runtime, context, each)[1]) for each in continuations} > {1}
     for each, found in zip(continuations, together, strict=True):
-        before, after = split(runtime, context, each)
-        tokens = shortened(before, after, most)
-        assert most is None or len(tokens) == most
+        before, after = encode_pair(runtime, context, each)
+        tokens = truncate_left(before, after, max_length)
+        assert max_length is None or len(tokens) == max_length
         expected = runtime.logprobs(tokens)[-len(after) :].sum()
         assert found.logprob == pytest.approx(expected, rel=1e-4, abs=1e-4)
     runtime.close()
 
 
 def test_spaces_before_a_continuation_belong_to_it() -> None:
-    before, after = split(ScriptedRuntime(), "Answer: ", "A")
+    before, after = encode_pair(ScriptedRuntime(), "Answer: ", "A")
     assert bytes(before[1:]) == b"Answer:"
     assert bytes(after) == b" A"
     with pytest.raises(PromptTooLong, match="the continuation has 9 tokens"):
-        shortened((256,), tuple(range(9)), 9)
+        truncate_left((256,), tuple(range(9)), 9)
 
 
-def test_greedy_is_whether_the_model_would_write_it() -> None:
-    found = likelihoods(Liking(liked="s"), "say: ", ["s", "ss", "st"])
-    assert [each.greedy for each in found] == [False, False, False]  # the space is no favourite
-    assert [each.greedy for each in likelihoods(Liking(liked="s"), "say:", ["s", "ss", "st"])] == [1, 1, 0]
+def test_is_greedy_is_whether_greedy_decoding_generates_it() -> None:
+    found = loglikelihoods(Biased(favoured="s"), "say: ", ["s", "ss", "st"])
+    assert [each.is_greedy for each in found] == [False, False, False]  # the space is no favourite
+    assert [each.is_greedy for each in loglikelihoods(Biased(favoured="s"), "say:", ["s", "ss", "st"])] == [
+        1,
+        1,
+        0,
+    ]
 
 
 @pytest.mark.parametrize(
-    ("told", "answer", "right"),
+    ("completion", "answer", "right"),
     [
         ("so 1,200 pieces. The answer is 1,200.", "1200", True), ("72 and then 70", "72", False),
         ("It is -3.50", "-3.5", True), ("none", "4", False), ("12 / 4 = 3", "3", True),
     ],
 )  # fmt: skip
-def test_the_last_number_is_the_answer(told: str, answer: str, right: bool) -> None:
-    assert same_number(told, answer) is right
+def test_the_last_number_is_the_answer(completion: str, answer: str, right: bool) -> None:
+    assert last_number_matches(completion, answer) is right
 
 
-def test_written_numbers_and_last_words_count_exactly() -> None:
+def test_generated_numbers_and_last_words_must_match_exactly() -> None:
     asked = [question(question=f"How many {n}?", choices=None, answer=str(n)) for n in (7, 9)]
-    outcome = solve(ScriptedRuntime(replies={"How many 7?": "3 + 4 = 7"}, default="8"), asked)
-    assert outcome.scores.tolist() == [1, 0]
+    found = math_word_problems(ScriptedRuntime(replies={"How many 7?": "3 + 4 = 7"}, default="8"), asked)
+    assert found.scores.tolist() == [1, 0]
     text = "The harbour is quiet. " * 20 + "Nobody works at the harbour tonight."
-    before, word = last_word(text) or ("", "")
+    before, word = split_last_word(text) or ("", "")
     assert (before[-7:], word) == ("the", "harbour") or before.endswith("at the")
-    assert finish(ScriptedRuntime(default="harbour, again"), [text]).scores.tolist() == [1]
-    assert finish(ScriptedRuntime(default="harbours"), [text]).scores.tolist() == [0]
-    assert last_word("too short a passage for a passage") is None
+    assert predict_last_words(ScriptedRuntime(default="harbour, again"), [text]).scores.tolist() == [1]
+    assert predict_last_words(ScriptedRuntime(default="harbours"), [text]).scores.tolist() == [0]
+    assert split_last_word("too short a passage for a passage") is None
 
 
 def test_code_is_right_where_its_tests_pass() -> None:
@@ -126,8 +138,8 @@ def test_code_is_right_where_its_tests_pass() -> None:
         question(question="Write thrice(x).", choices=None, answer="", test_list=("assert thrice(2) == 6",)),
     ]  # fmt: skip
     replies = {"def twice": "    return 2 * x", "Write thrice": "def thrice(x):\n    return 4 * x"}
-    assert program(ScriptedRuntime(replies=replies), asked).scores.tolist() == [1, 0]
-    assert checks(asked[0]).endswith("check(twice)")
+    assert code_generation(ScriptedRuntime(replies=replies), asked).scores.tolist() == [1, 0]
+    assert unit_tests(asked[0]).endswith("check(twice)")
     assert "assert thrice(2) == 6" in code_prompt(asked[1])
 
 
@@ -150,11 +162,11 @@ def test_code_is_right_where_its_tests_pass() -> None:
         "import numpy",
     ],
 )
-def test_what_a_program_may_not_do(program_: str) -> None:
-    assert not passes(program_, seconds=2)
+def test_the_sandbox_stops_a_program(program_: str) -> None:
+    assert not passes(program_, timeout=2)
 
 
-def test_a_program_that_does_its_work_passes() -> None:
+def test_a_correct_program_passes() -> None:
     assert passes("import math, re, collections\nprint('noise')\nassert math.sqrt(4) == 2")
 
 
@@ -171,13 +183,17 @@ def test_samples_are_the_same_whatever_the_order(tmp_path: Path) -> None:
     found = read_questions(write_lines(tmp_path / "a", *lines))
     assert len(found) == 31
     again = read_questions(write_lines(tmp_path / "b", *reversed(lines)))
-    taken = sample(found, "law", "choice", 10)
+    taken = sample_questions(found, "law", "multiple_choice", 10)
     assert len(taken) == 10
-    assert taken == sample(again, "law", "choice", 10) == sample(found, "law", "choice", 20)[:10]
+    assert (
+        taken
+        == sample_questions(again, "law", "multiple_choice", 10)
+        == sample_questions(found, "law", "multiple_choice", 20)[:10]
+    )
 
 
 @pytest.mark.parametrize(
-    ("line", "told"),
+    ("line", "message"),
     [
         ("{", "line 2: Invalid JSON"),
         ('{"question": "a", "choices": null, "answer": "b"}', "line 2: domain: Field required"),
@@ -186,8 +202,8 @@ def test_samples_are_the_same_whatever_the_order(tmp_path: Path) -> None:
         (json.dumps({**ASKED, "question": " "}), "the question is empty"),
     ],
 )
-def test_a_bad_line_is_named(tmp_path: Path, line: str, told: str) -> None:
-    with pytest.raises(BadConfig, match=told):
+def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(BadConfig, match=message):
         read_questions(write_lines(tmp_path, json.dumps(ASKED), line))
 
 

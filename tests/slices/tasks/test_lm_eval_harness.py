@@ -1,4 +1,4 @@
-"""The harness over our Runtime: its own task files, offline, with figures worked out by hand."""
+"""lm-evaluation-harness over our Runtime: own task files, offline, with results worked out by hand."""
 
 import json
 import math
@@ -9,8 +9,8 @@ import pytest
 from slices.errors import NotFound
 from slices.runtimes.open import open_runtime
 from slices.runtimes.scripted import ScriptedRuntime
-from slices.tasks.choice import LETTER, choose
-from slices.tasks.harness import Figure, generate, rolling, run_tasks
+from slices.tasks.lm_eval_harness import HarnessResult, generate_until, loglikelihood_rolling, run_harness
+from slices.tasks.multiple_choice import LETTER, multiple_choice
 from slices.tasks.questions import Question
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3
 
@@ -41,8 +41,8 @@ def _offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def write_task(
     folder: Path, name: str, kind: str, text: str, target: str, metric: str, rest: str = ""
 ) -> None:
-    given = {"name": name, "kind": kind, "text": text, "target": target, "metric": metric, "rest": rest}
-    (folder / f"{name}.yaml").write_text(TASK.format(data=folder / "items.jsonl", **given))
+    fields = {"name": name, "kind": kind, "text": text, "target": target, "metric": metric, "rest": rest}
+    (folder / f"{name}.yaml").write_text(TASK.format(data=folder / "items.jsonl", **fields))
 
 
 def items(folder: Path, count: int = 8) -> list[Question]:
@@ -55,7 +55,7 @@ def items(folder: Path, count: int = 8) -> list[Question]:
     return [Question.model_validate({**each, "domain": "law"}) for each in found]
 
 
-def figure(found: list[Figure]) -> Figure:
+def single(found: list[HarnessResult]) -> HarnessResult:
     (one,) = found
     return one
 
@@ -65,41 +65,43 @@ def test_its_multiple_choice_is_ours(tmp_path: Path) -> None:
     asked = items(tmp_path)
     write_task(tmp_path, "toy_mcq", "multiple_choice", STEM, "answer", "acc", CHOICES)
     runtime = open_runtime(write_gemma3(tmp_path / "m", [SLIDING, FULL]))
-    found = figure(run_tasks(runtime, ["toy_mcq"], tmp_path))
-    ours = choose(runtime, asked)[LETTER].share
+    found = single(run_harness(runtime, ["toy_mcq"], tmp_path))
+    ours = multiple_choice(runtime, asked)[LETTER].mean
     runtime.close()
-    assert (found.task, found.metric, found.items) == ("toy_mcq", "acc", 8)
-    assert found.found.value == ours.value
-    assert found.found.stderr == pytest.approx(ours.stderr)
+    assert (found.task, found.metric, found.n) == ("toy_mcq", "acc", 8)
+    assert found.value == ours.value
+    assert found.stderr == pytest.approx(ours.stderr)
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_rolling_and_written_figures_by_hand(tmp_path: Path) -> None:
+def test_rolling_and_generation_results_by_hand(tmp_path: Path) -> None:
     items(tmp_path)
     write_task(tmp_path, "toy_roll", "loglikelihood_rolling", "", '"{{question}}"', "bits_per_byte")
     write_task(
         tmp_path, "toy_write", "generate_until", "{{question}}", "scripted", "exact_match",
         'generation_kwargs: {until: [" "]}',
     )  # fmt: skip
-    found = {each.task: each for each in run_tasks(ScriptedRuntime(), ["toy_roll", "toy_write"], tmp_path, 3)}
-    assert found["toy_roll"].found.value == pytest.approx(8.0)
-    assert (found["toy_roll"].items, found["toy_write"].items) == (3, 3)
+    found = {
+        each.task: each for each in run_harness(ScriptedRuntime(), ["toy_roll", "toy_write"], tmp_path, 3)
+    }
+    assert found["toy_roll"].value == pytest.approx(8.0)
+    assert (found["toy_roll"].n, found["toy_write"].n) == (3, 3)
     assert found["toy_write"].metric.startswith("exact_match")
 
 
 @pytest.mark.parametrize("context", [5, 64])
 def test_a_long_text_rolls_through_every_token_once(context: int) -> None:
-    assert rolling(ScriptedRuntime(), "x" * 23, context) == pytest.approx(-23 * math.log(256))
+    assert loglikelihood_rolling(ScriptedRuntime(), "x" * 23, context) == pytest.approx(-23 * math.log(256))
 
 
-def test_a_long_prompt_loses_its_beginning_and_an_answer_its_end() -> None:
+def test_long_prompts_are_truncated_on_the_left_and_completions_at_the_stop() -> None:
     runtime = ScriptedRuntime(default="one two three")
-    assert generate(runtime, "a" * 500 + "end", {"until": " two", "max_gen_toks": 8}, 100) == "one"
+    assert generate_until(runtime, "a" * 500 + "end", {"until": " two", "max_gen_toks": 8}, 100) == "one"
     assert len(runtime.seen[0]) < 100
     assert runtime.seen[0].endswith("end")
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:
-    with pytest.raises(NotFound, match="knows no task 'no_such_task'"):
-        run_tasks(ScriptedRuntime(), ["no_such_task"], tmp_path)
+    with pytest.raises(NotFound, match="has no task 'no_such_task'"):
+        run_harness(ScriptedRuntime(), ["no_such_task"], tmp_path)
