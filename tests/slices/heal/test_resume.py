@@ -22,8 +22,8 @@ RUN = """
 import sys
 from pathlib import Path
 from slices.heal.heal import heal
-from tests.slices.test_heal import ordered
-from tests.slices.test_heal_resume import LONG
+from tests.slices.heal.test_heal import ordered
+from tests.slices.heal.test_resume import LONG
 heal(ordered(Path(sys.argv[1]), Path(sys.argv[2]), LONG))
 """
 
