@@ -110,6 +110,12 @@ def test_packages_hold_a_docstring_only(path: Path) -> None:
     assert rest in ([], ["__version__"])
 
 
+def test_no_file_changes_the_import_path() -> None:
+    changed = "sys" + ".path"
+    files = [path for folder in (*PACKAGES, "tests") for path in (ROOT / folder).rglob("*.py")]
+    assert not [path for path in files if changed in path.read_text(encoding="utf-8")]
+
+
 def test_front_door_is_light() -> None:
     code = f"import sys, mom.cli; print([m for m in {HEAVY!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
