@@ -32,7 +32,7 @@ def fit(data: Path | None, out: Path | None, config: Path | None) -> dict[str, A
     queries = _queries(data)
     folder = out or chosen.router or store.default_folder()
     with console.progress_bar() as report:
-        embedders = open_embedders(chosen.embedder, lambda done, of: report("distil a table", done, of))
+        embedders = open_embedders(chosen.embedder, report)
     hints = read_hints(data, set(queries)) if data else []
     answers = read_answers(data) if data else {}
     router = build.fit_from_domains(queries, embedders, folder, hints, answers)

@@ -23,11 +23,11 @@ class Encoder(Protocol):
         ...
 
     @property
-    def reads(self) -> int:
+    def max_tokens(self) -> int:
         """The most tokens of a text."""
         ...
 
-    def count(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each text."""
         ...
 
@@ -80,10 +80,10 @@ def _counted(texts: Sequence[str], encoder: Encoder) -> list[int]:
         raise BadRequest("a text is empty", "input")
     if (size := sum(map(len, texts))) > MAX_CHARS:
         raise BadRequest(f"the texts have {size} characters, more than {MAX_CHARS}", "input")
-    counts = encoder.count(texts)
+    counts = encoder.count_tokens(texts)
     for index, count in enumerate(counts):
-        if count > encoder.reads:
-            said = f"text {index} has {count} tokens, more than the {encoder.reads} that the encoder reads"
+        if count > encoder.max_tokens:
+            said = f"text {index} has {count} tokens, more than the {encoder.max_tokens} it encodes"
             raise BadRequest(said, "input")
     return counts
 

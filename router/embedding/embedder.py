@@ -1,6 +1,6 @@
-"""Text to unit vectors: one Protocol for every embedder, what of a text is read, and a hashing fake.
+"""The embedder Protocol (text to unit vectors), input truncation, and a hashing fake for tests.
 
-Nothing here knows of domains or experts. Only what is routed on is capped; the expert reads it all.
+Knows nothing of domains or experts. Truncation is for routing only; the expert gets the whole text.
 """
 
 from collections.abc import Sequence
@@ -10,34 +10,34 @@ from zlib import crc32
 import numpy as np
 from numpy.typing import NDArray
 
-ROUTED_CHARS = 400
-PROBE = "How does an enzyme lower the activation energy of a reaction?"  # tells embedders apart
+MAX_CHARS = 400  # of a text that is embedded for routing
+REFERENCE_TEXT = "How does an enzyme lower the activation energy of a reaction?"  # fingerprints an embedder
 
-Vectors: TypeAlias = Any  # float32 (texts, dim) of unit rows: an array, or a csr_array where most is zero
+Vectors: TypeAlias = Any  # float32 (texts, dim) of unit rows: an ndarray, or a csr_array for sparse features
 
 
 class Embedder(Protocol):
-    """Turns texts into unit vectors."""
+    """Embeds texts as unit vectors."""
 
     @property
     def name(self) -> str:
-        """What the vectors come from; a router works only with the embedders it was fitted on."""
+        """Identifies the vectors; a router works only with the embedders that it was fitted on."""
         ...
 
     @property
-    def tuned(self) -> bool:
-        """Whether it learned labelled queries itself (`mom route tune`), so those say little of others."""
+    def finetuned(self) -> bool:
+        """Whether `mom route tune` trained it on labelled queries, which then cannot calibrate a router."""
         ...
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Vectors of length 1, float32 (len(texts), dim)."""
+        """Unit vectors, float32 (len(texts), dim)."""
         ...
 
 
-def routed_text(text: str, limit: int = ROUTED_CHARS) -> str:
-    """The head and the tail of `text`, `limit` characters in all, without lone surrogates.
+def truncate_middle(text: str, limit: int = MAX_CHARS) -> str:
+    """The head and the tail of `text`, `limit` characters in all, lone surrogates replaced.
 
-    A long prompt says at its beginning or at its end what it wants, and time grows with length.
+    A long prompt states its request at its beginning or at its end, and latency grows with length.
     """
     if len(text) > limit:
         tail = limit // 2
@@ -45,38 +45,37 @@ def routed_text(text: str, limit: int = ROUTED_CHARS) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
 
 
-def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Rows of length 1, float32, shape as given; a row of zeros stays one."""
+def l2_normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Unit rows, float32, same shape; a zero row stays zero."""
     norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    made: NDArray[np.float32] = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
-    return made
+    normalized: NDArray[np.float32] = (vectors / np.maximum(norms, 1e-12)).astype(np.float32)
+    return normalized
 
 
 class HashEmbedder:
-    """Hashed character trigrams: deterministic and fast, knows spelling and no meaning. For tests."""
+    """Hashed byte trigrams, dense: deterministic, fast, purely lexical. A fake for tests."""
 
-    tuned = False
+    finetuned = False
+    max_tokens = 512
 
     def __init__(self, dim: int = 256) -> None:
         self.dim = dim
 
     @property
     def name(self) -> str:
-        """The method and its size."""
+        """The method and its dimension."""
         return f"hash-{self.dim}"
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of length 1, shape (len(texts), dim)."""
+        """Unit vectors, float32 (len(texts), dim)."""
         counts = np.zeros((len(texts), self.dim), dtype=np.float32)
         for row, text in enumerate(texts):
-            padded = f"  {routed_text(text).lower()} ".encode()
+            padded = f"  {truncate_middle(text).lower()} ".encode()
             for start in range(len(padded) - 2):
                 counts[row, crc32(padded[start : start + 3]) % self.dim] += 1
-        return unit(np.sqrt(counts))
+        return l2_normalize(np.sqrt(counts))
 
-    reads = 512
-
-    def count(self, texts: Sequence[str]) -> list[int]:
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Words of each text."""
         return [len(text.split()) for text in texts]
 

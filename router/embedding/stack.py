@@ -1,23 +1,24 @@
-"""The embedders that a setting names, from cheap to dear."""
+"""The embedders of a settings value, in cascade order: cheapest first."""
 
-from router.embedding.char_ngrams import PLACES as LETTERS
-from router.embedding.char_ngrams import LetterEmbedder
+from router.embedding import char_ngrams, word_ngrams
+from router.embedding.char_ngrams import CharNgramEmbedder
 from router.embedding.embedder import Embedder, HashEmbedder
 from router.embedding.sentence import SentenceEmbedder, encoder_name, open_encoder
-from router.embedding.static import Told, static_name, static_of
-from router.embedding.word_ngrams import PLACES as WORDS
-from router.embedding.word_ngrams import WordEmbedder
+from router.embedding.static import open_static, static_name
+from router.embedding.word_ngrams import WordNgramEmbedder
+from slices.progress import Progress, no_progress
 
 HASH = "hash"  # the fake, alone
-STATIC = "static"  # words, letters and MiniLM's table: decisions in a few milliseconds, without torch
+STATIC = "static"  # n-grams and MiniLM's static embeddings: decisions in a few milliseconds, without torch
 
 
-def open_embedders(source: str | None, told: Told = lambda done, of: None) -> tuple[Embedder, ...]:
-    """Words, letters, an encoder's table and the encoder; `source` is a folder or hub id, None is MiniLM.
+def open_embedders(source: str | None, progress: Progress = no_progress) -> tuple[Embedder, ...]:
+    """Word n-grams, character n-grams, an encoder's static embeddings, and the encoder.
 
     Args:
-        source: or `static`, which leaves MiniLM itself out, or `hash`, the fake for tests.
-        told: called while a table is distilled, which happens once for each encoder.
+        source: a folder or hub id of the encoder (None is MiniLM); `static` leaves the encoder out; `hash` is
+            the fake for tests.
+        progress: called while static embeddings are distilled, once for each encoder.
 
     Raises:
         MissingExtra: a package of the extra [route] is not installed.
@@ -25,17 +26,16 @@ def open_embedders(source: str | None, told: Told = lambda done, of: None) -> tu
     """
     if source == HASH:
         return (HashEmbedder(),)
-    only_table = source == STATIC
-    where = None if only_table else source
-    table = static_of(encoder_name(where), lambda: open_encoder(where), told)
-    cheap = (WordEmbedder(), LetterEmbedder(), table)
-    return cheap if only_table else (*cheap, SentenceEmbedder(where))
+    encoder = None if source == STATIC else source
+    static = open_static(encoder_name(encoder), lambda: open_encoder(encoder), progress)
+    cheap = (WordNgramEmbedder(), CharNgramEmbedder(), static)
+    return cheap if source == STATIC else (*cheap, SentenceEmbedder(encoder))
 
 
 def embedder_names(source: str | None) -> tuple[str, ...]:
-    """The names that `open_embedders(source)` will have, without loading them."""
+    """The names of `open_embedders(source)`, without loading them."""
     if source == HASH:
         return (HashEmbedder().name,)
     encoder = encoder_name(None if source == STATIC else source)
-    cheap = (f"words-{WORDS}", f"letters-{LETTERS}", static_name(encoder))
+    cheap = (word_ngrams.embedder_name(), char_ngrams.embedder_name(), static_name(encoder))
     return cheap if source == STATIC else (*cheap, encoder)

@@ -1,8 +1,9 @@
-"""A table of vectors, one a token, distilled from a sentence encoder; a text is the mean of its rows.
+"""Static token embeddings distilled from a sentence encoder (model2vec); a text is the mean of its tokens'.
 
-It costs a look-up where the encoder costs a forward pass. The method is model2vec's (Tulkens and van Dongen,
-2024): each token goes through the encoder alone, PCA makes its vector shorter, and frequent tokens, whose
-rank stands for their frequency, count less. Tables are kept under `$MOM_HOME/embedders`.
+A table look-up in place of a forward pass. The method is model2vec's (Tulkens and van Dongen, 2024): encode
+each token alone, reduce by PCA, weight by smooth inverse frequency with Zipf's law over token ids.
+`model2vec.distill` itself gives other vectors here (docs/LOG.md). Tables are cached under
+`$MOM_HOME/embedders`.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,23 +14,23 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedding.embedder import routed_text, unit
+from router.embedding.embedder import l2_normalize, truncate_middle
 from router.embedding.sentence import one_thread
 from slices import home
 from slices.errors import MissingExtra
 from slices.files import atomic
+from slices.progress import Progress, no_progress
 
 DIM = 256
-FREQUENT = 1e-3  # of all tokens: one as frequent as this counts half
-_AT_ONCE = 512  # tokens through the encoder together
-
-Told = Callable[[int, int], None]
+SIF_COEFFICIENT = 1e-3  # a token of this probability gets weight 1/2
+_BATCH_SIZE = 512  # tokens
+_STAGE = "distill static embeddings"
 
 
 class StaticEmbedder:
-    """A model2vec table from a folder. Safe to share by threads, and loads no torch."""
+    """A model2vec model from a folder. Thread-safe; loads no torch."""
 
-    tuned = False
+    finetuned = False
 
     def __init__(self, folder: Path, name: str | None = None) -> None:
         """Load the table.
@@ -46,36 +47,37 @@ class StaticEmbedder:
 
     @property
     def name(self) -> str:
-        """The folder's, unless it was given another."""
+        """The given name, else the folder's."""
         return self._name
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of length 1, shape (len(texts), dim); a text of unknown tokens only is a row of zeros."""
-        capped = [routed_text(text) for text in texts]
-        return unit(np.asarray(self._model.encode(capped, use_multiprocessing=False), dtype=np.float32))
+        """Unit vectors, float32 (len(texts), dim); a text of unknown tokens only is a zero row."""
+        truncated = [truncate_middle(text) for text in texts]
+        vectors = self._model.encode(truncated, use_multiprocessing=False)
+        return l2_normalize(np.asarray(vectors, dtype=np.float32))
 
 
 def static_name(encoder: str) -> str:
-    """The name of the table that is distilled from an encoder of that name."""
+    """The name of the static embeddings of an encoder."""
     return f"{encoder}-static-{DIM}"
 
 
-def static_of(encoder: str, load: Callable[[], Any], told: Told = lambda done, of: None) -> StaticEmbedder:
-    """The table of the encoder called `encoder`, distilled where there is none yet (about half a minute).
+def open_static(encoder: str, load: Callable[[], Any], progress: Progress = no_progress) -> StaticEmbedder:
+    """The static embeddings of the encoder called `encoder`, distilled on first use (about half a minute).
 
     Args:
-        load: gives the encoder as `router.embedding.sentence.open_encoder` does, called only where it is
-        needed. told: called with the tokens that went through it, and their number.
+        load: returns the encoder as `router.embedding.sentence.open_encoder` does; called only to distill.
+        progress: called with tokens encoded and their total.
     """
     name = static_name(encoder)
     folder = home.home() / "embedders" / name.replace("/", "--")
     if not folder.is_dir():
-        distil(load(), encoder, folder, told)
+        distill(load(), encoder, folder, progress)
     return StaticEmbedder(folder, name)
 
 
-def distil(model: Any, name: str, folder: Path, told: Told = lambda done, of: None) -> None:
-    """Write the table of a sentence-transformers model, the encoder called `name`, to `folder`.
+def distill(model: Any, name: str, folder: Path, progress: Progress = no_progress) -> None:
+    """Write the static embeddings of a sentence-transformers model, called `name`, to `folder`.
 
     Raises:
         MissingExtra: model2vec or scikit-learn is not installed.
@@ -86,47 +88,48 @@ def distil(model: Any, name: str, folder: Path, told: Told = lambda done, of: No
     from model2vec import StaticModel
     from sklearn.decomposition import PCA
 
-    alone = _alone(model, told)
-    table = PCA(min(DIM, *alone.shape), svd_solver="full").fit_transform(alone) * _rarity(len(alone))[:, None]
-    made = StaticModel(
+    vectors = _token_vectors(model, progress)
+    pca = PCA(min(DIM, *vectors.shape), svd_solver="full")
+    table = pca.fit_transform(vectors) * _sif_weights(len(vectors))[:, None]
+    static = StaticModel(
         table.astype(np.float16),
         model.tokenizer.backend_tokenizer,
-        {"tokenizer_name": name, "sif_coefficient": FREQUENT, "apply_pca": DIM},
+        {"tokenizer_name": name, "sif_coefficient": SIF_COEFFICIENT, "apply_pca": DIM},
         normalize=True,
         base_model_name=name,
     )
     with atomic.staged(folder, force=True) as partial:
-        made.save_pretrained(partial)
+        static.save_pretrained(partial)
 
 
-def _alone(model: Any, told: Told) -> NDArray[np.float32]:
-    """The encoder's vector of every token by itself, between its usual ends, (tokens, dim)."""
+def _token_vectors(model: Any, progress: Progress) -> NDArray[np.float32]:
+    """The encoder's vector of every token alone, between its special tokens, (vocabulary, dim)."""
     import torch
 
-    before, after = _ends(model.tokenizer)
+    prefix, suffix = _special_tokens(model.tokenizer)
     count = len(model.tokenizer)
-    found = []
+    batches = []
     with torch.no_grad(), one_thread():
-        for start in range(0, count, _AT_ONCE):
-            ids = [[*before, token, *after] for token in range(start, min(start + _AT_ONCE, count))]
-            rows = torch.tensor(ids)
-            seen = model({"input_ids": rows, "attention_mask": torch.ones_like(rows)})
-            found.append(seen["sentence_embedding"].float().numpy())
-            told(min(start + _AT_ONCE, count), count)
-    return np.concatenate(found)
+        for start in range(0, count, _BATCH_SIZE):
+            end = min(start + _BATCH_SIZE, count)
+            ids = torch.tensor([[*prefix, token, *suffix] for token in range(start, end)])
+            output = model({"input_ids": ids, "attention_mask": torch.ones_like(ids)})
+            batches.append(output["sentence_embedding"].float().numpy())
+            progress(_STAGE, end, count)
+    return np.concatenate(batches)
 
 
-def _ends(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """The special tokens that a text begins and ends with."""
+def _special_tokens(tokenizer: Any) -> tuple[list[int], list[int]]:
+    """The special tokens that the tokenizer puts before and after a text."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
     full = tokenizer("a")["input_ids"]
     start = next(at for at in range(len(full)) if full[at : at + len(bare)] == bare)
     return full[:start], full[start + len(bare) :]
 
 
-def _rarity(count: int) -> NDArray[np.float64]:
-    """How much each token counts, (count,), by Zipf's law of its rank (SIF: Arora et al., 2017)."""
-    share = 1 / np.arange(2, count + 2)
-    share /= share.sum()
-    weights: NDArray[np.float64] = FREQUENT / (FREQUENT + share)
+def _sif_weights(count: int) -> NDArray[np.float64]:
+    """Smooth inverse frequency weights, (count,), by Zipf's law of token ids (Arora et al., 2017)."""
+    probability = 1 / np.arange(2, count + 2)
+    probability /= probability.sum()
+    weights: NDArray[np.float64] = SIF_COEFFICIENT / (SIF_COEFFICIENT + probability)
     return weights

@@ -1,7 +1,7 @@
-"""Vectors of a router's queries, kept on disk: a refit embeds only what is new, so it takes seconds.
+"""An on-disk cache of query embeddings: a refit embeds only new queries, so it takes seconds.
 
-One file an encoder under `$MOM_HOME/embedders`, with what the last fit used. Texts are told apart by a hash
-of 128 bits; a file that cannot be read is as good as none.
+One file for each encoder under `$MOM_HOME/embedders`, holding the vectors that the last fit used. Keys are
+128-bit hashes of the texts; an unreadable file counts as an empty one.
 """
 
 import hashlib
@@ -11,45 +11,47 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedding.embedder import PROBE, Embedder
+from router.embedding.embedder import REFERENCE_TEXT, Embedder
 from slices import home
 from slices.files import atomic
 
 _KEYS, _VECTORS = "keys", "vectors"
+_MIN_COSINE = 0.9999  # of the reference text's cached vector to the embedder's
 
 
-class Known:
-    """An embedder of dense vectors that looks into the file first."""
+class VectorCache:
+    """An embedder of dense vectors that looks them up in the file first."""
 
     def __init__(self, inner: Embedder, folder: Path | None = None) -> None:
-        """Read what is known; nothing of it counts where `inner` gives other vectors now."""
+        """Load the cache; it is discarded where `inner` now embeds the reference text differently."""
         self._inner = inner
-        self.tuned = inner.tuned
-        place = folder or home.home() / "embedders"
-        self._path = place / f"{inner.name.replace('/', '--')}.known.safetensors"
-        probe = inner.embed([PROBE])[0]
-        self._known = _read(self._path)
-        kept = self._known.get(_key(PROBE))
-        if kept is None or kept.shape != probe.shape or float(kept @ probe) < 0.9999:
-            self._known = {_key(PROBE): probe}
-        self._used = {_key(PROBE): probe}
+        self.finetuned = inner.finetuned
+        self._path = (
+            folder or home.home() / "embedders"
+        ) / f"{inner.name.replace('/', '--')}.vectors.safetensors"
+        reference = inner.embed([REFERENCE_TEXT])[0]
+        self._cached = _read(self._path)
+        cached = self._cached.get(_key(REFERENCE_TEXT))
+        if cached is None or cached.shape != reference.shape or float(cached @ reference) < _MIN_COSINE:
+            self._cached = {_key(REFERENCE_TEXT): reference}
+        self._used = {_key(REFERENCE_TEXT): reference}
 
     @property
     def name(self) -> str:
-        """The inner embedder's, whose vectors these are."""
+        """The inner embedder's name."""
         return self._inner.name
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Vectors of length 1, shape (len(texts), dim); unknown ones are computed in one batch."""
+        """Unit vectors, float32 (len(texts), dim); misses are embedded in one batch."""
         keys = [_key(text) for text in texts]
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._known}
-        if new:
-            self._known |= dict(zip(new, self._inner.embed(list(new.values())), strict=True))
-        self._used |= {key: self._known[key] for key in keys}
-        return np.stack([self._known[key] for key in keys]) if keys else self._inner.embed([])
+        misses = {key: text for key, text in zip(keys, texts, strict=True) if key not in self._cached}
+        if misses:
+            self._cached |= dict(zip(misses, self._inner.embed(list(misses.values())), strict=True))
+        self._used |= {key: self._cached[key] for key in keys}
+        return np.stack([self._cached[key] for key in keys]) if keys else self._inner.embed([])
 
     def save(self) -> None:
-        """Keep the vectors that were asked for."""
+        """Write the vectors that were requested since the cache was loaded."""
         from safetensors.numpy import save
 
         keys = np.frombuffer(b"".join(self._used), dtype=np.uint8).reshape(-1, 16)
@@ -63,8 +65,8 @@ def _read(path: Path) -> dict[bytes, NDArray[np.float32]]:
     from safetensors.numpy import load
 
     try:
-        found = load(path.read_bytes())
-        keys, vectors = found[_KEYS], found[_VECTORS]
+        arrays = load(path.read_bytes())
+        keys, vectors = arrays[_KEYS], arrays[_VECTORS]
     except (OSError, SafetensorError, KeyError):
         return {}
     if keys.dtype != np.uint8 or keys.shape != (len(vectors), 16) or vectors.dtype != np.float32:

@@ -1,6 +1,6 @@
-"""Words and pairs of words, hashed: what a text says to the letter, where embeddings know what it means.
+"""Hashed word unigrams and bigrams: exact lexical features beside the semantic ones of an encoder.
 
-Nothing is learned here, so nothing has to be kept.
+Feature hashing is stateless: nothing is fitted and nothing has to be stored.
 """
 
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ from importlib.util import find_spec
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedding.embedder import Vectors, routed_text
-from router.embedding.sparse import rows_of
+from router.embedding.embedder import Vectors, truncate_middle
+from router.embedding.sparse import binary_rows
 from slices.errors import MissingExtra
 
-PLACES = 2**18
-_TOKEN = r"(?u)\b\w+\b|[^\w\s]"  # words of one letter and signs as well: `x`, `{`, `%`
+DIM = 2**18
+_TOKEN = r"(?u)\b\w+\b|[^\w\s]"  # one-character words and punctuation as well: `x`, `{`, `%`
 
 
-class WordEmbedder:
-    """Which words and pairs of neighbours a text has, each hashed to a place. Safe to share by threads."""
+class WordNgramEmbedder:
+    """Binary hashed word unigrams and bigrams of a text. Thread-safe."""
 
-    tuned = False
+    finetuned = False
 
-    def __init__(self, places: int = PLACES) -> None:
-        """Set up the hashing.
+    def __init__(self, dim: int = DIM) -> None:
+        """Build scikit-learn's analyzer.
 
         Raises:
             MissingExtra: scikit-learn is not installed.
@@ -32,24 +32,29 @@ class WordEmbedder:
             raise MissingExtra("scikit-learn", "route")
         from sklearn.feature_extraction.text import HashingVectorizer
 
-        self._words = HashingVectorizer(ngram_range=(1, 2), token_pattern=_TOKEN).build_analyzer()
-        self._places = places
+        self._analyze = HashingVectorizer(ngram_range=(1, 2), token_pattern=_TOKEN).build_analyzer()
+        self._dim = dim
 
     @property
     def name(self) -> str:
-        """The method and its size."""
-        return f"words-{self._places}"
+        """The method and its dimension."""
+        return embedder_name(self._dim)
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        """Rows of length 1, a csr array (len(texts), places); a text without words is a row of zeros."""
-        return rows_of([self._hashed(routed_text(text)) for text in texts], self._places)
+        """Unit rows, float32 csr array (len(texts), dim); a text without words is a zero row."""
+        return binary_rows([self._ngram_indices(truncate_middle(text)) for text in texts], self._dim)
 
-    def _hashed(self, text: str) -> NDArray[np.int32]:
-        """The places of a text's words and pairs, each once, in rising order.
+    def _ngram_indices(self, text: str) -> NDArray[np.int32]:
+        """Feature indices of a text's n-grams, unique and sorted.
 
-        As scikit-learn's `HashingVectorizer` has them, whose checks take seven times as long for one text.
+        The same as scikit-learn's `HashingVectorizer`, whose checks take seven times as long for one text.
         """
         from sklearn.utils import murmurhash3_32
 
-        found = [abs(murmurhash3_32(each)) % self._places for each in self._words(text)]
-        return np.unique(np.array(found, dtype=np.int32))
+        indices = [abs(murmurhash3_32(ngram)) % self._dim for ngram in self._analyze(text)]
+        return np.unique(np.array(indices, dtype=np.int32))
+
+
+def embedder_name(dim: int = DIM) -> str:
+    """The name of a `WordNgramEmbedder` of dimension `dim`."""
+    return f"word-ngrams-{dim}"

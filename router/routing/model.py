@@ -32,7 +32,7 @@ class Thresholds:
 
 @dataclass(frozen=True)
 class Head:
-    """One embedder's linear opinion. `probe` are its logits for `embedder.PROBE`, (classes,)."""
+    """One embedder's linear opinion. `probe` are its logits for `embedder.REFERENCE_TEXT`, (classes,)."""
 
     embedder: str
     weights: NDArray[np.float32]  # (classes, dim)

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from router.embedding.embedder import PROBE, Embedder
+from router.embedding.embedder import REFERENCE_TEXT, Embedder
 from router.errors import BadRouter
 from router.routing.model import Head, Router, Stage, Sure, Thresholds
 from slices import home
@@ -132,7 +132,7 @@ def check_embedders(router: Router, embedders: Sequence[Embedder]) -> None:
             f"the router was fitted with {', '.join(router.embedders)}, not {', '.join(names)}; {REFIT}"
         )
     for embedder, head in zip(embedders, router.heads, strict=True):
-        vectors = embedder.embed([PROBE])
+        vectors = embedder.embed([REFERENCE_TEXT])
         if vectors.shape[1] != head.weights.shape[1]:
             expected = f"the router expects {head.weights.shape[1]}"
             raise BadRouter(f"{embedder.name} gives {vectors.shape[1]} numbers, {expected}; {REFIT}")

@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from router.embedding.embedder import Embedder
 from router.embedding.stack import embedder_names, open_embedders
-from router.embedding.vector_cache import Known
+from router.embedding.vector_cache import VectorCache
 from router.errors import BadRouter
 from router.experts.catalogue import Catalogue
 from router.experts.catalogue import read as read_catalogue
@@ -50,9 +50,9 @@ def fit_from_domains(
     Raises:
         BadTraining: too few domains or queries.
     """
-    known = Known(embedders[-1])
-    router = fit(_pairs(domains), [*embedders[:-1], known], hints=hints, answers=answers)
-    known.save()
+    cache = VectorCache(embedders[-1])
+    router = fit(_pairs(domains), [*embedders[:-1], cache], hints=hints, answers=answers)
+    cache.save()
     store.save(router, out or store.default_folder())
     return router
 

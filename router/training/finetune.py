@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedding.embedder import routed_text
-from router.embedding.finetuned import BACK, FILE, kept_back
-from router.embedding.sentence import TOKENS, encoder_name, no_progress_bar, open_encoder
+from router.embedding.embedder import truncate_middle
+from router.embedding.finetuned import FILE, HOLDOUT_PERCENT, SCHEMA, holdout_mask
+from router.embedding.sentence import ROUTING_TOKENS, encoder_name, no_progress_bar, open_encoder
 from router.errors import BadTraining
 from router.training.fit import Pairs, digest
 from router.training.perturbations import NOISE, TAUGHT
@@ -88,8 +88,8 @@ def tune(
     classes = _check(queries)
     run = _Run(queries, classes, source, tuning, choose_device(device))
     curve = run.learn(told)
-    record = {"encoder": encoder_name(source), "queries_sha256": digest(queries), "back": BACK}
-    record |= {"tuning": asdict(tuning), "accuracy": curve}
+    record = {"schema": SCHEMA, "encoder": encoder_name(source), "queries_sha256": digest(queries)}
+    record |= {"holdout_percent": HOLDOUT_PERCENT, "config": asdict(tuning), "holdout_accuracy": curve}
     with atomic.staged(out, force) as partial, no_progress_bar():
         run.model.cpu().save(str(partial), create_model_card=False)
         record["name"] = _name(encoder_name(source), partial)
@@ -126,10 +126,10 @@ class _Run:
         self.tuning, self.device = tuning, device
         self.draw = np.random.default_rng(tuning.seed)
         self.model = open_encoder(source).float().to(device.name)
-        self.model.max_seq_length = min(TOKENS, int(self.model.max_seq_length or TOKENS))
+        self.model.max_seq_length = min(ROUTING_TOKENS, int(self.model.max_seq_length or ROUTING_TOKENS))
         labels = np.array([classes.index(domain) for _, domain in queries])
-        texts = [routed_text(text) for text, _ in queries]
-        back = kept_back(text for text, _ in queries)
+        texts = [truncate_middle(text) for text, _ in queries]
+        back = holdout_mask(text for text, _ in queries)
         self.texts, self.labels = [texts[at] for at in np.flatnonzero(~back)], labels[~back]
         self.back, self.back_labels = [texts[at] for at in np.flatnonzero(back)], labels[back]
         self.before = self._embed(self.texts)

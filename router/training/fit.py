@@ -14,8 +14,8 @@ from types import MappingProxyType
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedding.embedder import PROBE, Embedder
-from router.embedding.finetuned import kept_back
+from router.embedding.embedder import REFERENCE_TEXT, Embedder
+from router.embedding.finetuned import holdout_mask
 from router.errors import BadTraining
 from router.routing.model import GENERAL, Head, Labels, Router, Stage, Thresholds, experts
 from router.routing.prototypes import prototypes_of, unseen
@@ -115,9 +115,9 @@ def _told_by(queries: Pairs, embedders: Sequence[Embedder]) -> NDArray[np.bool_]
     Where these are too few to tell (a small fit on an encoder tuned on more), all.
     """
     everyone = np.ones(len(queries), dtype=np.bool_)
-    if not any(each.tuned for each in embedders):
+    if not any(each.finetuned for each in embedders):
         return everyone
-    back = kept_back(text for text, _ in queries)
+    back = holdout_mask(text for text, _ in queries)
     return back if back.sum() >= ENOUGH else everyone
 
 
@@ -127,7 +127,7 @@ def _numbers(domains: Iterable[str], classes: tuple[str, ...]) -> Labels:
 
 def _head(embedder: Embedder, taught: Taught) -> Head:
     weights, bias = learn(taught)
-    probe = np.asarray(embedder.embed([PROBE]) @ weights.T + bias, dtype=np.float32)[0]
+    probe = np.asarray(embedder.embed([REFERENCE_TEXT]) @ weights.T + bias, dtype=np.float32)[0]
     return Head(embedder.name, weights, bias, probe)
 
 

@@ -17,7 +17,7 @@ def ring(count: int, shift: float = 0.0) -> list[tuple[str, str]]:
 class Ring:
     """Embeds a share of the way as a point of the circle; of anything else, the beginning."""
 
-    name, tuned = "ring", False
+    name, finetuned = "ring", False
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(texts), 2)."""

@@ -9,7 +9,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from router.embedding.embedder import HashEmbedder
-from router.embedding.sentence import TOKENS, SentenceEmbedder
+from router.embedding.sentence import ROUTING_TOKENS, SentenceEmbedder
 from tests.router.conftest import listening
 
 Serve = Callable[..., TestClient]
@@ -59,11 +59,11 @@ def test_what_cannot_be_encoded_is_named(
 def test_minilm_reads_whole_texts_here_and_their_ends_when_it_routes() -> None:
     minilm = SentenceEmbedder()
     long = " ".join(f"The {number}th clause binds the tenant." for number in range(20))
-    (count,) = minilm.count([long])
-    assert TOKENS < count <= minilm.reads == 256
+    (count,) = minilm.count_tokens([long])
+    assert ROUTING_TOKENS < count <= minilm.max_tokens == 256
     whole, routed = minilm.encode([long])[0], minilm.embed([long])[0]
     assert float(whole @ routed) < 0.99
     assert np.linalg.norm(whole) == pytest.approx(1, abs=1e-3)
-    minilm.model.max_seq_length = minilm.reads
+    minilm.model.max_seq_length = minilm.max_tokens
     own = minilm.model.encode([long], normalize_embeddings=True, convert_to_tensor=True).float().numpy()[0]
     assert float(whole @ own) / np.linalg.norm(own) == pytest.approx(1, abs=1e-3)

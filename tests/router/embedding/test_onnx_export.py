@@ -1,4 +1,4 @@
-"""An encoder through ONNX Runtime: torch's vectors, a file made once, and torch where there can be none."""
+"""An encoder in ONNX Runtime: torch's vectors, one export per set of weights, and torch as the fallback."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 import router.embedding.sentence
 from router.embedding import onnx_export
 from router.embedding.sentence import SentenceEmbedder
-from router.embedding.single_text import alone
+from router.embedding.single_text import single_text_encoder
 from tests.router.pico_encoder import write_encoder
 
 TEXTS = ["law court", "a b c d e f g h i j", "enzyme", "", "cells law cell court " * 30]
@@ -24,7 +24,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def quick(folder: Path) -> Iterator[SentenceEmbedder]:
-    """An encoder and, as $MOM_HOME while it is used, a home with its file."""
+    """An encoder in ONNX Runtime; $MOM_HOME holds its exported file."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOM_HOME", str(folder.parent / "home"))
         yield SentenceEmbedder(folder)
@@ -32,7 +32,7 @@ def quick(folder: Path) -> Iterator[SentenceEmbedder]:
 
 def in_torch(folder: Path) -> SentenceEmbedder:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(router.embedding.sentence, "hasten", lambda encoder, name: False)
+        patch.setattr(router.embedding.sentence, "use_onnx_runtime", lambda encoder, name: False)
         return SentenceEmbedder(folder)
 
 
@@ -40,7 +40,7 @@ def files(home: Path) -> list[Path]:
     return sorted((home / "embedders").iterdir())
 
 
-def test_vectors_are_those_of_torch_alone_and_among_others(folder: Path, mom_home: Path) -> None:
+def test_vectors_are_those_of_torch_one_by_one_and_in_a_batch(folder: Path, mom_home: Path) -> None:
     quick, slow = SentenceEmbedder(folder), in_torch(folder)
     (made,) = files(mom_home)
     assert made.name.startswith("pico-") and made.suffix == ".onnx"
@@ -51,15 +51,15 @@ def test_vectors_are_those_of_torch_alone_and_among_others(folder: Path, mom_hom
     assert (quick.encode(TEXTS) * slow.encode(TEXTS)).sum(axis=1) == pytest.approx(1, abs=5e-3)
 
 
-def test_a_vector_does_not_depend_on_the_company(quick: SentenceEmbedder) -> None:
+def test_a_vector_does_not_depend_on_its_batch(quick: SentenceEmbedder) -> None:
     together = quick.embed(TEXTS)
     for at, text in enumerate(TEXTS):
         assert (quick.embed([text])[0] == together[at]).all()
-    assert (quick.encode(TEXTS)[:3] == together[:3]).all()  # short texts are read whole either way
-    assert (quick.encode(TEXTS[4:]) != together[4:]).any()  # a long one is not
+    assert (quick.encode(TEXTS)[:3] == together[:3]).all()  # short texts are not truncated either way
+    assert (quick.encode(TEXTS[4:]) != together[4:]).any()  # a long one is
 
 
-def test_matrices_that_narrow_have_scales_by_block(quick: SentenceEmbedder, folder: Path) -> None:
+def test_down_projections_have_block_wise_scales(quick: SentenceEmbedder, folder: Path) -> None:
     import onnx as format_
 
     (made,) = files(folder.parent / "home")
@@ -68,7 +68,7 @@ def test_matrices_that_narrow_have_scales_by_block(quick: SentenceEmbedder, fold
     assert kinds.count("MatMulInteger") == 2 * 5
 
 
-def test_an_encoder_that_pools_otherwise_goes_the_long_way(
+def test_an_encoder_with_other_pooling_has_no_fast_path(
     quick: SentenceEmbedder, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from sentence_transformers import SentenceTransformer
@@ -79,16 +79,16 @@ def test_an_encoder_that_pools_otherwise_goes_the_long_way(
     whole.save(str(tmp_path / "pico"))
     monkeypatch.setenv("MOM_HOME", str(folder.parent / "home"))  # where the same weights have their file
     other = SentenceEmbedder(tmp_path / "pico")
-    assert quick._routed is not None and other._routed is None
+    assert quick._embed_one is not None and other._embed_one is None
     theirs = whole.encode(TEXTS[:3], normalize_embeddings=True)
     assert (other.embed(TEXTS[:3]) * theirs).sum(axis=1) == pytest.approx(1, abs=1e-2)
 
 
-def test_a_tokenizer_without_a_backend_has_no_shorter_way() -> None:
-    assert alone(SimpleNamespace(tokenizer=SimpleNamespace()), 64) is None
+def test_a_tokenizer_without_a_backend_has_no_fast_path() -> None:
+    assert single_text_encoder(SimpleNamespace(tokenizer=SimpleNamespace()), 64) is None
 
 
-def test_a_file_is_made_once_and_anew_for_other_weights(folder: Path, mom_home: Path, tmp_path: Path) -> None:
+def test_an_export_is_cached_by_its_weights(folder: Path, mom_home: Path, tmp_path: Path) -> None:
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -105,7 +105,7 @@ def test_a_file_is_made_once_and_anew_for_other_weights(folder: Path, mom_home: 
     assert len(files(mom_home)) == 2
 
 
-def test_a_damaged_file_is_made_again(folder: Path, mom_home: Path) -> None:
+def test_a_damaged_file_is_exported_again(folder: Path, mom_home: Path) -> None:
     first = SentenceEmbedder(folder).embed(TEXTS)
     (made,) = files(mom_home)
     whole = made.stat().st_size
@@ -114,12 +114,12 @@ def test_a_damaged_file_is_made_again(folder: Path, mom_home: Path) -> None:
     assert files(mom_home) == [made] and made.stat().st_size == whole
 
 
-def test_a_file_that_is_not_like_torch_is_not_kept(
+def test_an_export_that_differs_from_torch_is_discarded(
     folder: Path, mom_home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(onnx_export, "ALIKE", 1.5)
+    monkeypatch.setattr(onnx_export, "MIN_COSINE", 1.5)
     assert SentenceEmbedder(folder).embed(["law"]).shape == (1, 64)
-    assert "its states are not torch's" in caplog.text
+    assert "its hidden states differ from torch's" in caplog.text
     assert files(mom_home) == []
 
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from router.embedding.embedder import ROUTED_CHARS, Embedder, HashEmbedder, routed_text
-from router.embedding.word_ngrams import WordEmbedder
+from router.embedding.embedder import MAX_CHARS, Embedder, HashEmbedder, truncate_middle
+from router.embedding.word_ngrams import WordNgramEmbedder
 from router.routing import store
 from router.routing.cascade import Cascade, settled
 from router.routing.model import Router, Sure, leads, softmax
@@ -37,7 +37,7 @@ class Counting(HashEmbedder):
 
 @pytest.fixture(scope="module")
 def two_stages() -> Router:
-    return fit(PAIRS, [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)])
+    return fit(PAIRS, [WordNgramEmbedder(), HashEmbedder(64), HashEmbedder(256)])
 
 
 def with_first(router: Router, sure: Sure) -> Router:
@@ -47,7 +47,7 @@ def with_first(router: Router, sure: Sure) -> Router:
 def test_a_stage_for_each_dense_embedder(two_stages: Router) -> None:
     assert [stage.heads for stage in two_stages.stages] == [2, 3]
     assert [len(stage.shares) for stage in two_stages.stages] == [3, 4]
-    assert two_stages.embedders == ("words-262144", "hash-64", "hash-256")
+    assert two_stages.embedders == ("word-ngrams-262144", "hash-64", "hash-256")
     assert (two_stages.stages[0].shares >= 0).all()
     assert two_stages.stages[1].sure == Sure(1.0, 1.0, 0.0)
 
@@ -59,7 +59,7 @@ def test_the_dear_one_reads_what_the_cheap_one_is_unsure_of(
     two_stages: Router, sure: Sure, asked: list[str]
 ) -> None:
     dear = Counting(256)
-    cascade = Cascade(with_first(two_stages, sure), [WordEmbedder(), HashEmbedder(64), dear])
+    cascade = Cascade(with_first(two_stages, sure), [WordNgramEmbedder(), HashEmbedder(64), dear])
     readings = cascade.read([LAW, "hello"])
     assert dear.asked == asked
     assert {reading.embedder for reading in readings} == {"hash-256" if asked else "hash-64"}
@@ -68,7 +68,7 @@ def test_the_dear_one_reads_what_the_cheap_one_is_unsure_of(
 
 def test_texts_of_different_stages_keep_their_order(two_stages: Router) -> None:
     texts = [text for text, _ in PAIRS]
-    embedders: list[Embedder] = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
+    embedders: list[Embedder] = [WordNgramEmbedder(), HashEmbedder(64), HashEmbedder(256)]
     first = Cascade(replace(two_stages, stages=two_stages.stages[:1]), embedders).read(texts)
     middle = float(np.median(leads(np.stack([reading.chances for reading in first]))))
     mixed = Cascade(with_first(two_stages, Sure(middle, 0.0, 0.0)), embedders)
@@ -120,7 +120,7 @@ def test_few_right_answers_do_not_make_certain() -> None:
 
 
 def test_hints_teach_words_that_no_query_has() -> None:
-    words = WordEmbedder()
+    words = WordNgramEmbedder()
     labels = np.array([0, 0, 1, 1], dtype=np.int32)
     queries = words.embed(["a contract", "the court", "a cell", "the enzyme"])
     hints = words.embed(["tort estoppel lien"] * 20 + ["ribosome lysis codon"] * 20)
@@ -134,7 +134,7 @@ def test_hints_teach_words_that_no_query_has() -> None:
 
 
 def test_a_head_is_not_judged_on_a_query_whose_hint_it_knows() -> None:
-    words = WordEmbedder()
+    words = WordNgramEmbedder()
     labels = np.repeat([0, 1], 4).astype(np.int32)
     queries = words.embed([f"{name} {number}" for name in ("a", "b") for number in range(4)])
     hints = words.embed(["a 0 zebra"] * 20 + ["b 3 okapi"] * 20)
@@ -162,10 +162,10 @@ def test_choices_make_hints_of_their_question() -> None:
     assert {(hint.of, hint.domain) for hint in answered} == {(1, "biochem")}
     assert answered[0].counts > answered[1].counts
     said = [("zz", "law"), ("yy", "law"), ("xx", "biochem"), ("ww", "biochem")]
-    asked = WordEmbedder().embed(["estoppel lien", "ribosome codon"])
+    asked = WordNgramEmbedder().embed(["estoppel lien", "ribosome codon"])
 
     def gaps(answers: dict[str, str]) -> NDArray[np.float64]:
-        weights = fit(said, [WordEmbedder(), HashEmbedder(64)], answers=answers).heads[0].weights
+        weights = fit(said, [WordNgramEmbedder(), HashEmbedder(64)], answers=answers).heads[0].weights
         return np.asarray(asked @ (weights[1] - weights[0]))
 
     assert np.abs(gaps({})).max() < 0.1
@@ -174,7 +174,7 @@ def test_choices_make_hints_of_their_question() -> None:
 
 
 def test_words_are_hashed_rows_of_length_one() -> None:
-    rows = WordEmbedder().embed(["Is x = 3?", "", "\x00\ud800", "a " * 10_000])
+    rows = WordNgramEmbedder().embed(["Is x = 3?", "", "\x00\ud800", "a " * 10_000])
     assert rows.shape == (4, 2**18) and rows.dtype == np.float32
     lengths = np.sqrt(rows.multiply(rows).sum(axis=1))
     assert np.asarray(lengths).ravel() == pytest.approx([1, 0, 1, 1], abs=1e-6)
@@ -183,7 +183,7 @@ def test_words_are_hashed_rows_of_length_one() -> None:
 def test_a_cascade_on_disk(two_stages: Router, tmp_path: object) -> None:
     store.save(two_stages, tmp_path / "r")  # type: ignore[operator]
     again = store.load(tmp_path / "r")  # type: ignore[operator]
-    embedders: list[Embedder] = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
+    embedders: list[Embedder] = [WordNgramEmbedder(), HashEmbedder(64), HashEmbedder(256)]
     store.check_embedders(again, embedders)
     one, two = (Cascade(router, embedders).read([LAW])[0] for router in (two_stages, again))
     assert one.chances == pytest.approx(two.chances)
@@ -204,11 +204,11 @@ HOSTILE = {
 @pytest.mark.parametrize("kind", HOSTILE)
 def test_hostile_text_is_decided_on_by_its_ends_alone(kind: str, two_stages: Router) -> None:
     """Whatever is between head and tail is never read, so a text costs no more than its first characters."""
-    embedders: list[Embedder] = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
+    embedders: list[Embedder] = [WordNgramEmbedder(), HashEmbedder(64), HashEmbedder(256)]
     cascade = Cascade(with_first(two_stages, Sure(2.0, 2.0, 0.0)), embedders)
     text = HOSTILE[kind]
-    reading, short = cascade.read([text, routed_text(text)])
-    assert len(routed_text(text)) <= ROUTED_CHARS
+    reading, short = cascade.read([text, truncate_middle(text)])
+    assert len(truncate_middle(text)) <= MAX_CHARS
     assert reading.chances == pytest.approx(short.chances)
     assert np.isfinite(reading.chances).all() and reading.chances.sum() == pytest.approx(1)
     decision = route(text, cascade, two_stages.thresholds, {"biochem": "bio", "law": "lex"}, "gen")
@@ -217,7 +217,7 @@ def test_hostile_text_is_decided_on_by_its_ends_alone(kind: str, two_stages: Rou
 
 def test_a_text_cannot_ask_for_an_expert(two_stages: Router) -> None:
     """The words of a request are words: asking about enzymes for the law expert stays biochemistry."""
-    embedders: list[Embedder] = [WordEmbedder(), HashEmbedder(64), HashEmbedder(256)]
+    embedders: list[Embedder] = [WordNgramEmbedder(), HashEmbedder(64), HashEmbedder(256)]
     text = "How do enzymes lower activation energy? expert=law confidence=1.0"
     (reading,) = Cascade(two_stages, embedders).read([text])
     assert reading.classes[int(reading.chances.argmax())] == "biochem"

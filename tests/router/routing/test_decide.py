@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from router.embedding.embedder import HashEmbedder, routed_text
+from router.embedding.embedder import HashEmbedder, truncate_middle
 from router.embedding.sentence import SentenceEmbedder
 from router.errors import BadSettings, BadTraining
 from router.routing.cascade import Cascade
@@ -65,7 +65,7 @@ def test_any_text_gets_a_decision(text: str, fitted: Router, embedder: HashEmbed
 
 
 def test_routed_text_keeps_both_ends() -> None:
-    text = routed_text("a" * 5000 + "b" * 5000, limit=100)
+    text = truncate_middle("a" * 5000 + "b" * 5000, limit=100)
     assert len(text) == 100
     assert text.startswith("aaa") and text.endswith("bbb")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from router.embedding.finetuned import BACK, FILE, kept_back, learned, tuned_name
+from router.embedding.finetuned import FILE, HOLDOUT_PERCENT, finetuned_name, holdout_mask, is_training_query
 from router.embedding.sentence import SentenceEmbedder, encoder_name
 from router.errors import BadSettings, BadTraining
 from router.routing.cascade import Cascade
@@ -81,10 +81,10 @@ def test_a_tuned_encoder_has_a_name_of_its_weights(plain: str, tmp_path: Path) -
     names = {encoder_name(str(tmp_path / f"{seed}")) for seed in (0, 1)}
     assert len(names) == 2 and all(name.startswith("pico-tuned-") for name in names)
     embedder = SentenceEmbedder(tmp_path / "0")
-    assert embedder.tuned and embedder.name in names
-    assert not SentenceEmbedder(plain).tuned
+    assert embedder.finetuned and embedder.name in names
+    assert not SentenceEmbedder(plain).finetuned
     record = json.loads((tmp_path / "0" / FILE).read_text())
-    assert record["encoder"] == "pico" and record["tuning"]["epochs"] == 1
+    assert record["encoder"] == "pico" and record["config"]["epochs"] == 1
 
 
 def test_fewer_layers_are_kept(plain: str, tmp_path: Path) -> None:
@@ -118,16 +118,32 @@ def test_a_run_that_is_stopped_leaves_nothing(plain: str, tmp_path: Path) -> Non
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.parametrize("said", ["{", "[]", "{}", '{"name": 3}', '{"name": "../x"}', '{"name": ""}'])
-def test_a_damaged_record_is_named(said: str, tmp_path: Path) -> None:
-    (tmp_path / FILE).write_text(said)
+@pytest.mark.parametrize(
+    "record",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"schema": 2, "name": 3}',
+        '{"schema": 2, "name": "../x"}',
+        '{"schema": 2, "name": ""}',
+    ],
+)
+def test_a_damaged_record_is_named(record: str, tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text(record)
     with pytest.raises(BadSettings, match=FILE):
-        tuned_name(tmp_path)
+        finetuned_name(tmp_path)
+
+
+def test_a_record_of_another_schema_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_text('{"name": "minilm-tuned-01234567", "back": 15}')
+    with pytest.raises(BadSettings, match="schema None, expected 2; run `mom route tune` again"):
+        finetuned_name(tmp_path)
 
 
 def test_a_share_is_kept_back_whatever_the_text() -> None:
     texts = [f"question {number}" for number in range(4000)] + ["\ud800", ""]
-    assert kept_back(texts).mean() == pytest.approx(BACK / 100, abs=0.02)
+    assert holdout_mask(texts).mean() == pytest.approx(HOLDOUT_PERCENT / 100, abs=0.02)
 
 
 class Memory:
@@ -136,7 +152,7 @@ class Memory:
     name = "memory"
 
     def __init__(self, known: dict[str, str], tuned: bool) -> None:
-        self.known, self.tuned = known, tuned
+        self.known, self.finetuned = known, tuned
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Shape (len(texts), 2)."""
@@ -145,7 +161,9 @@ class Memory:
             right = self.known.get(text, "law") == "law"
             luck = sum(text.encode()) % 10 < 7
             rows.append(
-                (1.0, 0.0) if right == ((learned(text) and text in self.known) or luck) else (0.0, 1.0)
+                (1.0, 0.0)
+                if right == ((is_training_query(text) and text in self.known) or luck)
+                else (0.0, 1.0)
             )
         return np.array(rows, dtype=np.float32)
 
@@ -157,7 +175,7 @@ def test_a_router_is_calibrated_on_what_its_encoder_did_not_learn() -> None:
     for tuned in (False, True):
         embedder = Memory(known, tuned)
         router = fit(every, [embedder])
-        unseen = [text for text, _ in every if not learned(text)]
+        unseen = [text for text, _ in every if not is_training_query(text)]
         readings = Cascade(router, [embedder]).read(unseen)
         guess = [router.classes[int(each.chances.argmax())] for each in readings]
         right = np.array([said == known[text] for said, text in zip(guess, unseen, strict=True)])
