@@ -1,4 +1,4 @@
-"""What a row of docs/RESULTS.md is worth: likelihoods of its bf16 form, size and writing of its Q4_K_M file.
+"""What a row of docs/results.md is worth: likelihoods of its bf16 form, size and writing of its Q4_K_M file.
 
 The parent is run once a domain and kept; differences pair by document. Chooses no rows, heals nothing.
 """

@@ -1,4 +1,4 @@
-"""The rows of docs/RESULTS.md: which slices, healed how long. Measures nothing.
+"""The rows of docs/results.md: which slices, healed how long. Measures nothing.
 
 A row's healing is said in steps, so that it is the same run on every machine. An `HOUR` of two cores gets
 through as many steps of four rows of 512 tokens with the SWA-only slice of Gemma 3 270M; what a GPU takes
@@ -15,7 +15,7 @@ ROWS = 32_768
 HOUR, LONG, SHORT = 700, 2000, 140  # steps of healing
 FEW, MANY = 4, 8  # rows that a step of an hour's and of the long healing reads
 MOSTLY, HALF = 0.9, 0.5  # shares of the target that are the text
-GENTLE = 1e-4  # the rate of the long healing that docs/LOG.md has the curves of
+GENTLE = 1e-4  # the rate of the long healing that docs/log.md has the curves of
 DEPTHS, SHALLOW = (2, 4, 6, 8, 10, 12, 14, 16, 18), (1, 2, 4, 6)  # layers dropped
 SEEDS = (0, 1, 2)
 PLAIN = (("Q2_K", "Q2_K"), ("Q2_K", LLAMA_CPP), ("Q4_K_M", LLAMA_CPP), ("Q8_0", LLAMA_CPP))  # types, tables

@@ -1,4 +1,4 @@
-"""Measure the rows of docs/RESULTS.md: cut, measure, heal, measure again; one command a row.
+"""Measure the rows of docs/results.md: cut, measure, heal, measure again; one command a row.
 
     python -m benchmarks.healing.run --data DIR swa-law            one row
     python -m benchmarks.healing.run --data DIR                    every row that is not in

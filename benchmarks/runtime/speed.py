@@ -22,7 +22,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any
 
-from benchmarks.paths import README
+from benchmarks.paths import README, RESULTS
 from slices import manifest
 from slices.model_ref import locate
 from slices.quant.quantize import quantize
@@ -106,7 +106,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--types", default="Q4_K_M,Q8_0")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("-o", "--output", type=Path, default=PROSE.parent / "benchmarks" / "runtime.json")
+    parser.add_argument("-o", "--output", type=Path, default=RESULTS / "runtime_speed.json")
     return parser.parse_args()
 
 

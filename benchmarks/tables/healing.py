@@ -1,4 +1,4 @@
-"""The tables of docs/RESULTS.md, from the rows that `benchmarks.healing.run` measured. Measures nothing."""
+"""The tables of docs/results.md, from the rows that `benchmarks.healing.run` measured. Measures nothing."""
 
 import re
 from collections.abc import Mapping, Sequence

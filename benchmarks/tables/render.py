@@ -1,6 +1,6 @@
-"""Write the tables of README.md and docs/RESULTS.md from benchmarks/*.json.
+"""Write the tables of README.md and of the pages in docs/ from benchmarks/results/*.json.
 
-A table goes between `<!-- table:NAME -->` and `<!-- /table:NAME -->`.
+A table goes between `<!-- table:NAME -->` and `<!-- /table:NAME -->`, on one page.
 
 With --check nothing is written; the exit code tells whether they are up to date.
 """
@@ -10,9 +10,10 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
-from benchmarks.paths import RESULTS, ROOT
+from benchmarks.paths import README, RESULTS, ROOT
 from benchmarks.tables.healing import budget_lines, matrix_table, plain_table, rows_table
 from benchmarks.tables.routing import latency_lines, quality_lines
 from benchmarks.tables.serving import chaos_lines, fuzz_lines, load_lines, perplexity_lines, serve_lines
@@ -217,11 +218,11 @@ HEALING = (
     "depth",
     "choice",
     "matrix",
-)  # its tables in docs/RESULTS.md
+)  # its tables in docs/results.md
 
 
 def results_table(figures: Mapping[str, Any], name: str) -> str:
-    """One table of docs/RESULTS.md, models in the order in which they were measured."""
+    """One table of docs/results.md, models in the order in which they were measured."""
     parts = []
     for model in dict.fromkeys(row["model"] for row in figures["rows"]):
         found = [row for row in figures["rows"] if row["model"] == model]
@@ -254,6 +255,11 @@ def filled(text: str, name: str, content: str) -> str:
     return pattern.sub(lambda found: f"{found[1]}{content}\n{found[2]}", text)
 
 
+def pages() -> list[Path]:
+    """The pages that may hold tables."""
+    return [README, *sorted((ROOT / "docs").rglob("*.md"))]
+
+
 def main() -> None:
     """Bring the pages up to date, or check that they are."""
     parser = argparse.ArgumentParser(
@@ -262,7 +268,7 @@ def main() -> None:
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
     tables, stale = contents(), []
-    for page in (ROOT / "README.md", ROOT / "docs" / "RESULTS.md"):
+    for page in pages():
         before = after = page.read_text(encoding="utf-8")
         for name, content in tables.items():
             after = filled(after, name, content)

@@ -17,7 +17,7 @@ from router.embedding.embedder import Vectors
 Labels = NDArray[np.int32]  # (n,) class numbers
 
 GENERAL = "general"
-ODDS_SHARE = 0.05  # of the log odds against "general" in what belongs, beside the similarity (docs/LOG.md)
+ODDS_SHARE = 0.05  # of the log odds against "general" in what belongs, beside the similarity (docs/log.md)
 _MOST = 20.0  # log odds beyond this say no more
 
 

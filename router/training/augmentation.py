@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from router.training.perturbations import noisy
 
 NONE = -1  # the query of a hint that is made of none
-COPY, ANSWERED = 0.3, 1.0  # what a hint counts, where a query counts 1; measured in docs/LOG.md
+COPY, ANSWERED = 0.3, 1.0  # what a hint counts, where a query counts 1; measured in docs/log.md
 
 Answers = Mapping[str, str]  # what may be answered, by question
 

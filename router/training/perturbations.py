@@ -82,7 +82,7 @@ NOISE: Mapping[str, Callable[[str, np.random.Generator], str]] = {
     "fragment": fragment,
     "wording": reworded,
 }
-TAUGHT = ("typo", "case", "fragment")  # small talk is measured only; learning it costs (docs/LOG.md)
+TAUGHT = ("typo", "case", "fragment")  # small talk is measured only; learning it costs (docs/log.md)
 
 
 def noisy(texts: Sequence[str], most: int = 20_000, seed: int = 0) -> list[tuple[str, int]]:

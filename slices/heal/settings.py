@@ -9,7 +9,7 @@ from slices.errors import BadConfig
 METHODS = ("norms", "lora", "full")
 PRECISIONS = ("auto", "float32", "bfloat16")
 INTACT = 0.5  # nats: a slice that is nearer to its parent than this is polished, not mended
-_RATES = {  # highest, to mend and to polish, for steps of `_STEP` tokens; only full is measured (docs/LOG.md)
+_RATES = {  # highest, to mend and to polish, for steps of `_STEP` tokens; only full is measured (docs/log.md)
     "norms": (1e-2, 1e-3),
     "lora": (5e-4, 1e-4),
     "full": (1e-4, 2e-5),
@@ -34,7 +34,7 @@ class Healing:
             its length that it is off (`slices.heal.states`); nothing where a saved teacher stands in.
             Rate, `hard` and `states` None are decided by the slice's KL at the start (`settled`).
         alone: share of the steps, the last ones, that learn from the text alone: without the teacher a step
-            takes two thirds to three quarters of the time (docs/LOG.md).
+            takes two thirds to three quarters of the time (docs/log.md).
         warmup: steps of rising rate; from there it falls to zero in a straight line.
         every: steps between two measurements on held-out text.
         patience: measurements without a better one after which the run ends.

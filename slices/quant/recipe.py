@@ -15,7 +15,7 @@ from slices.gguf.tensor_types import TABLES
 from slices.quant.types import TABLE_TYPES, TENSOR_TYPES, find_type
 
 # Type of the vocabulary tables by mix; one that is not named takes llama.cpp's own choice, Q6_K at least.
-# Measured (docs/LOG.md): below Q4_K_M the blocks lose so much more that Q4_K tables save a tenth (of a cut
+# Measured (docs/log.md): below Q4_K_M the blocks lose so much more that Q4_K tables save a tenth (of a cut
 # vocabulary) to a quarter of the bytes for little; from Q4_K_M on the tables would lose the most.
 DEFAULT_TABLES: Mapping[str, str] = dict.fromkeys(("IQ2_M", "Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_XS"), "Q4_K")
 LLAMA_CPP = "llama.cpp"  # said for --tables: llama.cpp's own choice, whatever the default

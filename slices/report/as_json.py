@@ -1,4 +1,4 @@
-"""A report as the JSON object that `mom eval --json` writes; docs/EVAL.md says what every key means."""
+"""A report as the JSON object that `mom eval --json` writes; docs/reference/report.md describes every key."""
 
 from collections.abc import Mapping
 from dataclasses import asdict

@@ -24,7 +24,7 @@ from slices.scores.probe import CONTEXT, ROWS, TOKENS, Probe, open_probe
 from slices.text.corpus import Corpus
 
 MOST_KL = 0.05  # nats a token that `--layers auto` may cost
-SURELY = 0.8  # of what a layer added, what it will add at least; docs/LOG.md has what that misses
+SURELY = 0.8  # of what a layer added, what it will add at least; docs/log.md has what that misses
 Progress = Callable[[int, int], None]  # removals tried, of how many at most
 
 

@@ -2,7 +2,7 @@
 
 The next-token distributions at every position of a text, added up. Thirty kilobytes hold a few thousand
 tokens; what the parent held possible at each of them covers the rest of the domain's language. Measured
-against the order of ids in docs/LOG.md.
+against the order of ids in docs/log.md.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""The script behind docs/RESULTS.md, on a pico: a row raw and healed, and one without sharing."""
+"""The script behind docs/results.md, on a pico: a row raw and healed, and one without sharing."""
 
 import json
 import subprocess
