@@ -79,8 +79,8 @@ class Scaling(_Settings):
     num_cpus: float = Field(default=0.1, ge=0)
     num_gpus: float = Field(default=0, ge=0)
     queue: int = Field(default=32, ge=1)
-    answers: int = Field(default=Capacity.places, ge=1, le=64)
-    context: int = Field(default=Capacity.context, ge=256)
+    answers: int = Field(default=Capacity.max_num_seqs, ge=1, le=64)
+    context: int = Field(default=Capacity.max_model_len, ge=256)
     threads: int | None = Field(default=None, ge=1)
     nice: int = Field(default=10, ge=0, le=19)
     autoscaling: dict[str, Any] | None = None

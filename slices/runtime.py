@@ -1,4 +1,4 @@
-"""How an expert is run: one Protocol over llama.cpp, torch and a scripted fake.
+"""The Protocols of a loaded model, `Runtime` and `Batcher`, over llama.cpp, torch and a scripted fake.
 
 The router serves through this module and `slices.report.run` measures through it, so that what was
 measured is what is served. Nothing here knows of chat, HTTP or domains.
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to choose tokens.
+    """Sampling parameters.
 
     Attributes:
         temperature: 0 is greedy.
         seed: None draws a fresh one.
-        logprobs: how many of the likeliest tokens are told at each place beside the one that came (0: only
-            that one); None tells nothing.
+        logprobs: how many of the most likely tokens to report at each position beside the sampled one (0:
+            only that one); None reports none.
         grammar: GBNF that the answer must match, None for any answer.
     """
 
@@ -37,7 +37,7 @@ class Sampling:
 
 @dataclass(frozen=True)
 class TokenLogprob:
-    """A token's bytes and natural-log probability before any sampling rule; and the likeliest, best first."""
+    """A token's bytes and log probability (nats) before any sampling rule; `top`: the most likely tokens."""
 
     token: bytes
     logprob: float
@@ -46,11 +46,11 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of an answer: its text, the tokens it took, and on the last piece why it ended."""
+    """A streamed part of an answer: its text, its number of tokens, and on the last piece why it ended."""
 
     text: str
     tokens: int = 1
-    finish: str | None = None  # "stop" or "length", on the last piece only
+    finish_reason: str | None = None  # "stop" or "length", on the last piece only
     logprobs: tuple[TokenLogprob, ...] = ()  # of those tokens, where they were asked for
 
 
@@ -88,35 +88,35 @@ class Runtime(Protocol):
 
 @dataclass(frozen=True)
 class Capacity:
-    """How much a model that serves may take on.
+    """The limits of a model that serves.
 
     Attributes:
-        places: answers that are written at a time.
-        context: most tokens of a prompt and its answer together.
+        max_num_seqs: sequences that are decoded at a time, llama.cpp's n_seq_max.
+        max_model_len: most tokens of a prompt and its answer together, llama.cpp's n_ctx of a sequence.
         threads: processor threads; None for every core.
     """
 
-    places: int = 4
-    context: int = 4096
+    max_num_seqs: int = 4
+    max_model_len: int = 4096
     threads: int | None = None
 
 
 @dataclass(frozen=True)
-class Seat:
-    """Where a `Batcher` writes an answer, and how many tokens of its prompt it need not read again."""
+class Slot:
+    """The slot of a `Batcher` that answers a prompt; `cached_tokens` of the prompt are in its KV cache."""
 
-    place: int
+    id: int
     prompt_tokens: int
-    reused: int = 0
+    cached_tokens: int = 0
 
 
 class Batcher(Protocol):
-    """A loaded model that writes up to `places` answers at a time. Not thread-safe: one caller."""
+    """A loaded model that answers up to `max_num_seqs` prompts at a time. Not thread-safe: one caller."""
 
-    places: int
+    max_num_seqs: int
 
-    def begin(self, prompt: str, sampling: Sampling) -> Seat:
-        """Take a prompt as `Runtime.generate` does; call it only while a place is free.
+    def begin(self, prompt: str, sampling: Sampling) -> Slot:
+        """Take a prompt as `Runtime.generate` does; call it only while a slot is free.
 
         Raises:
             PromptTooLong, Unsupported: the prompt or the sampling is not for this model.
@@ -124,15 +124,15 @@ class Batcher(Protocol):
         ...
 
     def step(self) -> Sequence[tuple[int, Piece]]:
-        """Go on with every answer a little: pieces and their places. A last piece frees its place.
+        """Run one batch: the new pieces and their slots. A last piece frees its slot.
 
         Raises:
-            RunFailed: the model failed; every place is free again.
+            RunFailed: the model failed; every slot is free again.
         """
         ...
 
-    def drop(self, place: int) -> None:
-        """Stop an answer and free its place."""
+    def abort(self, slot: int) -> None:
+        """Stop an answer and free its slot."""
         ...
 
     def close(self) -> None:

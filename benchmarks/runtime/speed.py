@@ -68,7 +68,7 @@ def runners(
     for type in types:
         for name, folder in folders:
             made = quantize(folder, type, scratch / f"{name}-{type}.gguf")
-            yield Runner(name, type, made.bytes, LlamaRuntime(made.path, threads, context=2048))
+            yield Runner(name, type, made.bytes, LlamaRuntime(made.path, threads, n_ctx=2048))
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:

@@ -31,8 +31,8 @@ from slices.files.safetensors_writer import Layout, lay_out
 from slices.gguf.header import GGUFHeader, read_gguf_header
 from slices.quant.recipe import LLAMA_CPP, make_recipe
 from slices.quant.size import Prediction, predict_from
-from slices.runtimes.dry_load import dry_load
-from slices.runtimes.memory_estimate import as_types, estimate
+from slices.runtimes.llama_memory_breakdown import memory_breakdown
+from slices.runtimes.memory_estimate import estimate_memory, with_types
 
 MACHINE, SYSTEM = 8e9, 2e9  # bytes: what there is, and what the system keeps
 CUTS = {
@@ -83,7 +83,7 @@ def stated_by_llama_cpp(path: Path) -> dict[str, Any]:
     """Cache and compute buffer by context, as llama.cpp states them."""
     found = {}
     for context in CONTEXTS:
-        windows, everything = dry_load(path, context), dry_load(path, context, swa_full=True)
+        windows, everything = memory_breakdown(path, context), memory_breakdown(path, context, swa_full=True)
         found[str(context)] = {**asdict(windows), "kv_cache_swa_full": everything.kv_cache}
     return found
 
@@ -106,7 +106,7 @@ def resident(
     header: GGUFHeader, predicted: Prediction, context: int, stated: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What is computed, but for the compute buffer, of which llama.cpp states the size."""
-    computed = estimate(as_types(header, predicted.types), context)
+    computed = estimate_memory(with_types(header, predicted.types), context)
     memory = replace(computed, compute=round(stated[str(context)]["compute"]))
     room = MACHINE - SYSTEM
     fits = "whole" if memory.total <= room else "needed" if memory.needed <= room else "no"

@@ -41,19 +41,19 @@ class Shape:
 def _message(index: int, piece: Piece) -> dict[str, Any]:
     said: dict[str, Any] = {"role": "assistant", "content": piece.text, "refusal": None, "annotations": []}
     told = logprobs.of_chat(piece.logprobs) if piece.logprobs else None
-    return {"index": index, "message": said, "logprobs": told, "finish_reason": piece.finish}
+    return {"index": index, "message": said, "logprobs": told, "finish_reason": piece.finish_reason}
 
 
 def _delta(index: int, piece: Piece) -> dict[str, Any]:
     told = {"logprobs": logprobs.of_chat(piece.logprobs)} if piece.logprobs else {}
     said = {"content": piece.text} if piece.text else {}
-    return {"index": index, "delta": said, **told, "finish_reason": piece.finish}
+    return {"index": index, "delta": said, **told, "finish_reason": piece.finish_reason}
 
 
 def _call(index: int, piece: Piece) -> dict[str, Any]:
     if (calls := tools.calls(piece)) is None:
         return _message(index, piece)
-    choice = _message(index, replace(piece, text="", finish=tools.CALLED))
+    choice = _message(index, replace(piece, text="", finish_reason=tools.CALLED))
     choice["message"] |= {"content": None, "tool_calls": calls}
     return choice
 
@@ -67,7 +67,7 @@ def _calling(index: int, piece: Piece) -> dict[str, Any]:
 
 def _text(index: int, piece: Piece) -> dict[str, Any]:
     told = logprobs.of_text(piece.logprobs) if piece.logprobs else None
-    return {"index": index, "text": piece.text, "logprobs": told, "finish_reason": piece.finish}
+    return {"index": index, "text": piece.text, "logprobs": told, "finish_reason": piece.finish_reason}
 
 
 CHAT = Shape(
@@ -161,7 +161,7 @@ async def _gathered(choices: Sequence[Events], saying: Saying) -> AsyncGenerator
         async for index, piece in pieces:
             before = said[index]
             text, told = before.text + piece.text, before.logprobs + piece.logprobs
-            said[index] = Piece(text, 0, piece.finish or before.finish, told)
+            said[index] = Piece(text, 0, piece.finish_reason or before.finish_reason, told)
     for pair in enumerate(said):
         yield pair
 
@@ -177,7 +177,7 @@ async def _shown(events: Events, saying: Saying) -> AsyncGenerator[Piece]:
             saying.tokens += event.tokens
             text = event.text.lstrip() if leading else event.text
             leading, told = leading and not text, (*told, *event.logprobs)
-            if text or event.finish:
+            if text or event.finish_reason:
                 yield replace(event, text=text, logprobs=told)
                 told = ()
 

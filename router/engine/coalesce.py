@@ -30,7 +30,7 @@ class Parcels:
         """What goes now that `piece` is there: nothing within `seconds` of the last, or all held and it."""
         self._held = piece if self._held is None else joined(self._held, piece)
         now = self._clock()
-        if not piece.finish and self._sent is not None and now - self._sent < seconds:
+        if not piece.finish_reason and self._sent is not None and now - self._sent < seconds:
             return None
         self._sent = now
         return self.rest()
@@ -44,4 +44,4 @@ class Parcels:
 def joined(one: Piece, other: Piece) -> Piece:
     """Two pieces of an answer as one."""
     told = one.logprobs + other.logprobs
-    return Piece(one.text + other.text, one.tokens + other.tokens, other.finish, told)
+    return Piece(one.text + other.text, one.tokens + other.tokens, other.finish_reason, told)

@@ -20,10 +20,10 @@ OpenBatcher = Callable[[Path, Path | None, Capacity], Batcher]
 
 
 def taken_on(capacity: Capacity) -> int:
-    """Requests at a replica at most: one waits for each place, so that none stays empty when several end at
+    """Requests at a replica at most: one waits for each slot, so that none stays empty when several end at
     once. The others wait outside, where they can go to another replica and outlive this one.
     """
-    return 2 * capacity.places
+    return 2 * capacity.max_num_seqs
 
 
 class ExpertReplica:

@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 
 from slices.runtime import Batcher, Capacity
-from slices.runtimes.one_by_one import OneByOne
 from slices.runtimes.scripted import ScriptedRuntime
+from slices.runtimes.single_sequence import SingleSequenceBatcher
 
 REPLIES = "replies.json"
 
@@ -17,4 +17,4 @@ def open_batcher(folder: Path, file: Path | None, capacity: Capacity) -> Batcher
     """Answers from `folder/replies.json` ({part of a prompt: answer}) where there is one."""
     path = folder / REPLIES
     replies = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return OneByOne(ScriptedRuntime(replies, f"I am {folder.name}."))
+    return SingleSequenceBatcher(ScriptedRuntime(replies, f"I am {folder.name}."))

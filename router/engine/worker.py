@@ -1,7 +1,7 @@
-"""Asking a model from async code: one thread a model, as many answers at a time as it has places.
+"""Asking a model from async code: one thread a model, as many answers at a time as it has slots.
 
 A model blocks and belongs to one caller, so each gets a thread that nothing else runs on. Who finds no
-free place waits in line. Giving up an answer (closing its iterator) frees its place before the next token.
+free slot waits in line. Giving up an answer (closing its iterator) frees its slot before the next token.
 Nothing here knows of HTTP, chat or Ray; `router.engine.ray_replica` runs one `Worker` in each replica.
 """
 
@@ -31,7 +31,7 @@ class Begun:
     """What an engine yields first: the model is at work on a prompt of so many tokens."""
 
     prompt_tokens: int
-    reused: int = 0  # of them, known from what the place read before
+    reused: int = 0  # of them, in the KV cache of the slot already
 
 
 Event: TypeAlias = Begun | Piece
@@ -73,12 +73,12 @@ class Worker:
         self._lock = threading.Lock()  # over the three below
         self._waiting: deque[_Job] = deque()
         self._at_work = self._closed = False
-        self._seated: dict[int, _Job] = {}  # by place
+        self._slots: dict[int, _Job] = {}  # by slot id
 
     @property
     def load(self) -> tuple[int, int]:
         """Answers that are being written, and those that wait."""
-        return len(self._seated), len(self._waiting)
+        return len(self._slots), len(self._waiting)
 
     def start(self) -> None:
         """Open the model now, and wait for it. Raises what opening it raises."""
@@ -112,12 +112,12 @@ class Worker:
             self._batcher = None
 
     def _enter(self, job: "_Job") -> None:
-        places = self._batcher.places if self._batcher else 1
+        max_num_seqs = self._batcher.max_num_seqs if self._batcher else 1
         with self._lock:
-            ahead = len(self._waiting) + len(self._seated)
+            ahead = len(self._waiting) + len(self._slots)
             if self._closed:
                 raise ExpertFailed(CLOSED)
-            if ahead >= places + self._queue:
+            if ahead >= max_num_seqs + self._queue:
                 raise Overloaded(f"{ahead} requests are here already; try again later")
             self._waiting.append(job)
             if not self._at_work:
@@ -135,49 +135,49 @@ class Worker:
             pass
 
     def _turn(self) -> bool:
-        """Let in who waits while there are places, let go who gave up, and go on with the others."""
+        """Let in who waits while there are free slots, let go who gave up, and go on with the others."""
         while (job := self._next()) is not None:
-            self._seat(job)
-        for place, job in list(self._seated.items()):
+            self._start(job)
+        for slot, job in list(self._slots.items()):
             if self._closed or job.cancelled.is_set():
-                self._opened().drop(place)
-                self._leave(place, ExpertFailed(CLOSED))
-        if self._seated:
+                self._opened().abort(slot)
+                self._leave(slot, ExpertFailed(CLOSED))
+        if self._slots:
             self._step(self._opened())
         with self._lock:
-            self._at_work = bool(self._seated or self._waiting)
+            self._at_work = bool(self._slots or self._waiting)
             return self._at_work
 
     def _next(self) -> "_Job | None":
-        places = self._batcher.places if self._batcher else 1
+        max_num_seqs = self._batcher.max_num_seqs if self._batcher else 1
         with self._lock:
-            return self._waiting.popleft() if self._waiting and len(self._seated) < places else None
+            return self._waiting.popleft() if self._waiting and len(self._slots) < max_num_seqs else None
 
-    def _seat(self, job: "_Job") -> None:
+    def _start(self, job: "_Job") -> None:
         try:
-            seat = self._opened().begin(job.prompt, job.sampling)
+            slot = self._opened().begin(job.prompt, job.sampling)
         except Exception as error:  # noqa: BLE001 - the caller's to judge; the thread goes on
             job.end(error)
             return
-        self._seated[seat.place] = job
-        job.tell(Begun(seat.prompt_tokens, seat.reused))
+        self._slots[slot.id] = job
+        job.tell(Begun(slot.prompt_tokens, slot.cached_tokens))
 
     def _step(self, batcher: Batcher) -> None:
         try:
             pieces = batcher.step()
         except Exception as error:  # noqa: BLE001 - as above: every answer under way is lost
-            for place in list(self._seated):
-                batcher.drop(place)
-                self._leave(place, error)
+            for slot in list(self._slots):
+                batcher.abort(slot)
+                self._leave(slot, error)
             return
-        seconds = self._spacing(len(self._seated))
-        for place, piece in pieces:
-            self._seated[place].put(piece, seconds)
-            if piece.finish:
-                self._leave(place)
+        seconds = self._spacing(len(self._slots))
+        for slot, piece in pieces:
+            self._slots[slot].put(piece, seconds)
+            if piece.finish_reason:
+                self._leave(slot)
 
-    def _leave(self, place: int, error: Exception | None = None) -> None:
-        self._seated.pop(place).end(error)
+    def _leave(self, slot: int, error: Exception | None = None) -> None:
+        self._slots.pop(slot).end(error)
 
 
 def _step_back(nice: int) -> None:

@@ -2,7 +2,7 @@
 
 llama.cpp answers some files by ending the process, and others by quietly reading something else; both are
 looked for here. Total for Gemma 3 and 4, as `slices.gguf.rules` tells of them; other architectures get what
-holds for all. Reads no weights, and runs nothing: `slices.runtimes.proof` tries a file out.
+holds for all. Reads no weights, and runs nothing: `slices.runtimes.load_test` tries a file out.
 """
 
 import struct

@@ -13,7 +13,7 @@ from typing import Any
 from slices.architecture.anatomy import Anatomy
 from slices.cut.identity_layers import arrange
 from slices.device import Device
-from slices.runtimes.decoder import entering
+from slices.runtimes.decoder import capture_inputs
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ def same_layers(parent: Anatomy, layers: Sequence[int], portable: bool) -> tuple
 
 def read(model: Any, layers: Sequence[Any], device: Device, tokens: Any) -> States:
     """Run a model over rows of tokens (rows, context), noting what enters some of its layers."""
-    with entering(layers) as seen, device.autocast():
+    with capture_inputs(layers) as seen, device.autocast():
         last = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     return States(tuple(each.flatten(0, 1) for each in seen), last.flatten(0, 1))
 

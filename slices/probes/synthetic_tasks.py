@@ -59,7 +59,7 @@ def end_of_turn(runtime: Runtime, count: int, seed: int, progress: Progress = no
     def ends(item: Item) -> bool:
         pieces = list(runtime.generate(item.prompt, _TURN_SAMPLING))
         line, newline, _ = "".join(piece.text for piece in pieces).partition("\n")
-        return bool(line.strip()) and (bool(newline) or pieces[-1].finish == "stop")
+        return bool(line.strip()) and (bool(newline) or pieces[-1].finish_reason == "stop")
 
     return _score("end_of_turn", arithmetic_items(count, seed), ends, progress)
 

@@ -26,7 +26,7 @@ from slices.errors import RunFailed
 from slices.files.child_process import work_as_child
 from slices.gguf.check import check_gguf
 from slices.quant.quantizer import NEXT
-from slices.runtimes.llama_library import last_complaint, load_library, watch
+from slices.runtimes.llama_library import add_log_listener, last_error, load_library
 from slices.runtimes.llama_runtime import LlamaRuntime
 
 PROBE = (
@@ -49,12 +49,12 @@ def quantize(order: Mapping[str, Any], dry_run: bool = False) -> None:
     weights = _load(order["imatrix"])  # ctypes keeps no hold on these arrays; this name does
     if weights is not None or order["weighted"]:
         params.imatrix = _weights(library, weights or {})
-    watch(_TypePrinter() if dry_run else _print_progress)
+    add_log_listener(_TypePrinter() if dry_run else _print_progress)
     status = library.llama_model_quantize(
         order["source"].encode(), order["target"].encode(), ctypes.byref(params)
     )
     if status:
-        raise RunFailed(f"llama.cpp could not quantize (status {status}): {last_complaint()}")
+        raise RunFailed(f"llama.cpp could not quantize (status {status}): {last_error()}")
 
 
 def _tensor_types(library: ModuleType, pairs: Sequence[tuple[str, int]]) -> Any:
@@ -97,7 +97,7 @@ def verify(file: Path, folder: Path) -> None:
         RunFailed: it does not load, its tokens differ, or a probability is not finite.
     """
     check_gguf(file)
-    runtime = LlamaRuntime(file, threads=1, context=512)
+    runtime = LlamaRuntime(file, threads=1, n_ctx=512)
     try:
         tokens = runtime.encode(PROBE)
         compare(tokens[1:], folder)
@@ -119,7 +119,7 @@ def verify_tokens(file: Path, folder: Path) -> None:
     try:
         model = Llama(str(file), vocab_only=True, verbose=False)
     except ValueError:
-        raise RunFailed(f"llama.cpp cannot read the vocabulary: {last_complaint()}") from None
+        raise RunFailed(f"llama.cpp cannot read the vocabulary: {last_error()}") from None
     try:
         compare(model.tokenize(PROBE.encode(), add_bos=False, special=False), folder)
     finally:

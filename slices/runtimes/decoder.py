@@ -1,4 +1,4 @@
-"""The decoder of a model in torch: its layers, and what enters them as the model runs."""
+"""The decoder layers of a model in torch, and hooks that capture their inputs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -11,17 +11,17 @@ def decoder_layers(model: Any) -> Any:
 
 
 def final_norm(model: Any) -> Any:
-    """The norm that what leaves the last layer enters."""
+    """The norm after the last layer."""
     return _decoder(model).norm
 
 
 @contextmanager
-def entering(modules: Sequence[Any]) -> Iterator[list[Any]]:
-    """Collect what enters each of these modules as they run: copies of (rows, tokens, hidden)."""
-    seen: list[Any] = []
-    hooks = [each.register_forward_pre_hook(_noting(seen), with_kwargs=True) for each in modules]
+def capture_inputs(modules: Sequence[Any]) -> Iterator[list[Any]]:
+    """Capture the input of each of these modules as they run: copies of (rows, tokens, hidden)."""
+    captured: list[Any] = []
+    hooks = [each.register_forward_pre_hook(_capture_hook(captured), with_kwargs=True) for each in modules]
     try:
-        yield seen
+        yield captured
     finally:
         for hook in hooks:
             hook.remove()
@@ -32,8 +32,8 @@ def _decoder(model: Any) -> Any:
     return getattr(inner, "language_model", inner)
 
 
-def _noting(seen: list[Any]) -> Callable[..., None]:
-    def note(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        seen.append((args[0] if args else kwargs["hidden_states"]).clone())
+def _capture_hook(captured: list[Any]) -> Callable[..., None]:
+    def hook(module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        captured.append((args[0] if args else kwargs["hidden_states"]).clone())
 
-    return note
+    return hook

@@ -1,4 +1,4 @@
-"""Answers that must match a grammar: llama.cpp's own GBNF engine over the logits of one answer."""
+"""Constrained decoding: llama.cpp's GBNF engine masks the logits of one answer."""
 
 import ctypes
 from typing import Any
@@ -14,7 +14,7 @@ _ENTRY = np.dtype([("id", "<i4"), ("logit", "<f4"), ("p", "<f4")])  # llama_toke
 
 
 class Grammar:
-    """The state of one answer's grammar. Free it when the answer is over."""
+    """The grammar state of one answer. Free it when the answer is over."""
 
     def __init__(self, model: LlamaModel, text: str) -> None:
         """Begin to match `text`, in GBNF.

@@ -1,10 +1,9 @@
-"""Continuous batching: several answers in one llama.cpp context, each a token further with every step.
+"""Continuous batching: several sequences in one llama.cpp context, each a token further with every step.
 
-An answer joins at the next step and leaves with its last token, while the others go on. Prompts are read
-in shares between the tokens of answers that are under way, so that a long one delays nobody for long. What
-a place has read stays there: a prompt that begins with it, as the next turn of a chat does, is read on
-from there. (Orca: Yu et al., 2022, OSDI; reading prompts in shares: Sarathi, Agrawal et al., 2023,
-arXiv 2308.16369.)
+A sequence joins at the next step and leaves with its last token, while the others go on (Orca: Yu et al.,
+2022, OSDI). Prompts are prefilled in chunks between decode steps, so that a long prompt delays no other
+answer for long (Sarathi: Agrawal et al., 2023, arXiv 2308.16369). A slot keeps its KV cache after its
+answer: a prompt that begins with the same tokens, as the next turn of a chat does, reuses that prefix.
 """
 
 from collections.abc import Sequence
@@ -12,16 +11,16 @@ from os import cpu_count
 from pathlib import Path
 
 from slices.errors import SliceError
-from slices.runtime import Capacity, Piece, Sampling, Seat
-from slices.runtimes.llama_answer import Answer
+from slices.runtime import Capacity, Piece, Sampling, Slot
+from slices.runtimes.llama_context import N_BATCH, LlamaContext, SequenceChunk
+from slices.runtimes.llama_generation import Generation
 from slices.runtimes.llama_model import LlamaModel
-from slices.runtimes.llama_slots import MOST, LlamaSlots, Part
 
-SHARED = 128  # tokens of prompts in a step that answers under way wait for
+MAX_PREFILL_TOKENS = 128  # prompt tokens in a step that also decodes
 
 
 class LlamaBatcher:
-    """A GGUF file in llama.cpp, writing several answers at a time. Implements `slices.runtime.Batcher`."""
+    """A GGUF file in llama.cpp that answers several prompts at a time; a `slices.runtime.Batcher`."""
 
     def __init__(self, path: Path, capacity: Capacity) -> None:
         """Load `path`.
@@ -30,93 +29,103 @@ class LlamaBatcher:
             MissingExtra: llama-cpp-python is not installed.
             RunFailed: llama.cpp refuses the file, or memory is short.
         """
-        self.places = capacity.places
+        self.max_num_seqs = capacity.max_num_seqs
         self._model = LlamaModel(path)
         threads = capacity.threads or cpu_count() or 1
         try:
-            self._slots = LlamaSlots(self._model, capacity.places, capacity.context, threads)
+            self._context = LlamaContext(
+                self._model,
+                n_seq_max=capacity.max_num_seqs,
+                n_ctx_seq=capacity.max_model_len,
+                threads=threads,
+            )
         except SliceError:
             self._model.close()
             raise
-        self._answers: dict[int, Answer] = {}
-        self._held: list[list[int]] = [[] for _ in range(capacity.places)]  # tokens that a place has read
+        self._running: dict[int, Generation] = {}  # by slot
+        self._cached: list[list[int]] = [[] for _ in range(self.max_num_seqs)]  # token ids in the KV cache
 
-    def begin(self, prompt: str, sampling: Sampling) -> Seat:
-        """Take a prompt, whose control tokens count as such, to the free place that knows most of it."""
-        tokens = self._model.prompt(prompt, self._slots.length)
-        answer = Answer(self._model, tokens, sampling, self._slots.length)
-        free = [place for place in range(self.places) if place not in self._answers]
-        place = max(free, key=lambda each: (_alike(self._held[each], tokens), -len(self._held[each])))
-        common = min(_alike(self._held[place], tokens), len(tokens) - 1)  # the last one says what follows
-        answer.read = self._slots.keep(place, common)
-        self._held[place] = tokens[: answer.read]
-        self._answers[place] = answer
-        return Seat(place, len(tokens), answer.read)
+    def begin(self, prompt: str, sampling: Sampling) -> Slot:
+        """Take a prompt, control tokens in it included, to the free slot with the longest common prefix."""
+        tokens = self._model.tokenize_prompt(prompt, self._context.n_ctx_seq)
+        generation = Generation(self._model, tokens, sampling, self._context.n_ctx_seq)
+        free = [slot for slot in range(self.max_num_seqs) if slot not in self._running]
+        prefixes = {slot: _common_prefix(self._cached[slot], tokens) for slot in free}
+        slot = max(free, key=lambda each: (prefixes[each], -len(self._cached[each])))
+        common = min(prefixes[slot], len(tokens) - 1)  # the last one gives logits
+        generation.n_past = self._context.keep_prefix(slot, common)
+        self._cached[slot] = tokens[: generation.n_past]
+        self._running[slot] = generation
+        return Slot(slot, len(tokens), generation.n_past)
 
     def step(self) -> Sequence[tuple[int, Piece]]:
-        """Run the next tokens of every answer together."""
-        parts = self._parts()
+        """Run one batch: the next tokens of every running sequence."""
+        chunks = self._schedule()
         try:
-            logits = self._slots.decode(parts)
+            logits = self._context.decode(chunks)
         except SliceError:
-            self._start_over()
+            self._reset()
             raise
-        for part in parts:
-            self._answers[part.sequence].read += len(part.tokens)
-            self._held[part.sequence] += part.tokens
-        found = [(place, piece) for place in logits for piece in self._answers[place].go_on(logits[place])]
-        for place, piece in found:
-            if piece.finish:
-                self.drop(place)
-        return found
+        for chunk in chunks:
+            self._running[chunk.seq_id].n_past += len(chunk.tokens)
+            self._cached[chunk.seq_id] += chunk.tokens
+        pieces = [(slot, piece) for slot in logits for piece in self._running[slot].advance(logits[slot])]
+        for slot, piece in pieces:
+            if piece.finish_reason:
+                self.abort(slot)
+        return pieces
 
-    def drop(self, place: int) -> None:
-        """Stop an answer; what was read for it stays, for a prompt that goes on from there."""
-        answer = self._answers.pop(place, None)
-        if answer is not None:
-            answer.close()
+    def abort(self, slot: int) -> None:
+        """Stop an answer and free its slot; its KV cache stays for a prompt with the same prefix."""
+        generation = self._running.pop(slot, None)
+        if generation is not None:
+            generation.close()
 
     def close(self) -> None:
         """Free the model; calling it twice is fine."""
-        for place in list(self._answers):
-            self.drop(place)
-        self._slots.close()
+        for slot in list(self._running):
+            self.abort(slot)
+        self._context.close()
         self._model.close()
 
-    def _parts(self) -> list[Part]:
-        """What the next step runs: the last token of answers under way, and shares of new prompts."""
-        waiting = {place: answer.unread for place, answer in self._answers.items()}
-        writing = [place for place, unread in waiting.items() if unread == 1]
-        reading = {place: unread for place, unread in waiting.items() if unread > 1}
-        room = (SHARED if writing else MOST) if reading else 0
-        shares = shared_out(min(room, MOST - len(writing)), reading)
-        return [self._part(place, shares.get(place, 1)) for place in (*writing, *shares)]
+    def _schedule(self) -> list[SequenceChunk]:
+        """The next batch: the last token of each decoding sequence, and chunks of the new prompts."""
+        pending = {slot: generation.n_pending for slot, generation in self._running.items()}
+        decoding = [slot for slot, count in pending.items() if count == 1]
+        prefilling = {slot: count for slot, count in pending.items() if count > 1}
+        budget = (MAX_PREFILL_TOKENS if decoding else N_BATCH) if prefilling else 0
+        counts = split_budget(min(budget, N_BATCH - len(decoding)), prefilling)
+        return [self._chunk(slot, counts.get(slot, 1)) for slot in (*decoding, *counts)]
 
-    def _part(self, place: int, count: int) -> Part:
-        answer = self._answers[place]
-        tokens = answer.tokens[answer.read : answer.read + count]
-        return Part(place, tokens, answer.read, count == answer.unread)
+    def _chunk(self, slot: int, count: int) -> SequenceChunk:
+        generation = self._running[slot]
+        tokens = generation.tokens[generation.n_past : generation.n_past + count]
+        return SequenceChunk(slot, tokens, pos=generation.n_past, logits=count == generation.n_pending)
 
-    def _start_over(self) -> None:
-        for place in list(self._answers):
-            self.drop(place)
-        self._slots.forget()
-        self._held = [[] for _ in range(self.places)]
-
-
-def shared_out(room: int, wanted: dict[int, int]) -> dict[int, int]:
-    """`room` tokens in equal shares to who wants some, nobody more than he wants; the short ones first."""
-    shares: dict[int, int] = {}
-    for place in sorted(wanted, key=lambda each: (wanted[each], each)):
-        share = min(wanted[place], room // (len(wanted) - len(shares)))
-        shares[place] = share
-        room -= share
-    return {place: share for place, share in shares.items() if share}
+    def _reset(self) -> None:
+        for slot in list(self._running):
+            self.abort(slot)
+        self._context.clear()
+        self._cached = [[] for _ in range(self.max_num_seqs)]
 
 
-def _alike(held: Sequence[int], tokens: Sequence[int]) -> int:
-    """How many tokens both begin with."""
-    for index, (one, other) in enumerate(zip(held, tokens, strict=False)):
+def split_budget(budget: int, pending: dict[int, int]) -> dict[int, int]:
+    """Tokens of each sequence in a step: equal shares of `budget`, at most what is pending; short ones first.
+
+    Args:
+        pending: tokens of each sequence that are not in the KV cache yet.
+    """
+    counts: dict[int, int] = {}
+    for slot in sorted(pending, key=lambda each: (pending[each], each)):
+        count = min(pending[slot], budget // (len(pending) - len(counts)))
+        counts[slot] = count
+        budget -= count
+    return {slot: count for slot, count in counts.items() if count}
+
+
+def _common_prefix(cached: Sequence[int], tokens: Sequence[int]) -> int:
+    """Length of the common prefix of two token sequences."""
+    for index, (one, other) in enumerate(zip(cached, tokens, strict=False)):
         if one != other:
             return index
-    return min(len(held), len(tokens))
+    return min(len(cached), len(tokens))

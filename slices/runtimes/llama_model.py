@@ -1,4 +1,4 @@
-"""A GGUF file as llama.cpp holds it: weights and vocabulary. Contexts, which run it, are made from it.
+"""A GGUF file loaded by llama.cpp: weights and vocabulary. Contexts, which run it, are made from it.
 
 Check the file first (`slices.gguf.header`): llama.cpp may end the process on a bad one.
 """
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from slices.errors import PromptTooLong, RunFailed
-from slices.runtimes.llama_library import last_complaint, load_library
+from slices.runtimes.llama_library import last_error, load_library
 
-CONTEXT_STEP = 256  # llama.cpp aborts on a batch larger than a context that it had to round up to this
+N_CTX_MULTIPLE = 256  # llama.cpp rounds n_ctx up to it, and aborts on a batch larger than what was asked
 
 
 class LlamaModel:
-    """A loaded file. Everything here but `close` may be asked from any thread."""
+    """A loaded model. Everything here but `close` may be called from any thread."""
 
     def __init__(self, path: Path) -> None:
         """Map the weights of `path`.
@@ -30,22 +30,22 @@ class LlamaModel:
         params.n_gpu_layers = 0
         self._handle: Any = self.cpp.llama_model_load_from_file(str(path).encode(), params)
         if not self._handle:
-            raise RunFailed(f"llama.cpp cannot load {path}: {last_complaint()}")
+            raise RunFailed(f"llama.cpp cannot load {path}: {last_error()}")
         self.vocab = self.cpp.llama_model_get_vocab(self._handle)
-        self.rows = int(self.cpp.llama_vocab_n_tokens(self.vocab))
+        self.n_vocab = int(self.cpp.llama_vocab_n_tokens(self.vocab))
 
     @cached_property
-    def window(self) -> int:
-        """Positions that a sliding layer looks back, 0 where there is no such layer."""
+    def n_swa(self) -> int:
+        """The sliding window in tokens, 0 where no layer has one."""
         return int(self.cpp.llama_model_n_swa(self._handle))
 
-    def settings(self, context: int, threads: int, answers: int = 1) -> Any:
-        """llama.cpp's settings of a context for `answers` sequences of up to `context` tokens each."""
+    def context_params(self, n_ctx_seq: int, threads: int, n_seq_max: int = 1) -> Any:
+        """llama.cpp's parameters of a context of `n_seq_max` sequences of up to `n_ctx_seq` tokens each."""
         params: Any = self.cpp.llama_context_default_params()
-        rounded = -(-context // CONTEXT_STEP) * CONTEXT_STEP
-        params.n_ctx = answers * min(rounded, self.cpp.llama_model_n_ctx_train(self._handle))
-        params.n_seq_max = answers
-        params.kv_unified = True  # one batch for answers that read and that write: a tenth faster
+        rounded = -(-n_ctx_seq // N_CTX_MULTIPLE) * N_CTX_MULTIPLE
+        params.n_ctx = n_seq_max * min(rounded, self.cpp.llama_model_n_ctx_train(self._handle))
+        params.n_seq_max = n_seq_max
+        params.kv_unified = True  # prefill and decode in one batch: a tenth faster
         params.n_batch = 512
         params.n_ubatch = 512
         params.swa_full = False  # sliding layers keep their window, not the whole context
@@ -53,52 +53,52 @@ class LlamaModel:
         params.n_threads_batch = threads
         return params
 
-    def context(self, params: Any) -> Any:
-        """A context with these settings, for the caller to free.
+    def new_context(self, params: Any) -> Any:
+        """A context with these parameters, for the caller to free.
 
         Raises:
             RunFailed: llama.cpp refuses them, as where memory is short.
         """
-        made = self.cpp.llama_init_from_model(self._handle, params)
-        if not made:
-            raise RunFailed(f"llama.cpp cannot run {self.path}: {last_complaint()}")
-        return made
+        context = self.cpp.llama_init_from_model(self._handle, params)
+        if not context:
+            raise RunFailed(f"llama.cpp cannot run {self.path}: {last_error()}")
+        return context
 
     def tokenize(self, text: str, control: bool) -> list[int]:
         """Token ids of `text` after one bos; control tokens in it count as such, or are read as text."""
         raw = text.encode()
-        room = len(raw) + 8
+        size = len(raw) + 8
         for _ in range(2):  # a space may take three tokens, where it is spelled in bytes
-            buffer = (ctypes.c_int32 * room)()
-            count = self.cpp.llama_tokenize(self.vocab, raw, len(raw), buffer, room, True, control)
+            buffer = (ctypes.c_int32 * size)()
+            count = self.cpp.llama_tokenize(self.vocab, raw, len(raw), buffer, size, True, control)
             if count >= 0:
                 break
-            room = -count
+            size = -count
         if count < 0:
             raise RunFailed(f"llama.cpp could not tokenize a text of {len(raw)} bytes")
         tokens = list(buffer[:count])
         return tokens[1:] if control and len(tokens) > 1 and tokens[0] == tokens[1] == self._bos else tokens
 
-    def prompt(self, text: str, room: int) -> list[int]:
+    def tokenize_prompt(self, text: str, n_ctx: int) -> list[int]:
         """The token ids of a prompt, whose control tokens count as such.
 
         Raises:
-            PromptTooLong: it does not leave a place for an answer in `room` tokens.
+            PromptTooLong: it leaves no room for an answer in `n_ctx` tokens.
         """
         tokens = self.tokenize(text, control=True)
-        if len(tokens) >= room:
-            raise PromptTooLong(f"the prompt has {len(tokens)} tokens, but the context holds {room}")
+        if len(tokens) >= n_ctx:
+            raise PromptTooLong(f"the prompt has {len(tokens)} tokens, but the context holds {n_ctx}")
         return tokens
 
-    def ends(self, token: int) -> bool:
-        """Whether an answer is over with this token."""
+    def is_eog(self, token: int) -> bool:
+        """Whether the token ends a generation (eos, end of turn)."""
         return bool(self.cpp.llama_vocab_is_eog(self.vocab, token))
 
-    def bytes(self, token: int) -> bytes:
-        """What the token adds to a text; nothing for a control token."""
-        room = 256
-        buffer = ctypes.create_string_buffer(room)
-        count = self.cpp.llama_token_to_piece(self.vocab, token, buffer, room, 0, False)
+    def token_bytes(self, token: int) -> bytes:
+        """The bytes that the token adds to a text; none for a control token."""
+        size = 256
+        buffer = ctypes.create_string_buffer(size)
+        count = self.cpp.llama_token_to_piece(self.vocab, token, buffer, size, 0, False)
         if count < 0:
             buffer = ctypes.create_string_buffer(-count)
             count = self.cpp.llama_token_to_piece(self.vocab, token, buffer, -count, 0, False)

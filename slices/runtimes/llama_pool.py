@@ -1,4 +1,4 @@
-"""Many short jobs for one GGUF: a single-threaded runtime a core.
+"""A pool of single-threaded runtimes of one GGUF, one a core, for many short jobs.
 
 Faster than one runtime of many threads, whose threads wait for each other after every matrix, and much
 faster where the machine is busy with something else. The weights are mapped once for all.
@@ -14,21 +14,21 @@ from typing import TypeVar
 
 from slices.runtimes.llama_runtime import LlamaRuntime
 
-CONTEXT = 512  # tokens
-_MOST = 8  # runtimes
+N_CTX = 512  # tokens
+_MAX_WORKERS = 8  # runtimes
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 
-def on_every_core(
+def map_on_all_cores(
     gguf: Path, work: Callable[[LlamaRuntime, Item], Result], items: Sequence[Item]
 ) -> Iterator[Result]:
-    """`work(runtime, item)` for every item, several at a time; the results in the order of the items."""
-    workers = min(os.cpu_count() or 1, _MOST, len(items))
+    """`work(runtime, item)` for every item, in parallel; the results in the order of the items."""
+    workers = min(os.cpu_count() or 1, _MAX_WORKERS, len(items))
     with ExitStack() as stack:
         idle: SimpleQueue[LlamaRuntime] = SimpleQueue()
         for _ in range(workers):
-            idle.put(stack.enter_context(closing(LlamaRuntime(gguf, threads=1, context=CONTEXT))))
+            idle.put(stack.enter_context(closing(LlamaRuntime(gguf, threads=1, n_ctx=N_CTX))))
 
         def run(item: Item) -> Result:
             runtime = idle.get()

@@ -1,8 +1,8 @@
-"""How much memory llama.cpp needs for a GGUF at a context, computed from the file's header.
+"""Estimate of the memory that llama.cpp needs for a GGUF at a context length, from the file's header.
 
-Weights, K/V cache and repacked copies follow llama.cpp 0.3.36's rules to the byte (`slices.runtimes.dry_load`
-asks llama.cpp itself); the compute buffer and the vocabulary are estimates. One sequence, f16 cache, flash
-attention, no accelerator. Nothing is loaded or measured here.
+Weights, KV cache and repacked copies follow llama.cpp 0.3.36's rules to the byte; the compute buffer and the
+vocabulary are estimates. One sequence, f16 cache, flash attention, no accelerator. Nothing is loaded here:
+llama.cpp's own figures are in `slices.runtimes.llama_memory_breakdown`.
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ _TOKEN, _MERGE = 165, 97  # bytes in llama.cpp's vocabulary: measured, on 262,14
 
 
 @dataclass(frozen=True)
-class Memory:
+class MemoryEstimate:
     """Bytes, by what holds them.
 
     `weights` are mapped from the file, so that the system may drop and read them again at will. Of these,
@@ -50,47 +50,47 @@ class Memory:
         return self.total - self.lazily_mapped - self.repacked
 
 
-def estimate(
+def estimate_memory(
     header: GGUFHeader,
-    context: int = 4096,
-    batch: int = 512,
-    outputs: int = 1,
+    n_ctx: int = 4096,
+    n_ubatch: int = 512,
+    n_outputs: int = 1,
     swa_full: bool = False,
-    repacks: frozenset[int] = AVX2,
-) -> Memory:
-    """The memory of one model at one context.
+    repacked_types: frozenset[int] = AVX2,
+) -> MemoryEstimate:
+    """The memory of one model at one context length.
 
     Args:
-        context: tokens that the cache holds.
-        batch: tokens that are run at once, llama.cpp's n_ubatch.
-        outputs: most positions of a batch whose logits are wanted; 1 generates, more score.
-        swa_full: sliding layers keep every cell, as the C API does unless told otherwise; llama.cpp's
-            own programs let them keep no more than the window and a batch.
-        repacks: the ggml types that are copied on the processor in mind.
+        n_ctx: tokens that the KV cache holds.
+        n_ubatch: tokens that are run at once.
+        n_outputs: most positions of a batch that have logits; 1 for generation, more for scoring.
+        swa_full: sliding layers keep every cell, the C API's default; llama.cpp's own programs keep
+            the window and a batch.
+        repacked_types: the ggml types that llama.cpp copies on the processor in question.
 
     Raises:
         BadCheckpoint: the header lacks what decides on memory.
     """
     try:
-        shape = _Shape.read(header)
+        dims = _ModelDims.read(header)
     except (KeyError, StopIteration, TypeError, ValueError, IndexError) as error:
         raise BadCheckpoint(
             f"the GGUF header does not say what memory depends on ({type(error).__name__}: {error}); "
             "expected a language model with its settings"
         ) from None
-    tokens = min(batch, context)
-    return Memory(
+    n_tokens = min(n_ubatch, n_ctx)
+    return MemoryEstimate(
         weights=sum(tensor.nbytes for tensor in header.tensors),
         lazily_mapped=sum(t.nbytes for t in header.tensors if t.name == "per_layer_token_embd.weight"),
-        repacked=_repacked(header, repacks),
-        kv_cache=_kv_cache(shape, context, tokens, swa_full),
-        compute=_compute(shape, context, tokens, min(outputs, tokens), swa_full),
-        vocabulary=_vocabulary(header, shape.vocab),
+        repacked=_repacked(header, repacked_types),
+        kv_cache=_kv_cache(dims, n_ctx, n_tokens, swa_full),
+        compute=_compute(dims, n_ctx, n_tokens, min(n_outputs, n_tokens), swa_full),
+        vocabulary=_vocabulary(header, dims.vocab),
     )
 
 
-def as_types(header: GGUFHeader, types: Mapping[str, str]) -> GGUFHeader:
-    """The header with other ggml types, by tensor name: what a file that is not written yet will hold."""
+def with_types(header: GGUFHeader, types: Mapping[str, str]) -> GGUFHeader:
+    """The header with other ggml types, by tensor name: that of a file that is not written yet."""
     tensors = []
     for tensor in header.tensors:
         kind = types.get(tensor.name, type_name(tensor.type))
@@ -100,8 +100,8 @@ def as_types(header: GGUFHeader, types: Mapping[str, str]) -> GGUFHeader:
 
 
 @dataclass(frozen=True)
-class _Shape:
-    """What of the metadata decides on memory. Widths are numbers a token; lists have one entry a layer."""
+class _ModelDims:
+    """The dimensions that memory depends on. Widths are numbers a token; lists have one entry a layer."""
 
     hidden: int
     vocab: int
@@ -116,37 +116,37 @@ class _Shape:
     expert_ffn: int
 
     @classmethod
-    def read(cls, header: GGUFHeader) -> "_Shape":
+    def read(cls, header: GGUFHeader) -> "_ModelDims":
         arch = header.metadata["general.architecture"]
-        said = {key.removeprefix(f"{arch}."): value for key, value in header.metadata.items()}
-        count, hidden = said["block_count"], said["embedding_length"]
+        metadata = {key.removeprefix(f"{arch}."): value for key, value in header.metadata.items()}
+        count, hidden = metadata["block_count"], metadata["embedding_length"]
         vocab = next(t.shape[1] for t in header.tensors if t.name == "token_embd.weight")
-        sliding = _sliding(said, arch, count)
-        heads = _each(said["attention.head_count"], count)
-        kv_heads = _each(said.get("attention.head_count_kv", heads), count)
-        full_size = said.get("attention.key_length", hidden // max(1, heads[0]))
-        sizes = [said.get("attention.key_length_swa", full_size) if s else full_size for s in sliding]
+        sliding = _sliding(metadata, arch, count)
+        heads = _each(metadata["attention.head_count"], count)
+        kv_heads = _each(metadata.get("attention.head_count_kv", heads), count)
+        full_size = metadata.get("attention.key_length", hidden // max(1, heads[0]))
+        sizes = [metadata.get("attention.key_length_swa", full_size) if s else full_size for s in sliding]
         return cls(
             hidden=hidden,
             vocab=vocab,
-            window=said.get("attention.sliding_window", 0),
-            ple=said.get("embedding_length_per_layer_input", 0) * count,
+            window=metadata.get("attention.sliding_window", 0),
+            ple=metadata.get("embedding_length_per_layer_input", 0) * count,
             sliding=sliding,
-            own_kv=[i < count - said.get("attention.shared_kv_layers", 0) for i in range(count)],
+            own_kv=[i < count - metadata.get("attention.shared_kv_layers", 0) for i in range(count)],
             query=[size * n for size, n in zip(sizes, heads, strict=True)],
             kv=[size * n for size, n in zip(sizes, kv_heads, strict=True)],
-            ffn=_each(said["feed_forward_length"], count),
-            experts=said.get("expert_used_count", 0),
-            expert_ffn=said.get("expert_feed_forward_length", 0),
+            ffn=_each(metadata["feed_forward_length"], count),
+            experts=metadata.get("expert_used_count", 0),
+            expert_ffn=metadata.get("expert_feed_forward_length", 0),
         )
 
 
-def _sliding(said: Mapping[str, Any], arch: str, count: int) -> list[bool]:
+def _sliding(metadata: Mapping[str, Any], arch: str, count: int) -> list[bool]:
     """Which layers slide: as listed, else, for a Gemma 3 with a window, all but every sixth."""
-    pattern = said.get("attention.sliding_window_pattern")
+    pattern = metadata.get("attention.sliding_window_pattern")
     if isinstance(pattern, list):
         return [bool(each) for each in pattern]
-    period = pattern or (6 if arch == "gemma3" and said.get("attention.sliding_window") else 1)
+    period = pattern or (6 if arch == "gemma3" and metadata.get("attention.sliding_window") else 1)
     return [(index + 1) % period != 0 for index in range(count)]
 
 
@@ -154,43 +154,43 @@ def _each(value: int | list[int], count: int) -> list[int]:
     return list(value) if isinstance(value, list) else [value] * count
 
 
-def _cells(shape: _Shape, context: int, batch: int, swa_full: bool) -> tuple[int, int]:
-    """Cells of a full layer and of a sliding one."""
-    full = _padded(context)
-    return full, full if swa_full else _padded(min(full, shape.window + batch))
+def _cells(dims: _ModelDims, n_ctx: int, n_tokens: int, swa_full: bool) -> tuple[int, int]:
+    """KV cache cells of a full layer and of a sliding one."""
+    full = _padded(n_ctx)
+    return full, full if swa_full else _padded(min(full, dims.window + n_tokens))
 
 
 def _padded(cells: int) -> int:
     return -(-cells // _PAD) * _PAD
 
 
-def _kv_cache(shape: _Shape, context: int, batch: int, swa_full: bool) -> int:
-    full, sliding = _cells(shape, context, batch, swa_full)
-    layers = zip(shape.kv, shape.sliding, shape.own_kv, strict=True)
+def _kv_cache(dims: _ModelDims, n_ctx: int, n_tokens: int, swa_full: bool) -> int:
+    full, sliding = _cells(dims, n_ctx, n_tokens, swa_full)
+    layers = zip(dims.kv, dims.sliding, dims.own_kv, strict=True)
     return sum(2 * _F16 * width * (sliding if slides else full) for width, slides, own in layers if own)
 
 
-def _compute(shape: _Shape, context: int, batch: int, outputs: int, swa_full: bool) -> int:
-    """The widest moment of a batch: inside a layer, with the masks, or at the logits.
+def _compute(dims: _ModelDims, n_ctx: int, n_tokens: int, n_outputs: int, swa_full: bool) -> int:
+    """The peak of the compute buffer: inside a layer, with the masks, or at the logits.
 
     The sums count the vectors that live at once in llama.cpp's graphs. Holes between them may make it
-    less by one query's width; found within 10 % on the models of `tests/slices/test_memory.py`.
+    less by one query's width; found within 10 % on the models of its test.
     """
-    full, sliding = _cells(shape, context, batch, swa_full)
-    masks = (full if False in shape.sliding else 0) + (sliding if True in shape.sliding else 0)
-    hidden, query = shape.hidden, max(shape.query)
+    full, sliding = _cells(dims, n_ctx, n_tokens, swa_full)
+    masks = (full if False in dims.sliding else 0) + (sliding if True in dims.sliding else 0)
+    hidden, query = dims.hidden, max(dims.query)
     inside = max(
-        3 * (max(shape.ffn) + hidden) + (2 if shape.ple else 1) * query + shape.ple,
-        3 * hidden + shape.experts * (3 * shape.expert_ffn + hidden),
-        2 * (query + max(shape.kv)) + 3 * hidden + shape.ple,
-        4 * shape.ple + 3 * hidden,
+        3 * (max(dims.ffn) + hidden) + (2 if dims.ple else 1) * query + dims.ple,
+        3 * hidden + dims.experts * (3 * dims.expert_ffn + hidden),
+        2 * (query + max(dims.kv)) + 3 * hidden + dims.ple,
+        4 * dims.ple + 3 * hidden,
     )
-    in_layer = batch * (inside * _F32 + masks * _F16)
-    at_logits = (outputs * (shape.vocab + hidden) + batch * hidden) * _F32
+    in_layer = n_tokens * (inside * _F32 + masks * _F16)
+    at_logits = (n_outputs * (dims.vocab + hidden) + n_tokens * hidden) * _F32
     return max(in_layer, at_logits)
 
 
-def _repacked(header: GGUFHeader, repacks: frozenset[int]) -> int:
+def _repacked(header: GGUFHeader, repacked_types: frozenset[int]) -> int:
     """Matrices of these types that are multiplied; a tied embedding is, as the output layer."""
     names = {tensor.name for tensor in header.tensors}
     looked_up = {"per_layer_token_embd.weight"} | (
@@ -199,7 +199,7 @@ def _repacked(header: GGUFHeader, repacks: frozenset[int]) -> int:
     return sum(
         tensor.nbytes
         for tensor in header.tensors
-        if tensor.type in repacks
+        if tensor.type in repacked_types
         and len(tensor.shape) > 1
         and tensor.shape[1] % 8 == 0
         and tensor.name not in looked_up

@@ -1,4 +1,4 @@
-"""How the next token is drawn from logits: the same rules, and the same draw for a seed, in every runtime."""
+"""Token sampling from logits (temperature, top-k, top-p, repeat penalty): the same in every runtime."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ PENALTY_WINDOW = 64  # tokens back that a repeat penalty looks, as in llama.cpp
 _GROUP = 64
 
 
-def choose(
+def sample_token(
     logits: NDArray[np.float32], sampling: Sampling, recent: Sequence[int], random: np.random.Generator
 ) -> int:
-    """Draw a token id.
+    """Sample a token id.
 
     Args:
         logits: of the next token, shape (vocabulary,); left as they are.
@@ -34,8 +34,10 @@ def choose(
     return int(tokens[np.searchsorted(cumulated[:kept], random.random() * cumulated[kept - 1])])
 
 
-def likeliest(logits: NDArray[np.float32], token: int, count: int) -> tuple[float, list[tuple[int, float]]]:
-    """The natural-log probability of `token`, and the `count` likeliest tokens with theirs, best first."""
+def top_logprobs(
+    logits: NDArray[np.float32], token: int, count: int
+) -> tuple[float, list[tuple[int, float]]]:
+    """The log probability (nats) of `token`, and the `count` most likely tokens with theirs, best first."""
     total = float(logits[token]) - float(log_softmax_at(logits[None], np.array([token]))[0])
     best = _top(logits, count) if count else np.empty(0, dtype=np.intp)
     return float(logits[token]) - total, [(int(each), float(logits[each]) - total) for each in best]

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.runtime import Piece, Sampling
-from slices.runtimes.streaming import pieces
+from slices.runtimes.detokenizer import detokenize
 
 
 @dataclass
 class ScriptedRuntime:
-    """Answers from a table. Implements `slices.runtime.Runtime`."""
+    """Answers from a table. A `slices.runtime.Runtime`."""
 
     replies: dict[str, str] = field(default_factory=dict)
     default: str = "scripted answer"
@@ -41,7 +41,7 @@ class ScriptedRuntime:
         self.seen.append(prompt)
         reply = next((text for key, text in self.replies.items() if key in prompt), self.default)
         first, *rest = reply.encode().split(b" ")
-        return pieces([first, *(b" " + word for word in rest), None], sampling)
+        return detokenize([first, *(b" " + word for word in rest), None], sampling)
 
     def close(self) -> None:
         """Nothing to free."""

@@ -1,4 +1,4 @@
-"""A bf16 checkpoint, run by transformers: the reference that every exported file is held against.
+"""A bf16 checkpoint run by transformers: the reference for every exported file.
 
 Tokenizes with the checkpoint's own tokenizer.json, not with transformers' tokenizer classes, which
 rebuild it. Never runs code that came with a checkpoint. Check the files first
@@ -21,25 +21,25 @@ from slices.checkpoint import weight_files
 from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong
 from slices.files.safetensors_header import parse_json_object
 from slices.runtime import Piece, Sampling
-from slices.runtimes.sampling import choose
+from slices.runtimes.detokenizer import detokenize
+from slices.runtimes.sampling import sample_token
 from slices.runtimes.softmax import log_softmax
-from slices.runtimes.streaming import pieces
 
 Precision = Literal["auto", "bfloat16", "float32"]
 SPACE = "▁"
-_ENDS = ("<eos>", "<end_of_turn>", "<turn|>")  # those that llama.cpp ends on, whatever the config says
+_EOG_TOKENS = ("<eos>", "<end_of_turn>", "<turn|>")  # llama.cpp ends on them whatever the config says
 _CHUNK_LOGITS = 2**24  # float32 logits in memory at once: 64 MB
 _WIDEN_BELOW = 4_000_000_000  # bytes of weights up to which float32, exact and faster on most CPUs, is used
 
 
 class TorchRuntime:
-    """A model in torch. Not thread-safe. Implements `slices.runtime.Runtime`."""
+    """A model in torch. Not thread-safe. A `slices.runtime.Runtime`."""
 
     def __init__(
         self,
         folder: Path,
         threads: int | None = None,
-        context: int = 4096,
+        max_model_len: int = 4096,
         precision: Precision = "auto",
         device: str = "cpu",
     ) -> None:
@@ -47,7 +47,7 @@ class TorchRuntime:
 
         Args:
             threads: processor threads (of the whole process); by default every core.
-            context: most tokens of a prompt and its answer together.
+            max_model_len: most tokens of a prompt and its answer together.
             precision: what bf16 weights are computed in; "auto" widens a small model to float32.
             device: where it runs, as torch says it.
 
@@ -63,10 +63,10 @@ class TorchRuntime:
             gemma4_slice.register()
         self._model: Any = load_model(folder, _dtype(folder, self._torch, precision)).to(device)
         self._device = device
-        self._length = context
+        self._max_model_len = max_model_len
         self._bos = config.get("bos_token_id")
-        self._ends = _ends(folder, config, self._tokenizer)
-        self._pieces = _token_bytes(self._tokenizer)
+        self._eos_ids = _eos_ids(folder, config, self._tokenizer)
+        self._token_bytes = _token_bytes(self._tokenizer)
         self._softcap = config.get("final_logit_softcapping")
 
     def encode(self, text: str) -> list[int]:
@@ -99,7 +99,7 @@ class TorchRuntime:
 
     def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
         """Continue `prompt`, whose control tokens count as such. Closing the iterator stops the run."""
-        return pieces(self._sample(self._tokenize(prompt, control=True), sampling), sampling)
+        return detokenize(self._sample(self._tokenize(prompt, control=True), sampling), sampling)
 
     def close(self) -> None:
         """Let go of the model; calling it twice is fine."""
@@ -113,22 +113,24 @@ class TorchRuntime:
         return [self._bos, *tokens]
 
     def _sample(self, prompt: Sequence[int], sampling: Sampling) -> Iterator[bytes | None]:
-        """Bytes of one drawn token after another; None and an end where the model ends."""
-        if len(prompt) >= self._length:
-            raise PromptTooLong(f"the prompt has {len(prompt)} tokens, but the context holds {self._length}")
+        """The bytes of one sampled token after another; None at the end of generation."""
+        if len(prompt) >= self._max_model_len:
+            raise PromptTooLong(
+                f"the prompt has {len(prompt)} tokens, but the context holds {self._max_model_len}"
+            )
         random = np.random.default_rng(sampling.seed)
         drawn: list[int] = []
-        logits, memory = self._step(prompt, None)
+        logits, cache = self._step(prompt, None)
         while True:
-            token = choose(logits, sampling, drawn, random)
-            if token in self._ends:
+            token = sample_token(logits, sampling, drawn, random)
+            if token in self._eos_ids:
                 yield None
                 return
-            yield self._pieces.get(token, b"")
+            yield self._token_bytes.get(token, b"")
             drawn.append(token)
-            if len(prompt) + len(drawn) >= self._length:
+            if len(prompt) + len(drawn) >= self._max_model_len:
                 return
-            logits, memory = self._step([token], memory)
+            logits, cache = self._step([token], cache)
 
     def _logits(self, tokens: Sequence[int]) -> Iterator[Any]:
         """Logits after each of `tokens`, float32, in chunks of shape (positions, vocabulary)."""
@@ -147,13 +149,13 @@ class TorchRuntime:
             ids = self._ids(tokens)[None]
             return self._model.base_model(input_ids=ids, use_cache=False).last_hidden_state[0]
 
-    def _step(self, tokens: Sequence[int], memory: object) -> tuple[NDArray[np.float32], object]:
-        """Logits after the last of `tokens`, shape (vocabulary,), and the keys and values so far."""
+    def _step(self, tokens: Sequence[int], cache: object) -> tuple[NDArray[np.float32], object]:
+        """Logits after the last of `tokens`, shape (vocabulary,), and the KV cache."""
         torch = self._torch
         with torch.inference_mode():
             ids = self._ids(tokens)[None]
             name = cache_name(self._model)
-            out = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **{name: memory})
+            out = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **{name: cache})
             return out.logits[0, -1].float().cpu().numpy(), out[name]
 
     def _ids(self, tokens: Sequence[int]) -> Any:
@@ -184,7 +186,7 @@ def load_libraries() -> tuple[ModuleType, ModuleType]:
 
 
 def cache_name(model: Any) -> str:
-    """What a model calls its keys and values so far: transformers renamed them in 5.24."""
+    """The name of a model's KV cache argument, which transformers 5.24 renamed."""
     return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
@@ -220,7 +222,7 @@ def _tokenizer(folder: Path) -> Tokenizer:
 
 
 def _token_bytes(tokenizer: Tokenizer) -> dict[int, bytes]:
-    """What each token id adds to a text; nothing for control tokens."""
+    """The bytes that each token id adds to a text; none for control tokens."""
     found = {index: _spelled(token) for token, index in tokenizer.get_vocab(with_added_tokens=False).items()}
     for index, token in tokenizer.get_added_tokens_decoder().items():
         found[index] = b"" if token.special else token.content.replace(SPACE, " ").encode()
@@ -233,11 +235,11 @@ def _spelled(token: str) -> bytes:
     return token.replace(SPACE, " ").encode()
 
 
-def _ends(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer) -> frozenset[int]:
+def _eos_ids(folder: Path, config: Mapping[str, Any], tokenizer: Tokenizer) -> frozenset[int]:
     path = folder / "generation_config.json"
     stated = [config.get("eos_token_id"), (_read(path) if path.is_file() else {}).get("eos_token_id")]
     listed = [token for value in stated for token in (value if isinstance(value, list) else [value])]
-    named = [tokenizer.token_to_id(token) for token in _ENDS]
+    named = [tokenizer.token_to_id(token) for token in _EOG_TOKENS]
     return frozenset(token for token in [*listed, *named] if token is not None)
 
 

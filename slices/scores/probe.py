@@ -22,7 +22,7 @@ from slices.device import Device, choose_device
 from slices.errors import RunFailed
 from slices.estimate import Estimate, ratio
 from slices.quant.calibration import token_batches
-from slices.runtimes.decoder import decoder_layers, entering, final_norm
+from slices.runtimes.decoder import capture_inputs, decoder_layers, final_norm
 from slices.text.corpus import Corpus
 
 TOKENS = 4096  # of the text
@@ -49,7 +49,7 @@ class Probe:
         found: States = []
         for tokens in self.stretches:
             watched = [*self.layers, final_norm(self.model)]
-            with _handing_on(self.layers, bypassed, {}, self.donors), entering(watched) as seen:
+            with _handing_on(self.layers, bypassed, {}, self.donors), capture_inputs(watched) as seen:
                 self._run(tokens)
             found.append(seen)
         return found

@@ -17,7 +17,7 @@ from slices.checkpoint import Checkpoint, fingerprint
 from slices.files import atomic
 from slices.home import home
 from slices.runtime import Runtime
-from slices.runtimes.llama_pool import CONTEXT, on_every_core
+from slices.runtimes.llama_pool import N_CTX, map_on_all_cores
 from slices.runtimes.torch_runtime import TorchRuntime
 from slices.text.corpus import Corpus
 
@@ -53,7 +53,7 @@ def expected_counts(
 def _read(checkpoint: Checkpoint, gguf: Path | None, text: Corpus) -> Iterator[NDArray[np.float64]]:
     """Expected occurrences over each document."""
     if gguf is not None:
-        yield from on_every_core(gguf, _expect, text.documents)
+        yield from map_on_all_cores(gguf, _expect, text.documents)
         return
     with closing(TorchRuntime(checkpoint.folder)) as runtime:
         for document in text.documents:
@@ -61,4 +61,4 @@ def _read(checkpoint: Checkpoint, gguf: Path | None, text: Corpus) -> Iterator[N
 
 
 def _expect(runtime: Runtime, document: str) -> NDArray[np.float64]:
-    return runtime.expected_counts(runtime.encode(document)[: CONTEXT - 1])
+    return runtime.expected_counts(runtime.encode(document)[: N_CTX - 1])

@@ -19,7 +19,7 @@ from slices.files.safetensors_header import parse_json_object
 from slices.gemma4_slice import register
 from slices.home import home
 from slices.runtime import Sampling
-from slices.runtimes.llama_pool import on_every_core
+from slices.runtimes.llama_pool import map_on_all_cores
 from slices.runtimes.llama_runtime import LlamaRuntime
 from slices.text.corpus import Corpus, read_documents
 from slices.text.domains import Domain
@@ -92,7 +92,7 @@ def _by_llama(gguf: Path, topics: Sequence[str], seed: int) -> Iterator[str]:
         sampling = Sampling(TOKENS, _TEMPERATURE, top_p=1.0, top_k=_TOP_K, seed=seed * 100_003 + index)
         return opening + "".join(piece.text for piece in runtime.generate(opening, sampling))
 
-    return on_every_core(gguf, write, range(len(topics)))
+    return map_on_all_cores(gguf, write, range(len(topics)))
 
 
 def _by_torch(folder: Path, topics: Sequence[str], seed: int) -> Iterator[str]:

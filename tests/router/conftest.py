@@ -24,8 +24,8 @@ from router.serving import ray_env
 from router.settings import Limits
 from router.training.fit import fit
 from slices.runtime import Batcher, Runtime
-from slices.runtimes.one_by_one import OneByOne
 from slices.runtimes.scripted import ScriptedRuntime
+from slices.runtimes.single_sequence import SingleSequenceBatcher
 from tests.router.router_world import PAIRS, TEMPLATE, write_slice
 
 ray_env.prepare(alone=True)  # before any test imports Ray
@@ -80,7 +80,9 @@ def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
     ) -> TestClient:
         served = catalogue.read()
         scripted = {name: ScriptedRuntime(default=f"I am {name}.") for name in served.experts}
-        openers = {name: partial(OneByOne, runtime) for name, runtime in (scripted | runtimes).items()}
+        openers = {
+            name: partial(SingleSequenceBatcher, runtime) for name, runtime in (scripted | runtimes).items()
+        }
         engines.append(LocalEngine(openers | dict.fromkeys(openers, batcher) if batcher else openers, queue))
         logs.extend([open_log(log)] if log else [])
         service = Service(

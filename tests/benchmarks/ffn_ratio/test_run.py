@@ -143,7 +143,7 @@ def test_an_expanded_file_says_what_the_quantized_one_does(pico: Path, tmp_path:
         assert one.name == other.name
         expected = to_bf16(values) if values.ndim > 1 else values
         assert np.array_equal(other.data.view(expected.dtype).reshape(expected.shape), expected)
-    runtimes = [LlamaRuntime(path, threads=1, context=512) for path in (small, tmp_path / "expanded.gguf")]
+    runtimes = [LlamaRuntime(path, threads=1, n_ctx=512) for path in (small, tmp_path / "expanded.gguf")]
     tokens = [runtime.encode(TEXT)[:100] for runtime in runtimes]
     rows = [np.concatenate(list(runtime.distributions(tokens[0]))) for runtime in runtimes]
     assert tokens[0] == tokens[1]
@@ -174,7 +174,7 @@ def test_the_toy_is_trained_once_and_runs_in_llama_cpp(tmp_path: Path) -> None:
     assert told == [1, 2]
     model = from_checkpoint("toy", folder, tmp_path, "", ["law"])
     assert set(model.ffn_ratios) == {4.0}
-    runtime = LlamaRuntime(model.gguf, threads=1, context=512)
+    runtime = LlamaRuntime(model.gguf, threads=1, n_ctx=512)
     from tokenizers import Tokenizer
 
     expected = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(TEXT, add_special_tokens=False).ids

@@ -15,7 +15,7 @@ import pytest
 from fastapi.testclient import TestClient
 
 from slices.export import export
-from slices.runtime import Capacity, Sampling, Seat
+from slices.runtime import Capacity, Sampling, Slot
 from slices.runtimes.llama_batcher import LlamaBatcher
 from tests.router.conftest import listening
 from tests.slices.gguf_fixtures import FULL, SLIDING, write_gemma3
@@ -39,7 +39,7 @@ class Brief(LlamaBatcher):
     In another form its weights are no less random: seeded, since now and then a string of JSON has no end.
     """
 
-    def begin(self, prompt: str, sampling: Sampling) -> Seat:
+    def begin(self, prompt: str, sampling: Sampling) -> Slot:
         seed = 0 if sampling.seed is None else sampling.seed
         return super().begin(prompt, replace(sampling, grammar=sampling.grammar or WORD, seed=seed))
 
@@ -53,7 +53,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def url(serve: Callable[..., TestClient], gguf: Path) -> Iterator[str]:
     """The address of a running service."""
-    capacity = Capacity(places=4, context=2048, threads=1)
+    capacity = Capacity(max_num_seqs=4, max_model_len=2048, threads=1)
     with listening(serve(batcher=partial(Brief, gguf, capacity))) as address:
         yield address
 

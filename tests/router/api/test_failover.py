@@ -14,7 +14,7 @@ from fastapi.testclient import TestClient
 from router.api.circuit_breaker import FAILURES, REST
 from router.settings import Limits
 from slices.errors import PromptTooLong
-from slices.runtime import Piece, Sampling, Seat
+from slices.runtime import Piece, Sampling, Slot
 from slices.runtimes.scripted import ScriptedRuntime
 
 Serve = Callable[..., TestClient]
@@ -201,22 +201,22 @@ def test_a_request_at_fault_is_not_an_experts_failure(serve: Serve) -> None:
 class OneBadSeat:
     """Refuses every other prompt; takes the rest and writes nothing."""
 
-    places = 2
+    max_num_seqs = 2
 
     def __init__(self) -> None:
         self.begun = 0
 
-    def begin(self, prompt: str, sampling: Sampling) -> Seat:
+    def begin(self, prompt: str, sampling: Sampling) -> Slot:
         self.begun += 1
         if self.begun % 2:
             raise ExpertDied
-        return Seat(0, 3)
+        return Slot(0, 3)
 
     def step(self) -> Sequence[tuple[int, Piece]]:
         time.sleep(0.01)
         return []
 
-    def drop(self, place: int) -> None:
+    def abort(self, slot: int) -> None:
         pass
 
     def close(self) -> None:

@@ -39,7 +39,7 @@ def gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def client(serve: Callable[..., TestClient], gguf: Path) -> TestClient:
-    capacity = Capacity(places=2, context=512, threads=1)
+    capacity = Capacity(max_num_seqs=2, max_model_len=512, threads=1)
     return serve(batcher=partial(LlamaBatcher, gguf, capacity))
 
 

@@ -7,8 +7,8 @@ from functools import partial
 from router.engine.coalesce import Parcels, spacing
 from router.engine.worker import Event, Worker
 from slices.runtime import Piece, Sampling, TokenLogprob
-from slices.runtimes.one_by_one import OneByOne
 from slices.runtimes.scripted import ScriptedRuntime
+from slices.runtimes.single_sequence import SingleSequenceBatcher
 
 QUICK = [Piece(letter, 1, logprobs=(TokenLogprob(letter.encode(), -1.0),)) for letter in "abcd"]
 END = Piece("", 0, "stop")
@@ -27,7 +27,7 @@ def sent(said: Iterable[tuple[float, Piece]], seconds: float) -> list[Piece]:
 def test_the_first_piece_goes_at_once_and_the_quick_ones_after_it_together() -> None:
     first, rest = sent([(0.0, each) for each in (*QUICK, END)], 3600.0)
     assert first == QUICK[0]
-    assert (rest.text, rest.tokens, rest.finish) == ("bcd", 3, "stop")
+    assert (rest.text, rest.tokens, rest.finish_reason) == ("bcd", 3, "stop")
     assert [told.token for told in rest.logprobs] == [b"b", b"c", b"d"]
 
 
@@ -51,7 +51,7 @@ def test_many_answers_at_a_time_send_no_more_parcels_than_a_few() -> None:
 def test_a_worker_sends_parcels() -> None:
     """One that waits gets the first word, and then all others and the end as one."""
     script = ScriptedRuntime(default="one two three four five")
-    worker = Worker(partial(OneByOne, script), spacing=lambda answers: 3600.0 * answers)
+    worker = Worker(partial(SingleSequenceBatcher, script), spacing=lambda answers: 3600.0 * answers)
 
     async def asked() -> list[Event]:
         return [each async for each in worker.stream("hi", Sampling(max_tokens=100))]
@@ -59,4 +59,4 @@ def test_a_worker_sends_parcels() -> None:
     _, first, rest = asyncio.run(asked())
     worker.close()
     assert isinstance(first, Piece) and isinstance(rest, Piece)
-    assert (first.text + rest.text, rest.finish) == ("one two three four five", "stop")
+    assert (first.text + rest.text, rest.finish_reason) == ("one two three four five", "stop")

@@ -18,8 +18,8 @@ from slices.export import export
 from slices.runtime import Batcher, Capacity, Piece, Sampling
 from slices.runtimes.llama_batcher import LlamaBatcher
 from slices.runtimes.llama_runtime import LlamaRuntime
-from slices.runtimes.one_by_one import OneByOne
 from slices.runtimes.scripted import ScriptedRuntime
+from slices.runtimes.single_sequence import SingleSequenceBatcher
 from tests.slices.gguf_fixtures import FULL, SLIDING, write_gemma3
 
 
@@ -55,7 +55,7 @@ async def collect(worker: Worker, prompt: str, sampling: Sampling) -> list[Event
 
 def test_requests_run_one_after_another_in_one_thread() -> None:
     runtime = Gated()
-    worker = Worker(lambda: OneByOne(runtime))
+    worker = Worker(lambda: SingleSequenceBatcher(runtime))
 
     async def both() -> list[list[Event]]:
         runtime.gate.release(6)
@@ -71,7 +71,7 @@ def test_requests_run_one_after_another_in_one_thread() -> None:
 
 def test_giving_up_frees_the_expert() -> None:
     runtime = Gated()
-    worker = Worker(lambda: OneByOne(runtime))
+    worker = Worker(lambda: SingleSequenceBatcher(runtime))
 
     async def give_up_then_ask() -> list[Event]:
         runtime.gate.release(1)
@@ -88,7 +88,7 @@ def test_giving_up_frees_the_expert() -> None:
 
 def test_a_full_queue_is_refused_and_a_cancelled_wait_leaves_it() -> None:
     runtime = Gated()
-    worker = Worker(lambda: OneByOne(runtime), queue=1)
+    worker = Worker(lambda: SingleSequenceBatcher(runtime), queue=1)
 
     async def crowd() -> None:
         running = asyncio.create_task(collect(worker, "a", Sampling(1)))
@@ -116,7 +116,7 @@ class Endless(ScriptedRuntime):
 
 
 def test_closing_ends_what_runs_and_what_waits() -> None:
-    worker = Worker(lambda: OneByOne(Endless()))
+    worker = Worker(lambda: SingleSequenceBatcher(Endless()))
 
     async def close_under_them() -> list[object]:
         events = worker.stream("a", Sampling())
@@ -144,7 +144,7 @@ def test_a_runtime_that_fails_says_so_and_can_be_asked_again() -> None:
         opened.append(1)
         if len(opened) == 1:
             raise RunFailed("no memory")
-        return OneByOne(ScriptedRuntime())
+        return SingleSequenceBatcher(ScriptedRuntime())
 
     worker = Worker(flaky)
     with pytest.raises(ExpertFailed, match="no memory"):
@@ -162,7 +162,7 @@ def pico(tmp_path: Path) -> Path:
 def test_answers_share_the_model_and_one_given_up_makes_place(pico: Path) -> None:
     """Five ask where there are two places: two are written at a time, and each is as if it were alone."""
     endless, short = Sampling(max_tokens=100_000, temperature=0), Sampling(max_tokens=8, temperature=0)
-    worker = Worker(lambda: LlamaBatcher(pico, Capacity(places=2, context=2**16, threads=1)))
+    worker = Worker(lambda: LlamaBatcher(pico, Capacity(max_num_seqs=2, max_model_len=2**16, threads=1)))
     worker.start()
 
     async def crowd() -> list[list[Event]]:
@@ -191,7 +191,7 @@ def written(events: list[Event]) -> str:
 
 
 def test_a_prompt_that_is_too_long_is_its_own_callers_error(pico: Path) -> None:
-    worker = Worker(lambda: LlamaBatcher(pico, Capacity(places=2, context=256, threads=1)))
+    worker = Worker(lambda: LlamaBatcher(pico, Capacity(max_num_seqs=2, max_model_len=256, threads=1)))
 
     async def both() -> list[object]:
         asks = (collect(worker, text, Sampling(max_tokens=4)) for text in ("a" * 3000, "b"))
@@ -218,7 +218,7 @@ def test_a_model_runs_below_what_passes_its_answers_on() -> None:
 
     def opened() -> Batcher:
         found.append(os.getpriority(os.PRIO_PROCESS, threading.get_native_id()))
-        return OneByOne(ScriptedRuntime())
+        return SingleSequenceBatcher(ScriptedRuntime())
 
     mine = os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
     for nice in (0, 3):

@@ -50,7 +50,7 @@ def survive(good: Document, path: Path, seed: int) -> tuple[str, str]:
     path.write_bytes(raw)
     started = time.monotonic()
     try:
-        runtime = open_runtime(path.parent, Path(path.name), threads=1, context=256)
+        runtime = open_runtime(path.parent, Path(path.name), threads=1, max_model_len=256)
         found = runtime.logprobs(runtime.encode(TEXT))
         runtime.close()
     except SliceError as error:
@@ -91,7 +91,7 @@ def survive_all(goods: list[Document], folder: Path, seeds: range) -> dict[str, 
 def test_unharmed_files_are_opened(goods: list[Document], tmp_path: Path) -> None:
     for good in goods:
         (tmp_path / "good.gguf").write_bytes(render(good))
-        runtime = open_runtime(tmp_path, Path("good.gguf"), threads=1, context=256)
+        runtime = open_runtime(tmp_path, Path("good.gguf"), threads=1, max_model_len=256)
         assert np.isfinite(runtime.logprobs(runtime.encode(TEXT))).all()
         runtime.close()
 

@@ -23,7 +23,7 @@ from slices.text.corpus import Corpus, is_heldout
 from tests.paths import PROSE
 from tests.picos import SHAPES, calm, load, write_shape
 from tests.slices.gguf_fixtures import SAMPLES
-from tests.slices.llama_watch import WatchedRuntime
+from tests.slices.llama_capture import CapturingRuntime
 
 TEXT = " ".join(SAMPLES.values())
 DOCUMENTS = [f"{number}. {TEXT[number:]}" for number in range(20)]
@@ -33,11 +33,11 @@ def assert_llama_cpp_sees_the_same(folder: Path, file: Path, context: int, withi
     """Torch reads the checkpoint, llama.cpp its GGUF: columns agree within a share of theirs and the mean."""
     batches = token_batches(folder, [TEXT, PROSE.read_text(encoding="utf-8")], 3 * context, context)
     found = collect_on(folder, batches)
-    runtime = WatchedRuntime(file, context)
+    runtime = CapturingRuntime(file, context)
     runtime.read(batches)
     runtime.close()
-    assert found.values.keys() - runtime.seen.keys() <= {"per_layer_model_proj.weight"}
-    for name, experts in runtime.seen.items():
+    assert found.values.keys() - runtime.sums.keys() <= {"per_layer_model_proj.weight"}
+    for name, experts in runtime.sums.items():
         counts = found.counts[name]
         if counts.any():  # else of a spacer
             assert counts.tolist() == [rows for _, rows in experts]

@@ -19,9 +19,9 @@ from slices.export import write_gguf
 from slices.files.safetensors_writer import Slot, lay_out
 from slices.gguf.header import read_gguf_header
 from slices.quant.quantize import quantize
-from slices.runtimes.dry_load import dry_load
-from slices.runtimes.llama_library import load_library, watch
-from slices.runtimes.memory_estimate import AVX2, AVX512, Memory, as_types, estimate
+from slices.runtimes.llama_library import add_log_listener, load_library
+from slices.runtimes.llama_memory_breakdown import memory_breakdown
+from slices.runtimes.memory_estimate import AVX2, AVX512, MemoryEstimate, estimate_memory, with_types
 from tests.mom.test_cli import E4B
 from tests.picos import SHAPES, tokenizer_json, write_gemma3, write_shape
 
@@ -56,8 +56,8 @@ def test_cache_and_compute_are_llama_cpps(
 ) -> None:
     """Every shape, those that share K/V and those with a spacer included."""
     file = exported(name)
-    computed = estimate(read_gguf_header(file), context, batch, swa_full=swa_full)
-    stated = dry_load(file, context, batch, swa_full=swa_full)
+    computed = estimate_memory(read_gguf_header(file), context, batch, swa_full=swa_full)
+    stated = memory_breakdown(file, context, batch, swa_full=swa_full)
     assert computed.kv_cache == pytest.approx(stated.kv_cache, abs=ROUNDED)
     assert computed.compute == pytest.approx(stated.compute, rel=0.11, abs=ROUNDED)
 
@@ -66,10 +66,10 @@ def test_the_cache_of_e4b_by_hand(tmp_path: Path) -> None:
     """The published shape: 4 full layers of 2 x 512 keep the context, 20 sliding of 2 x 256 a window."""
     header = read_gguf_header(_e4b_header(tmp_path))
     each = 2 * 2  # keys and values, f16
-    at_4k = estimate(header, 4096).kv_cache
+    at_4k = estimate_memory(header, 4096).kv_cache
     assert at_4k == each * (4 * 1024 * 4096 + 20 * 512 * 1024)
-    assert estimate(header, 32768).kv_cache == at_4k + each * 4 * 1024 * (32768 - 4096)
-    assert estimate(header, 4096, swa_full=True).kv_cache == each * 4096 * (4 * 1024 + 20 * 512)
+    assert estimate_memory(header, 32768).kv_cache == at_4k + each * 4 * 1024 * (32768 - 4096)
+    assert estimate_memory(header, 4096, swa_full=True).kv_cache == each * 4096 * (4 * 1024 + 20 * 512)
 
 
 def _e4b_header(folder: Path) -> Path:
@@ -93,7 +93,7 @@ def _e4b_header(folder: Path) -> Path:
 def test_a_dry_load_says_what_a_real_one_does(exported: Callable[[str], Path]) -> None:
     file = exported("e4b")
     real = _really_loaded(file)
-    stated = dry_load(file, 1024)
+    stated = memory_breakdown(file, 1024)
     assert (stated.kv_cache, stated.compute) == (_sizes(real, "KV buffer"), _sizes(real, "compute buffer"))
     assert stated.kv_cache > 0
 
@@ -106,7 +106,9 @@ def test_weights_and_copies_of_a_quantized_file(tmp_path: Path) -> None:
     if "AVX2 = 1" not in said:
         pytest.skip("another processor copies other types")
     lines = _really_loaded(file)
-    computed = estimate(read_gguf_header(file), 1024, repacks=AVX512 if "AVX512 = 1" in said else AVX2)
+    computed = estimate_memory(
+        read_gguf_header(file), 1024, repacked_types=AVX512 if "AVX512 = 1" in said else AVX2
+    )
     assert computed.repacked > MIB / 2
     assert computed.repacked == pytest.approx(_sizes(lines, "CPU_REPACK model buffer"), abs=ROUNDED)
     assert computed.weights == pytest.approx(_sizes(lines, "CPU_Mapped model buffer"), abs=ROUNDED)
@@ -115,14 +117,14 @@ def test_weights_and_copies_of_a_quantized_file(tmp_path: Path) -> None:
 def test_per_layer_embeddings_need_not_stay(exported: Callable[[str], Path]) -> None:
     header = read_gguf_header(exported("e2b"))
     table = next(tensor for tensor in header.tensors if tensor.name == "per_layer_token_embd.weight")
-    computed = estimate(header, 512)
+    computed = estimate_memory(header, 512)
     assert computed.lazily_mapped == table.nbytes > 0
     assert computed.total - computed.needed == table.nbytes
-    assert estimate(read_gguf_header(exported("31b")), 512).lazily_mapped == 0
+    assert estimate_memory(read_gguf_header(exported("31b")), 512).lazily_mapped == 0
 
 
 def test_what_is_copied_is_not_needed_twice() -> None:
-    memory = Memory(weights=100, lazily_mapped=30, repacked=50, kv_cache=7, compute=3, vocabulary=1)
+    memory = MemoryEstimate(weights=100, lazily_mapped=30, repacked=50, kv_cache=7, compute=3, vocabulary=1)
     assert memory.total == 161
     assert memory.needed == 81
 
@@ -133,9 +135,9 @@ def test_other_types_weigh_what_they_weigh(exported: Callable[[str], Path], tmp_
     write_gguf(folder, tmp_path / "bf16.gguf", "pico", data=False)
     small = read_gguf_header(quantize(folder, "Q8_0", tmp_path / "q8.gguf", threads=1).path)
     types = {t.name: {8: "Q8_0", 0: "F32"}[t.type] for t in small.tensors}
-    foretold = as_types(read_gguf_header(tmp_path / "bf16.gguf"), types)
+    foretold = with_types(read_gguf_header(tmp_path / "bf16.gguf"), types)
     assert {t.name: t.nbytes for t in foretold.tensors} == {t.name: t.nbytes for t in small.tensors}
-    assert estimate(foretold, 512) == estimate(small, 512)
+    assert estimate_memory(foretold, 512) == estimate_memory(small, 512)
 
 
 @pytest.mark.parametrize("key", ["block_count", "feed_forward_length", "attention.head_count"])
@@ -143,16 +145,16 @@ def test_a_header_without_its_settings(exported: Callable[[str], Path], key: str
     header = read_gguf_header(exported("gemma3"))
     rest = {name: value for name, value in header.metadata.items() if name != f"gemma3.{key}"}
     with pytest.raises(BadCheckpoint, match=f"does not say what memory depends on .*{key}"):
-        estimate(replace(header, metadata=rest))
+        estimate_memory(replace(header, metadata=rest))
     with pytest.raises(BadCheckpoint, match="expected a language model"):
-        estimate(replace(header, tensors=()))
+        estimate_memory(replace(header, tensors=()))
 
 
 def test_a_file_that_llama_cpp_refuses(exported: Callable[[str], Path], tmp_path: Path) -> None:
     cut_short = tmp_path / "short.gguf"
     cut_short.write_bytes(exported("gemma3").read_bytes()[:5000])
     with pytest.raises(RunFailed, match=r"cannot load .*short\.gguf"):
-        dry_load(cut_short)
+        memory_breakdown(cut_short)
 
 
 RUN = """
@@ -187,7 +189,7 @@ def test_the_resident_memory_of_a_real_model(swa_full: bool) -> None:
         [sys.executable, "-c", RUN, str(file), str(int(swa_full))],
         capture_output=True, text=True, check=True, timeout=300,
     )  # fmt: skip
-    computed = estimate(read_gguf_header(file), 4096, swa_full=swa_full)
+    computed = estimate_memory(read_gguf_header(file), 4096, swa_full=swa_full)
     assert computed.total == pytest.approx(json.loads(done.stdout), rel=0.05)
 
 
@@ -195,7 +197,7 @@ def _really_loaded(file: Path) -> list[str]:
     """What llama.cpp logs while it loads a file and makes room for a context of 1024."""
     cpp = load_library()
     lines: list[str] = []
-    watch(lines.append)
+    add_log_listener(lines.append)
     settings = cpp.llama_model_default_params()
     settings.n_gpu_layers = 0
     model = cpp.llama_model_load_from_file(str(file).encode(), settings)

@@ -11,12 +11,12 @@ import pytest
 from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong
 from slices.export import export
 from slices.runtime import Piece, Runtime, Sampling
+from slices.runtimes.detokenizer import detokenize
 from slices.runtimes.llama_library import load_library
 from slices.runtimes.llama_runtime import LlamaRuntime
 from slices.runtimes.open import open_runtime
-from slices.runtimes.sampling import choose, likeliest
+from slices.runtimes.sampling import sample_token, top_logprobs
 from slices.runtimes.softmax import log_softmax_at
-from slices.runtimes.streaming import pieces
 from slices.runtimes.torch_runtime import TorchRuntime
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, tokenizer_json, write_gemma3
 
@@ -34,7 +34,7 @@ def pico(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(params=["torch", "llama"])
 def runtime(request: pytest.FixtureRequest, pico: Path) -> Iterator[Runtime]:
     file = Path("pico.gguf") if request.param == "llama" else None
-    opened = open_runtime(pico, file, threads=1, context=256)
+    opened = open_runtime(pico, file, threads=1, max_model_len=256)
     yield opened
     opened.close()
 
@@ -70,7 +70,7 @@ def test_chunks_do_not_change_logprobs(pico: Path) -> None:
 
 def test_the_end_of_a_window_is_read_as_its_middle_is(pico: Path) -> None:
     """llama.cpp sums attention otherwise below 64 tokens; llama-perplexity runs the last one too."""
-    llama = LlamaRuntime(pico / "pico.gguf", threads=1, context=256)
+    llama = LlamaRuntime(pico / "pico.gguf", threads=1, n_ctx=256)
     tokens = (llama.encode(TEXT) * 2)[:257]
     whole = np.concatenate(list(llama.distributions(tokens)))
     short = np.concatenate(list(llama.distributions(tokens[:64])))
@@ -85,7 +85,7 @@ def test_generation_is_seeded_counted_and_leaves_no_trace(runtime: Runtime) -> N
     answers = [list(runtime.generate("The", Sampling(max_tokens=12, seed=seed))) for seed in (1, 1, 2)]
     assert answers[0] == answers[1] != answers[2]
     assert sum(piece.tokens for piece in answers[0]) <= 12
-    assert [piece.finish is None for piece in answers[0]] == [True] * (len(answers[0]) - 1) + [False]
+    assert [piece.finish_reason is None for piece in answers[0]] == [True] * (len(answers[0]) - 1) + [False]
     assert np.array_equal(runtime.logprobs(tokens), before)
 
 
@@ -98,7 +98,10 @@ def test_greedy_takes_the_likeliest(runtime: Runtime) -> None:
 
 
 def _bytes(runtime: Runtime, token: int) -> bytes:
-    return runtime.model.bytes(token) if isinstance(runtime, LlamaRuntime) else runtime._pieces[token]  # type: ignore[attr-defined]
+    if isinstance(runtime, LlamaRuntime):
+        return runtime.model.token_bytes(token)
+    assert isinstance(runtime, TorchRuntime)
+    return runtime._token_bytes[token]
 
 
 def test_text_survives_the_tokens(runtime: Runtime) -> None:
@@ -123,7 +126,7 @@ def test_control_tokens_count_in_prompts_only(runtime: Runtime) -> None:
 
 def test_full_context_ends_the_answer_and_a_long_prompt_is_refused(runtime: Runtime) -> None:
     answer = list(runtime.generate("aé" * 120, Sampling(max_tokens=10_000, temperature=0)))
-    assert answer[-1].finish in ("length", "stop")
+    assert answer[-1].finish_reason in ("length", "stop")
     with pytest.raises(PromptTooLong, match="the context holds 256"):
         list(runtime.generate("aé" * 400, Sampling()))
 
@@ -132,7 +135,7 @@ def test_model_that_ends_gives_one_empty_piece(runtime: Runtime, monkeypatch: py
     if isinstance(runtime, LlamaRuntime):
         monkeypatch.setattr(runtime._cpp, "llama_vocab_is_eog", lambda vocab, token: True)
     else:
-        monkeypatch.setattr(runtime, "_ends", frozenset(range(10_000)))
+        monkeypatch.setattr(runtime, "_eos_ids", frozenset(range(10_000)))
     assert list(runtime.generate("The", Sampling())) == [Piece("", 0, "stop")]
 
 
@@ -183,26 +186,26 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, pico: Path) -> 
 
 def test_pieces_hold_back_unfinished_characters() -> None:
     raw = "é🙂a".encode()
-    found = list(pieces((raw[i : i + 1] for i in range(len(raw))), Sampling(max_tokens=99)))
+    found = list(detokenize((raw[i : i + 1] for i in range(len(raw))), Sampling(max_tokens=99)))
     assert found == [Piece("é", 2), Piece("🙂", 4), Piece("a", 1), Piece("", 0, "length")]
-    assert list(pieces([b"\xf0\x9f", None], Sampling()))[-1] == Piece("\ufffd", 1, "stop")
-    assert next(pieces([b"\xff", b"a"], Sampling())) == Piece("\ufffd", 1)
+    assert list(detokenize([b"\xf0\x9f", None], Sampling()))[-1] == Piece("\ufffd", 1, "stop")
+    assert next(detokenize([b"\xff", b"a"], Sampling())) == Piece("\ufffd", 1)
 
 
 def test_pieces_stop_at_a_stop_text_and_never_show_a_part_of_it() -> None:
     tokens = [b"one", b" </", b"b> ", b"</s", b"top>", b"never"]
-    found = list(pieces(tokens, Sampling(stop=("</stop>", "zzz"))))
+    found = list(detokenize(tokens, Sampling(stop=("</stop>", "zzz"))))
     assert "".join(piece.text for piece in found) == "one </b> "
-    assert found[-1].finish == "stop"
+    assert found[-1].finish_reason == "stop"
     assert sum(piece.tokens for piece in found) == 5
-    assert list(pieces([b"ab", b"c"], Sampling(stop=("bcd",))))[-1] == Piece("bc", 1, "length")
+    assert list(detokenize([b"ab", b"c"], Sampling(stop=("bcd",))))[-1] == Piece("bc", 1, "length")
 
 
 def test_pieces_ask_for_no_token_too_many() -> None:
     tokens = iter([b"a", b"b", b"c"])
-    assert list(pieces(tokens, Sampling(max_tokens=2))) == [Piece("a"), Piece("b", 1, "length")]
+    assert list(detokenize(tokens, Sampling(max_tokens=2))) == [Piece("a"), Piece("b", 1, "length")]
     assert next(tokens) == b"c"
-    assert list(pieces(tokens, Sampling(max_tokens=0))) == [Piece("", 0, "length")]
+    assert list(detokenize(tokens, Sampling(max_tokens=0))) == [Piece("", 0, "length")]
 
 
 def test_choose_follows_the_sampling() -> None:
@@ -210,7 +213,7 @@ def test_choose_follows_the_sampling() -> None:
     logits = np.log(np.array([0.5, 0.3, 0.15, 0.05], dtype=np.float32))
 
     def draw(**sampling: Any) -> set[int]:
-        return {choose(logits, Sampling(**sampling), [], random) for _ in range(400)}
+        return {sample_token(logits, Sampling(**sampling), [], random) for _ in range(400)}
 
     assert draw(temperature=0) == {0}
     assert draw(temperature=1, top_k=0, top_p=1) == {0, 1, 2, 3}
@@ -218,16 +221,16 @@ def test_choose_follows_the_sampling() -> None:
     assert draw(temperature=1, top_k=0, top_p=0.8) == {0, 1}
     assert draw(temperature=1, top_k=0, top_p=0.81) == {0, 1, 2}
     assert draw(temperature=1, top_k=0, top_p=0) == {0}
-    drawn = [choose(logits, Sampling(temperature=1, top_k=0, top_p=1), [], random) for _ in range(4000)]
+    drawn = [sample_token(logits, Sampling(temperature=1, top_k=0, top_p=1), [], random) for _ in range(4000)]
     assert np.bincount(drawn) / 4000 == pytest.approx([0.5, 0.3, 0.15, 0.05], abs=0.03)
-    assert choose(logits, Sampling(temperature=0, repeat_penalty=2), [0], random) == 1
+    assert sample_token(logits, Sampling(temperature=0, repeat_penalty=2), [0], random) == 1
 
 
 def test_choose_finds_the_top_among_many() -> None:
     for seed in range(20):
         random = np.random.default_rng(seed)
         logits = random.integers(0, 50, 5000).astype(np.float32)  # many ties
-        token = choose(logits, Sampling(temperature=1, top_k=7, top_p=1), [], random)
+        token = sample_token(logits, Sampling(temperature=1, top_k=7, top_p=1), [], random)
         assert logits[token] >= np.sort(logits)[-7]
 
 
@@ -237,7 +240,7 @@ def test_the_likeliest_are_those_of_a_full_sort() -> None:
         logits = random.integers(0, 50, size).astype(np.float32)  # many ties: the lower id goes first
         wanted = np.argsort(-logits, kind="stable")
         for count in (1, 7, 40):
-            found = [token for token, _ in likeliest(logits, 0, count)[1]]
+            found = [token for token, _ in top_logprobs(logits, 0, count)[1]]
             assert found == wanted[:count].tolist()
 
 

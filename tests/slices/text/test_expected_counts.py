@@ -26,7 +26,7 @@ TEXT = Corpus(
 
 def test_runtimes_agree_and_count_every_position(pico_gemma3: Path, tmp_path: Path) -> None:
     gguf = export(pico_gemma3, tmp_path / "pico.gguf")
-    ours, theirs = TorchRuntime(pico_gemma3), LlamaRuntime(gguf, threads=1, context=256)
+    ours, theirs = TorchRuntime(pico_gemma3), LlamaRuntime(gguf, threads=1, n_ctx=256)
     tokens = ours.encode(TEXT.documents[1])
     a, b = ours.expected_counts(tokens), theirs.expected_counts(tokens)
     ours.close()
@@ -53,7 +53,7 @@ def test_counts_are_summed_and_cached(pico_gemma3: Path) -> None:
 def test_many_runtimes_give_what_one_gives(pico_gemma3: Path, tmp_path: Path) -> None:
     gguf = export(pico_gemma3, tmp_path / "pico.gguf")
     found = expected_counts(open_checkpoint(pico_gemma3), gguf, TEXT)
-    runtime = LlamaRuntime(gguf, threads=1, context=256)
+    runtime = LlamaRuntime(gguf, threads=1, n_ctx=256)
     whole = sum(runtime.expected_counts(runtime.encode(document)) for document in TEXT.documents)
     runtime.close()
     np.testing.assert_allclose(found, whole, rtol=1e-4)

@@ -1,4 +1,4 @@
-"""A GGUF that has not run yet is tried out in a child process: once, within limits, and at no risk here."""
+"""A GGUF is load-tested in a child process before its first use: once, within limits, and at no risk here."""
 
 import json
 import os
@@ -16,8 +16,8 @@ from slices.errors import RunFailed
 from slices.export import export
 from slices.files.child_process import _reason, run_child
 from slices.gguf.header import read_gguf_header
+from slices.runtimes.load_test import load_test, record_path
 from slices.runtimes.open import open_runtime
-from slices.runtimes.proof import note_of, prove
 from tests.slices.gguf_document import ARRAY, BOOL, I32, STR, U32, Document, Value, parse, render
 from tests.slices.gguf_fixtures import FULL, SLIDING, write_gemma3
 
@@ -48,17 +48,17 @@ def sleeper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def opened(file: Path, context: int = 256) -> None:
-    open_runtime(file.parent, Path(file.name), threads=1, context=context).close()
+    open_runtime(file.parent, Path(file.name), threads=1, max_model_len=context).close()
 
 
 def no_more_children(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
 
 
-def test_a_file_is_tried_out_once(file: Path, mom_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_load_tested_once(file: Path, mom_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened(file, 512)
-    (note,) = (mom_home / "proven").iterdir()
-    assert json.loads(note.read_text()) == {"file": str(file.resolve()), "context": 512}
+    (record,) = (mom_home / "load_tested").iterdir()
+    assert json.loads(record.read_text()) == {"file": str(file.resolve()), "n_ctx": 512}
     no_more_children(monkeypatch)
     opened(file, 512)
     opened(file, 256)
@@ -67,14 +67,14 @@ def test_a_file_is_tried_out_once(file: Path, mom_home: Path, monkeypatch: pytes
         opened(file, 1024)
 
 
-UNPROVEN: dict[str, Callable[[Path, Path], object]] = {
-    "another time": lambda file, note: os.utime(file, ns=(1, 1)),
-    "another header": lambda file, note: _rewrite(file, b"slice", b"Slice"),
-    "no note": lambda file, note: note.unlink(),
-    "an empty note": lambda file, note: note.write_text(""),
-    "a note of something else": lambda file, note: note.write_text("[3]"),
-    "a context in words": lambda file, note: note.write_text('{"context": "1024"}'),
-    "no UTF-8": lambda file, note: note.write_bytes(b"\xff\xfe"),
+CHANGES: dict[str, Callable[[Path, Path], object]] = {
+    "another time": lambda file, record: os.utime(file, ns=(1, 1)),
+    "another header": lambda file, record: _rewrite(file, b"slice", b"Slice"),
+    "no record": lambda file, record: record.unlink(),
+    "an empty record": lambda file, record: record.write_text(""),
+    "a record of something else": lambda file, record: record.write_text("[3]"),
+    "a context in words": lambda file, record: record.write_text('{"n_ctx": "1024"}'),
+    "no UTF-8": lambda file, record: record.write_bytes(b"\xff\xfe"),
 }
 
 
@@ -87,13 +87,13 @@ def _rewrite(file: Path, old: bytes, new: bytes) -> None:
     os.utime(file, ns=times)
 
 
-@pytest.mark.parametrize("change", UNPROVEN)
-def test_what_changed_is_tried_out_again(
+@pytest.mark.parametrize("change", CHANGES)
+def test_what_changed_is_load_tested_again(
     change: str, file: Path, mom_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     opened(file)
-    (note,) = (mom_home / "proven").iterdir()
-    UNPROVEN[change](file, note)
+    (record,) = (mom_home / "load_tested").iterdir()
+    CHANGES[change](file, record)
     with monkeypatch.context() as patch, pytest.raises(RunFailed, match="/nowhere/python"):
         no_more_children(patch)
         opened(file)
@@ -102,14 +102,14 @@ def test_what_changed_is_tried_out_again(
     opened(file)
 
 
-def test_another_llama_cpp_is_another_proof(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_llama_cpp_has_its_own_record(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     header = read_gguf_header(file)
-    before = note_of(file, header)
-    monkeypatch.setattr("slices.runtimes.proof.version", lambda name: "0.0.1")
-    assert note_of(file, header) != before
+    before = record_path(file, header)
+    monkeypatch.setattr("slices.runtimes.load_test.version", lambda name: "0.0.1")
+    assert record_path(file, header) != before
 
 
-def test_a_home_without_room_for_notes_does_no_harm(file: Path, mom_home: Path) -> None:
+def test_records_that_cannot_be_written_do_no_harm(file: Path, mom_home: Path) -> None:
     mom_home.write_text("not a folder")
     opened(file)
     opened(file)
@@ -142,7 +142,7 @@ def test_an_abort_there_is_an_error_here(hazard: str, good: Document, tmp_path: 
     change(document)
     (tmp_path / "bad.gguf").write_bytes(render(document))
     with pytest.raises(RunFailed, match=rf"bad\.gguf: .*ended its process with {cause}"):
-        prove(tmp_path / "bad.gguf", threads=1, context=256)
+        load_test(tmp_path / "bad.gguf", threads=1, n_ctx=256)
 
 
 def test_instructions_that_fail_here_lead_to_the_readme() -> None:
@@ -154,7 +154,7 @@ REFUSED: dict[str, tuple[Callable[[Document], None], str]] = {
         lambda d: d.set("general.file_type", Value(I32, 32)), "general.file_type has wrong type",
     ),
     "weights that are no numbers": (lambda d: _spoil(d, b"\xff"), "blk.1.attn_q.weight"),
-    "weights too large": (lambda d: _spoil(d, b"\x7f"), "no numbers|invalid data"),
+    "weights too large": (lambda d: _spoil(d, b"\x7f"), "not finite|invalid data"),
 }  # fmt: skip
 
 
@@ -175,7 +175,7 @@ def test_what_passes_the_check_may_still_be_refused(fault: str, good: Document, 
 
 
 def test_a_context_that_memory_cannot_hold_is_refused(file: Path) -> None:
-    """1 GB of K/V under a limit of half of it: the child finds out, not the process that serves."""
+    """1 GB of KV cache under a limit of half of it: the child finds out, not the process that serves."""
     code = (
         "import resource, sys; from pathlib import Path; from slices.runtimes.open import open_runtime\n"
         "from slices.errors import RunFailed\n"

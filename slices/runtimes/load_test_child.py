@@ -1,10 +1,10 @@
-"""The process that tries a GGUF out before another one loads it, since llama.cpp may abort on it.
+"""The child process of a load test: loads a GGUF and runs it, where llama.cpp may abort.
 
-    python -m slices.runtimes.proof_child FILE THREADS CONTEXT
+    python -m slices.runtimes.load_test_child FILE THREADS N_CTX
 
-Reads every weight, loads the file as `slices.runtimes.open` would, cuts text that holds every byte, runs a
-few tokens. What went wrong goes to stderr, with exit status 1. Started by `slices.runtimes.proof`, and ends
-with it.
+Checks every weight, loads the file as `slices.runtimes.open` would, tokenizes text that holds every byte,
+runs a few tokens. An error goes to stderr, with exit status 1. Started by `slices.runtimes.load_test`,
+and ends with it.
 """
 
 import os
@@ -15,52 +15,52 @@ import numpy as np
 from slices.errors import RunFailed
 from slices.files.child_process import work_as_child
 from slices.runtime import Sampling
-from slices.runtimes.llama_library import last_complaint, load_library
+from slices.runtimes.llama_library import last_error, load_library
 from slices.runtimes.llama_runtime import LlamaRuntime
 from slices.system_memory import available_memory
 
 _TEXT = "The enzyme's Km is 3.2 µM, E = mc²; def f(x): return x**2\n\n  # L'été, où 東京 🙂 2 === 2"
 _LEADING = (*range(0x80, 0x800, 0x40), *range(0x800, 0xD800, 0x1000), *range(0x10000, 0x110000, 0x40000))
 _BYTES = "".join(map(chr, [*range(1, 0x100), *_LEADING]))  # every byte that UTF-8 can hold, but NUL
-_MOST = 32  # tokens to run
+_MAX_TOKENS = 32  # to run
 
 
-def try_out(path: Path, threads: int, context: int) -> None:
-    """Load the GGUF `path` and run it a little.
+def smoke_test(path: Path, threads: int, n_ctx: int) -> None:
+    """Load the GGUF `path`, score a text and generate two tokens.
 
     Raises:
-        RunFailed: a weight is no number, or llama.cpp refuses it, or what it answers is no number.
+        RunFailed: llama.cpp refuses it, or a weight or a probability is not finite.
     """
-    read_weights(path)
-    runtime = LlamaRuntime(path, threads, context)
+    check_weights(path)
+    runtime = LlamaRuntime(path, threads, n_ctx)
     runtime.encode(_BYTES)
-    tokens = runtime.encode(_TEXT)[:_MOST]
+    tokens = runtime.encode(_TEXT)[:_MAX_TOKENS]
     if len(tokens) < 2:
-        raise RunFailed(f"{path} cuts {len(_TEXT)} characters of text to {len(tokens)} tokens")
+        raise RunFailed(f"{path} tokenizes {len(_TEXT)} characters of text to {len(tokens)} tokens")
     for chunk in runtime.distributions(tokens):
         if not np.isfinite(chunk).all():
-            raise RunFailed(f"{path} gives probabilities that are no numbers")
+            raise RunFailed(f"{path} gives probabilities that are not finite")
     list(runtime.generate(_TEXT, Sampling(max_tokens=2, temperature=0)))
     runtime.close()
 
 
-def read_weights(path: Path) -> None:
-    """Have llama.cpp look at every block of every tensor for what is no number.
+def check_weights(path: Path) -> None:
+    """Have llama.cpp check every block of every tensor for NaN and infinity (`check_tensors`).
 
     Raises:
-        RunFailed: there is one, or it cannot load the file.
+        RunFailed: there is one, or llama.cpp cannot load the file.
     """
     library = load_library()
     params = library.llama_model_default_params()
     params.n_gpu_layers, params.check_tensors, params.use_extra_bufts = 0, True, False
     model = library.llama_model_load_from_file(str(path).encode(), params)
     if not model:
-        raise RunFailed(f"llama.cpp cannot load {path}: {last_complaint()}")
+        raise RunFailed(f"llama.cpp cannot load {path}: {last_error()}")
     library.llama_model_free(model)
 
 
-def hold_back() -> None:
-    """Take no more memory than there is, be the first to go if it runs out, and leave no core file."""
+def limit_resources() -> None:
+    """Limit this process to the memory available, have the OOM killer take it first, write no core file."""
     try:
         import resource
     except ImportError:  # Windows
@@ -74,12 +74,12 @@ def hold_back() -> None:
         first.write_text("1000")
 
 
-def prove(arguments: list[str]) -> None:
-    """Try out the file that the arguments name, for its threads and context."""
-    hold_back()
-    path, threads, context = arguments
-    try_out(Path(path), int(threads), int(context))
+def main(arguments: list[str]) -> None:
+    """Run the load test that the arguments describe."""
+    limit_resources()
+    path, threads, n_ctx = arguments
+    smoke_test(Path(path), int(threads), int(n_ctx))
 
 
 if __name__ == "__main__":
-    work_as_child(prove)
+    work_as_child(main)

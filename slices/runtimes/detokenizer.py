@@ -1,4 +1,4 @@
-"""From tokens to pieces of text: whole characters only, cut at a stop text, with a reason at the end.
+"""Incremental detokenization: tokens to streamed text, whole characters only, ended by stop sequences.
 
 Knows nothing of models: it is given the bytes of each token, and None for the token that ends an answer.
 """
@@ -9,11 +9,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from slices.runtime import Piece, Sampling, TokenLogprob
 
 
-class Cutter:
-    """One answer's tokens, cut into pieces as they come; the last piece says why the answer ended.
+class Detokenizer:
+    """An incremental detokenizer of one answer; the last piece has the finish reason.
 
-    Held back are the bytes of an unfinished character and text that may become a stop text. A token's
-    count goes to the piece that shows its text.
+    Held back are the bytes of an unfinished character and text that may become a stop sequence. A token
+    counts to the piece that has its text.
     """
 
     def __init__(self, limit: int, stops: Sequence[str]) -> None:
@@ -38,43 +38,43 @@ class Cutter:
         ready = len(self._held) - _stop_prefix(self._held, self._stops)
         return self._show(ready) if ready else None
 
-    def end(self, finish: str = "length") -> Piece:
+    def end(self, finish_reason: str = "length") -> Piece:
         """All that is held back, as the last piece."""
         self._held += self._decoder.decode(b"", final=True)
         at = first_stop(self._held, self._stops)
-        return self._show(len(self._held) if at is None else at, finish if at is None else "stop")
+        return self._show(len(self._held) if at is None else at, finish_reason if at is None else "stop")
 
-    def _show(self, count: int, finish: str | None = None) -> Piece:
-        piece = Piece(self._held[:count], self._waiting, finish, tuple(self._logprobs))
+    def _show(self, count: int, finish_reason: str | None = None) -> Piece:
+        piece = Piece(self._held[:count], self._waiting, finish_reason, tuple(self._logprobs))
         self._held, self._waiting, self._logprobs = self._held[count:], 0, []
         return piece
 
 
-def pieces(tokens: Iterable[bytes | None], sampling: Sampling) -> Iterator[Piece]:
-    """Turn the bytes of sampled tokens into pieces, without asking for one more than is wanted.
+def detokenize(tokens: Iterable[bytes | None], sampling: Sampling) -> Iterator[Piece]:
+    """The pieces of an answer from the bytes of its tokens; takes no token more than it needs.
 
     Args:
         tokens: the bytes of each token, None where the model ended; endless or short, both are fine.
     """
-    cutter = Cutter(sampling.max_tokens, sampling.stop)
+    detokenizer = Detokenizer(sampling.max_tokens, sampling.stop)
     if sampling.max_tokens > 0:
         for token in tokens:
-            piece = cutter.push(token)
+            piece = detokenizer.push(token)
             if piece is not None:
                 yield piece
-            if piece is not None and piece.finish:
+            if piece is not None and piece.finish_reason:
                 return
-    yield cutter.end()
+    yield detokenizer.end()
 
 
 def first_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where the earliest stop text begins, None without one."""
+    """Where the earliest stop sequence begins, None without one."""
     found = [at for stop in stops if stop and (at := text.find(stop)) >= 0]
     return min(found, default=None)
 
 
 def _stop_prefix(text: str, stops: Sequence[str]) -> int:
-    """How much of the end of `text` could be the beginning of a stop text."""
+    """How much of the end of `text` could be the beginning of a stop sequence."""
     return max(
         (n for stop in stops for n in range(1, min(len(stop), len(text) + 1)) if text.endswith(stop[:n])),
         default=0,

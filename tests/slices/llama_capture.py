@@ -1,6 +1,6 @@
-"""llama.cpp's own view of what enters its matrices: a second opinion on `slices.quant.imatrix`.
+"""Inputs of llama.cpp's matrix products, captured by its eval callback: a check of `slices.quant.imatrix`.
 
-Hangs on the callback that llama-imatrix hangs on, and reads the operands of each product by ctypes.
+Uses the callback (`cb_eval`) that llama-imatrix uses, and reads the operands of each product by ctypes.
 """
 
 import ctypes
@@ -25,22 +25,22 @@ _Tensor._fields_ = [
 ]  # fmt: skip
 
 
-class WatchedRuntime(LlamaRuntime):
-    """Adds up the squared inputs of every matrix of the blocks, by its name: [sums, rows] of each expert."""
+class CapturingRuntime(LlamaRuntime):
+    """Sums the squared inputs of every matrix of the blocks, by its name: [sums, rows] of each expert."""
 
     def __init__(self, path: Path, context: int = 512) -> None:
-        self.seen: dict[str, list[list[Any]]] = {}
-        super().__init__(path, threads=1, context=context)
+        self.sums: dict[str, list[list[Any]]] = {}
+        super().__init__(path, threads=1, n_ctx=context)
 
     def read(self, batches: Sequence[Sequence[int]]) -> None:
         """Run each batch on its own."""
         for tokens in batches:
-            self._forget()
+            self._clear_kv_cache()
             for start in range(0, len(tokens), self._chunk):
                 self._decode(tokens[start : start + self._chunk], start, every=True)
 
-    def _settings(self, context: int) -> ctypes.Structure:
-        params: Any = super()._settings(context)
+    def _params(self, n_ctx: int) -> ctypes.Structure:
+        params: Any = super()._params(n_ctx)
         kind = dict(type(params)._fields_)["cb_eval"]
         self._callback = kind(self._watch)  # kept alive: llama.cpp goes on calling it
         params.cb_eval = self._callback
@@ -69,9 +69,9 @@ class WatchedRuntime(LlamaRuntime):
             self._sum(name, expert, count, wide[chosen == expert])
 
     def _sum(self, name: str, expert: int, count: int, rows: np.ndarray) -> None:
-        seen = self.seen.setdefault(name, [[0.0, 0] for _ in range(count)])[expert]
-        seen[0] = seen[0] + np.square(rows.astype(np.float64)).sum(axis=0)
-        seen[1] += len(rows)
+        total = self.sums.setdefault(name, [[0.0, 0] for _ in range(count)])[expert]
+        total[0] = total[0] + np.square(rows.astype(np.float64)).sum(axis=0)
+        total[1] += len(rows)
 
 
 def _array(tensor: _Tensor, kind: str) -> np.ndarray:
