@@ -23,7 +23,8 @@ from benchmarks.ffn_ratio.text import calibration
 from benchmarks.ffn_ratio.trials import EXPERIMENTS
 from benchmarks.models.toy_gemma4 import Toy, ensure_toy
 from benchmarks.paths import RESULTS
-from benchmarks.tables.render import experiment_rows, table
+from benchmarks.tables.markdown import table
+from benchmarks.tables.render import experiment_rows
 from slices.errors import SliceError
 from slices.home import home
 

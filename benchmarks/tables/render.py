@@ -15,6 +15,7 @@ from typing import Any
 
 from benchmarks.paths import README, RESULTS, ROOT
 from benchmarks.tables.healing import budget_lines, matrix_table, plain_table, rows_table
+from benchmarks.tables.markdown import table
 from benchmarks.tables.routing import latency_lines, quality_lines
 from benchmarks.tables.serving import chaos_lines, fuzz_lines, load_lines, perplexity_lines, serve_lines
 
@@ -26,12 +27,6 @@ EQUAL_BYTES = (
     (None, "Q8_0"), (None, "Q4_K_M"), (None, "Q4_K_M:Q5_0"), (None, "Q2_K:Q4_0"), (65536, "Q4_K_M:Q5_0"),
     (46080, "Q4_K_M:Q5_0"), (32768, "Q4_K_M"), (32768, "Q2_K"), (16384, "Q4_K_M"),
 )  # fmt: skip
-
-
-def table(columns: list[str], rows: list[list[str]]) -> str:
-    """A table in Markdown, columns after the first aligned right."""
-    lines = [columns, ["---", *["---:"] * (len(columns) - 1)], *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def spread(value: Mapping[str, float] | None, unit: str = "", digits: int = 2) -> str:
