@@ -1,16 +1,18 @@
-"""What can go wrong while an expert is chosen and asked.
+"""Errors of routing and serving.
 
 RouterError
-├── BadSettings     serve.yaml does not say what it should
-├── BadRouter       the stored router is absent, cut short, or made for something else
-├── BadExperts      the slices there are cannot be served as asked
-├── BadTraining     the labelled queries cannot train a router
-├── BadRequest      the caller's question cannot be put to a model
-├── UnknownModel    the caller named an expert that is not served
-├── NotAllowed      the caller has no key
-├── TooOften        the caller asks more often than it may
-├── Overloaded      an expert's queue is full
-└── ExpertFailed    an expert's process died, or could not be reached
+├── BadSettings        serve.yaml is invalid
+├── BadRouter          the stored router is absent, damaged, or does not fit the embedders
+├── BadExperts         the slices cannot be served as configured
+├── BadTraining        the labelled queries cannot train a router
+├── BadRequest         a parameter of the request is invalid or not supported
+├── UnknownModel       the request names a model that is not served
+├── Unauthorized       the API key is missing or unknown
+├── RateLimitExceeded  too many requests of one caller
+├── Overloaded         an expert's queue is full, or its circuit breaker is open
+├── ExpertTimeout      an expert gave no first token in time
+├── DeadlineExceeded   the request took longer than `limits.deadline_seconds`
+└── ExpertFailed       an expert's process died, or could not be reached
 
 `router.api.middleware.error_responses` maps them to HTTP; `mom` prints them on one line.
 """
@@ -21,15 +23,15 @@ class RouterError(Exception):
 
 
 class BadSettings(RouterError):
-    """The settings do not say what they should."""
+    """serve.yaml or a command-line value is invalid."""
 
 
 class BadRouter(RouterError):
-    """The stored router is absent, cut short, or made for something else."""
+    """The stored router is absent, damaged, or does not fit the embedders."""
 
 
 class BadExperts(RouterError):
-    """The slices there are cannot be served as asked."""
+    """The slices cannot be served as configured."""
 
 
 class BadTraining(RouterError):
@@ -37,7 +39,7 @@ class BadTraining(RouterError):
 
 
 class BadRequest(RouterError):
-    """The caller's question cannot be put to a model. `param` names the field at fault."""
+    """A parameter of the request is invalid or not supported. `param` names it."""
 
     def __init__(self, message: str, param: str | None = None) -> None:
         super().__init__(message, param)
@@ -49,38 +51,38 @@ class BadRequest(RouterError):
 
 
 class UnknownModel(RouterError):
-    """The caller named an expert that is not served."""
+    """The request names a model that is not served."""
 
 
-class NotAllowed(RouterError):
-    """The caller has no key."""
+class Unauthorized(RouterError):
+    """The API key is missing or unknown."""
 
 
-class TooOften(RouterError):
-    """The caller asks more often than it may; `wait` is the seconds until it may again."""
+class RateLimitExceeded(RouterError):
+    """Too many requests of one caller; `retry_after` is the seconds until the next may come."""
 
-    def __init__(self, message: str, wait: float) -> None:
+    def __init__(self, message: str, retry_after: float) -> None:
         super().__init__(message)
-        self.wait = wait
+        self.retry_after = retry_after
 
 
 class Overloaded(RouterError):
-    """An expert's queue is full, or it is left alone for `wait` seconds because it failed again and again."""
+    """An expert's queue is full, or its circuit breaker is open for `retry_after` seconds."""
 
-    def __init__(self, message: str, wait: float = 1.0) -> None:
-        super().__init__(message, wait)
-        self.message, self.wait = message, wait
+    def __init__(self, message: str, retry_after: float = 1.0) -> None:
+        super().__init__(message, retry_after)
+        self.message, self.retry_after = message, retry_after
 
     def __str__(self) -> str:
         return self.message
 
 
-class TooSlow(RouterError):
-    """An expert said nothing for longer than it may."""
+class ExpertTimeout(RouterError):
+    """An expert gave no first token within `limits.first_token_seconds`."""
 
 
-class DeadlinePassed(RouterError):
-    """A request took longer than requests may."""
+class DeadlineExceeded(RouterError):
+    """A request took longer than `limits.deadline_seconds`."""
 
 
 class ExpertFailed(RouterError):

@@ -1,6 +1,6 @@
-"""What `serve.yaml` may say, checked before anything starts.
+"""The settings of the service (`serve.yaml`), validated before anything starts.
 
-Only reads and checks; that the experts exist is `router.experts.catalogue`'s to find out.
+Only reads and validates; whether the experts exist is checked by `router.experts.catalogue`.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from router.errors import BadSettings
-from router.experts.policy import BEST, Kind, Policy
+from router.experts.policy import DEFAULT, Objective, Policy
 from router.routing.model import Router, Thresholds
 from slices import home
 from slices.runtime import Capacity
@@ -28,22 +28,21 @@ class Cutoffs(_Settings):
     belonging: float | None = Field(default=None, ge=0, le=1)
 
 
-class Preference(_Settings):
-    """What counts among experts: see `router.experts.policy.Policy`."""
+class PolicySettings(_Settings):
+    """The assignment policy: see `router.experts.policy.Policy`."""
 
-    prefer: Kind = BEST.prefer
-    within: float = Field(default=BEST.within, ge=0, le=1)
+    prefer: Objective = DEFAULT.prefer
+    tolerance: float = Field(default=DEFAULT.tolerance, ge=0, le=1)
 
     def policy(self) -> Policy:
-        """The same for the catalogue."""
-        return Policy(self.prefer, self.within)
+        """As the catalogue takes it."""
+        return Policy(self.prefer, self.tolerance)
 
 
 class Limits(_Settings):
-    """What a caller may ask for: request bytes, answer tokens at most and by default, seconds of an answer.
+    """Limits of a request: bytes of its body, tokens of its answer (maximum and default), seconds.
 
-    `first_token_seconds` is what an expert has to begin, and then for its first token, before the
-    generalist is asked.
+    `first_token_seconds` limits the wait for a slot, and then for the first token, before the fallback.
     """
 
     body_bytes: int = Field(default=1 << 20, ge=1024)
@@ -54,17 +53,17 @@ class Limits(_Settings):
 
 
 class Access(_Settings):
-    """Who may ask: the holders of the keys in a file that `mom key` made, so many times a minute each.
+    """Authentication and rate limit: a file of API keys (`mom key`), and requests a minute of each client.
 
-    Without a file everyone may, which is allowed on this machine alone.
+    Without a file every client is accepted, which is allowed on the loopback address alone.
     """
 
     keys: Path | None = None
-    per_minute: int | None = Field(default=None, ge=1)
+    requests_per_minute: int | None = Field(default=None, ge=1)
 
 
 class Logs(_Settings):
-    """What is written of each request, and where; prompts only where it says so. `traces`: OpenTelemetry."""
+    """The access log and its file; prompts are written only if `prompts`. `traces`: OpenTelemetry spans."""
 
     access: bool = True
     file: Path | None = None
@@ -73,32 +72,34 @@ class Logs(_Settings):
 
 
 class Scaling(_Settings):
-    """How many replicas an expert has, what each books of the machine, and what each takes on."""
+    """Replicas of an expert, the resources that each reserves, and its capacity."""
 
     num_replicas: int = Field(default=1, ge=1)
     num_cpus: float = Field(default=0.1, ge=0)
     num_gpus: float = Field(default=0, ge=0)
-    queue: int = Field(default=32, ge=1)
-    answers: int = Field(default=Capacity.max_num_seqs, ge=1, le=64)
-    context: int = Field(default=Capacity.max_model_len, ge=256)
+    max_queued_requests: int = Field(default=32, ge=1)
+    max_num_seqs: int = Field(default=Capacity.max_num_seqs, ge=1, le=64)
+    max_model_len: int = Field(default=Capacity.max_model_len, ge=256)
     threads: int | None = Field(default=None, ge=1)
     nice: int = Field(default=10, ge=0, le=19)
     autoscaling: dict[str, Any] | None = None
 
     @model_validator(mode="after")
-    def _one_way_to_scale(self) -> "Scaling":
+    def _check_replicas(self) -> "Scaling":
         if self.autoscaling is not None and self.num_replicas != 1:
             raise ValueError("give either num_replicas or autoscaling, not both")
         return self
 
     @property
     def capacity(self) -> Capacity:
-        """What each replica takes on."""
-        return Capacity(self.answers, self.context, self.threads)
+        """The capacity of each replica."""
+        return Capacity(
+            max_num_seqs=self.max_num_seqs, max_model_len=self.max_model_len, threads=self.threads
+        )
 
 
 class Settings(_Settings):
-    """Everything `mom serve` can be told."""
+    """All settings of `mom serve`."""
 
     host: str = Field(default="127.0.0.1", min_length=1)
     port: int = Field(default=8000, ge=1, le=65535)
@@ -109,7 +110,7 @@ class Settings(_Settings):
     embedder: str | None = None
     router: Path | None = None
     thresholds: Cutoffs = Cutoffs()
-    policy: Preference = Preference()
+    policy: PolicySettings = PolicySettings()
     limits: Limits = Limits()
     access: Access = Access()
     logs: Logs = Logs()
@@ -118,10 +119,10 @@ class Settings(_Settings):
     runtime: str = Field(
         default="slices.runtimes.open:open_batcher", pattern=r"^[A-Za-z_][\w.]*:[A-Za-z_]\w*$"
     )
-    address: str | None = None
+    ray_address: str | None = None
 
     def scaling(self, expert: str) -> Scaling:
-        """How `expert` is scaled: its own words over the default ones."""
+        """The scaling of `expert`: its overrides over the defaults."""
         own = self.overrides.get(expert)
         if own is None:
             return self.default
@@ -132,26 +133,27 @@ def read(path: Path | None = None) -> Settings:
     """The settings in `path` (default: the first `serve.yaml` among the config folders).
 
     Raises:
-        BadSettings: it is not there, not YAML, or a field is unknown or wrong; the field is named.
+        BadSettings: it is not there, not YAML, or a setting is unknown or invalid; the setting is named.
     """
     source = path or home.find_config("serve.yaml")
     try:
-        said = yaml.safe_load(source.read_text(encoding="utf-8"))
+        loaded = yaml.safe_load(source.read_text(encoding="utf-8"))
     except OSError as error:
         raise BadSettings(f"cannot read {source}: {error.strerror or error}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadSettings(f"{source} is not YAML: {' '.join(str(error).split())}") from None
     try:
-        return Settings.model_validate({} if said is None else said)
+        return Settings.model_validate({} if loaded is None else loaded)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "the file"
-        raise BadSettings(f"{source}: {where}: {first['msg']}") from None
+        key = ".".join(str(part) for part in first["loc"]) or "the file"
+        message = "unknown setting" if first["type"] == "extra_forbidden" else first["msg"]
+        raise BadSettings(f"{source}: {key}: {message}") from None
 
 
 def with_cutoffs(router: Router, cutoffs: Cutoffs) -> Router:
-    """`router` with the thresholds that the settings name."""
+    """`router` with the thresholds of the settings in place of the fitted ones."""
     from dataclasses import asdict, replace
 
-    own = {name: value for name, value in cutoffs.model_dump().items() if value is not None}
-    return replace(router, thresholds=Thresholds(**(asdict(router.thresholds) | own)))
+    overrides = {name: value for name, value in cutoffs.model_dump().items() if value is not None}
+    return replace(router, thresholds=Thresholds(**(asdict(router.thresholds) | overrides)))

@@ -200,7 +200,7 @@ PARTS: dict[str, Callable[[Stage], Coroutine[Any, Any, dict[str, Any]]]] = {
 
 def capacity(args: argparse.Namespace) -> dict[str, Any]:
     """Of each expert."""
-    return {"answers": 4, "context": 1024, "threads": args.threads}
+    return {"max_num_seqs": 4, "max_model_len": 1024, "threads": args.threads}
 
 
 def keep(path: Path, found: dict[str, Any], part: str, told: dict[str, Any]) -> None:

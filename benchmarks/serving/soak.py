@@ -101,7 +101,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("-o", "--output", type=Path, default=OUT)
     args = parser.parse_args()
-    capacity = {"answers": 4, "context": 1024, "threads": args.threads}
+    capacity = {"max_num_seqs": 4, "max_model_len": 1024, "threads": args.threads}
     with serving(args.slices, type=args.type, default=capacity) as service:
         load = Load(service, args)
         asyncio.run(load.run())

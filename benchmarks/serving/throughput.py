@@ -173,7 +173,12 @@ def answering(rounds: Sequence[Mapping[str, tuple[float, Counter[str]]]]) -> dic
 def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
     """Every figure."""
     expert, generalist = args.slices[0], args.slices[-1]
-    capacity = {"answers": args.slots, "context": CONTEXT, "threads": args.threads, "queue": 256}
+    capacity = {
+        "max_num_seqs": args.slots,
+        "max_model_len": CONTEXT,
+        "threads": args.threads,
+        "max_queued_requests": 256,
+    }
     started = serving(args.slices, type=args.type, default=capacity)
     with started as service, theirs(file, args) as (other, other_pid):
         for url, model in ((service.url, expert), (other, expert), (service.url, generalist)):

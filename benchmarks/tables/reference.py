@@ -95,7 +95,13 @@ goes straight to that expert. Every completion has the response headers `x-mom-e
 def description() -> Mapping[str, Any]:
     """The OpenAPI description of a service without experts."""
     nothing: Any = None  # no request is answered
-    service = Service(nothing, Thresholds(), Catalogue({}, {}, ""), nothing, Limits())
+    service = Service(
+        reader=nothing,
+        thresholds=Thresholds(),
+        catalogue=Catalogue({}, {}, ""),
+        engine=nothing,
+        limits=Limits(),
+    )
     found: Mapping[str, Any] = build_app(service).openapi()
     return found
 

@@ -1,4 +1,4 @@
-"""`mom serve`: every slice behind one OpenAI-compatible address."""
+"""`mom serve`: all slices behind one OpenAI-compatible API."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +10,14 @@ from mom.commands.options import Config
 
 def serve(
     config: Config = None,
-    host: Annotated[str | None, typer.Option(help="Default 127.0.0.1.")] = None,
-    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Default 8000.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address to listen on. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(min=1, max=65535, help="Its port. [default: 8000]")] = None,
     cluster_config: Annotated[
         Path | None,
-        typer.Option(help="Start nothing; write there what `serve deploy` wants for a Ray cluster."),
+        typer.Option(help="Only write the configuration for a Ray cluster (`serve deploy`) to this file."),
     ] = None,
 ) -> None:
-    """Serve every slice behind one OpenAI-compatible address, on Ray Serve."""
+    """Serve all slices behind one OpenAI-compatible API, on Ray Serve."""
     from mom.workflows import serve
 
     if cluster_config is not None:

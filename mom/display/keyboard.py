@@ -1,4 +1,4 @@
-"""Waiting in a terminal until `q` is pressed. Where there is no terminal nobody presses it."""
+"""Waiting in a terminal until `q` is pressed; without a terminal it is never pressed."""
 
 import os
 import select
@@ -12,32 +12,32 @@ from functools import partial
 
 
 @contextmanager
-def waiting() -> Iterator[Callable[[float], bool]]:
-    """A function that waits for so many seconds and returns whether `q` ended that; ctrl-c works as ever.
+def quit_on_q() -> Iterator[Callable[[float], bool]]:
+    """A function that waits for so many seconds and returns whether `q` was pressed; ctrl-c works as ever.
 
-    The terminal echoes nothing meanwhile, and is as it was afterwards.
+    The terminal echoes nothing meanwhile, and is restored afterwards.
     """
     if not sys.stdin.isatty():
-        yield _slept
+        yield _sleep
         return
-    keys = sys.stdin.fileno()
-    before = termios.tcgetattr(keys)
-    tty.setcbreak(keys)
+    stdin = sys.stdin.fileno()
+    attributes = termios.tcgetattr(stdin)
+    tty.setcbreak(stdin)
     try:
-        yield partial(_pressed, keys)
+        yield partial(_wait_for_q, stdin)
     finally:
-        termios.tcsetattr(keys, termios.TCSADRAIN, before)
+        termios.tcsetattr(stdin, termios.TCSADRAIN, attributes)
 
 
-def _pressed(keys: int, seconds: float) -> bool:
-    until = time.monotonic() + seconds
-    while (left := until - time.monotonic()) > 0:
-        ready, _, _ = select.select([keys], [], [], left)
-        if ready and os.read(keys, 1) in (b"q", b"Q", b""):  # nothing: the terminal is gone
+def _wait_for_q(stdin: int, seconds: float) -> bool:
+    deadline = time.monotonic() + seconds
+    while (remaining := deadline - time.monotonic()) > 0:
+        ready, _, _ = select.select([stdin], [], [], remaining)
+        if ready and os.read(stdin, 1) in (b"q", b"Q", b""):  # nothing: the terminal is gone
             return True
     return False
 
 
-def _slept(seconds: float) -> bool:
+def _sleep(seconds: float) -> bool:
     time.sleep(seconds)
     return False

@@ -1,16 +1,17 @@
-"""Two readings of a service's counters as one table: what each expert did, and does now. Pure."""
+"""Statistics of a running service from two scrapes of its metrics: a row for each expert. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from math import isfinite
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import BaseModel, Field
 
 from slices.errors import MissingExtra
 
-Labels = tuple[tuple[str, str], ...]
-PRINTABLE = r"^\P{C}+$"  # nothing that a terminal would obey
+Labels: TypeAlias = tuple[tuple[str, str], ...]
+Buckets: TypeAlias = list[tuple[float, float]]  # upper bound, cumulative count
+PRINTABLE = r"^\P{C}+$"  # no control characters, which a terminal would obey
 
 
 class _Expert(BaseModel):
@@ -23,49 +24,49 @@ class _Experts(BaseModel):
 
 
 @dataclass(frozen=True)
-class Reading:
-    """The samples of a `/metrics` page by name and labels, read at `at` seconds of some clock."""
+class Scrape:
+    """The samples of a `/metrics` page by name and labels, taken at `time` seconds of some clock."""
 
-    at: float
+    time: float
     samples: Mapping[str, Mapping[Labels, float]] = field(default_factory=dict)
 
     def total(self, name: str, **labels: str) -> float:
         """The sum of a metric's samples that have these labels."""
-        wanted = set(labels.items())
-        return sum(value for key, value in self.samples.get(name, {}).items() if wanted <= set(key))
+        required = set(labels.items())
+        return sum(value for key, value in self.samples.get(name, {}).items() if required <= set(key))
 
-    def by_bound(self, name: str, **labels: str) -> list[tuple[float, float]]:
-        """A histogram's bounds and how many came up to each."""
-        wanted, found = set(labels.items()), dict[float, float]()
+    def buckets(self, name: str, **labels: str) -> Buckets:
+        """The upper bounds of a histogram and their cumulative counts."""
+        required, counts = set(labels.items()), dict[float, float]()
         for key, value in self.samples.get(f"{name}_bucket", {}).items():
-            if wanted <= set(key):
+            if required <= set(key):
                 bound = float(dict(key)["le"])
-                found[bound] = found.get(bound, 0.0) + value
-        return sorted(found.items())
+                counts[bound] = counts.get(bound, 0.0) + value
+        return sorted(counts.items())
 
 
 @dataclass(frozen=True)
-class Row:
-    """An expert: what it was chosen for and wrote since the service began, and what it does now.
+class ExpertStats:
+    """An expert's counts since the service started, and its present load.
 
-    `share` is of the router's own decisions, `fallbacks` those for want of a sure expert, `failovers` how
-    often it gave no first token and was asked again or replaced. `tokens_per_second` is since the reading
-    before, `first_ms` the time to the first token, p50 and p95. None where nothing is known yet.
+    `routed_share` is of the router's own decisions, `fallbacks` those for want of a sure expert, `failovers`
+    how often it gave no first token and was retried or replaced. `tokens_per_second` is since the scrape
+    before, `time_to_first_token_ms` p50 and p95. None where nothing is known yet.
     """
 
     expert: str
     domain: str
     running: int
     decisions: int
-    share: float | None
+    routed_share: float | None
     fallbacks: int
     failovers: int
-    tokens: int
+    completion_tokens: int
     tokens_per_second: float | None
-    first_ms: tuple[float | None, float | None]
+    time_to_first_token_ms: tuple[float | None, float | None]
 
 
-def parse(text: str, at: float) -> Reading:
+def parse_metrics(text: str, time: float) -> Scrape:
     """A `/metrics` page.
 
     Raises:
@@ -78,90 +79,91 @@ def parse(text: str, at: float) -> Reading:
         raise MissingExtra("prometheus-client", "serve") from None
     samples: dict[str, dict[Labels, float]] = {}
     families = list(text_string_to_metric_families(text))
-    if not any(family.name.startswith("mom_requests") for family in families):
-        raise ValueError("there is no mom_requests_total")
+    if not any(family.name.startswith("mom_http_requests") for family in families):
+        raise ValueError("there is no mom_http_requests_total")
     for sample in (each for family in families for each in family.samples):
         if not isfinite(sample.value):
             raise ValueError(f"{sample.name} is {sample.value}")
         samples.setdefault(sample.name, {})[tuple(sorted(sample.labels.items()))] = sample.value
-    return Reading(at, samples)
+    return Scrape(time, samples)
 
 
 def parse_experts(text: str) -> dict[str, Any]:
-    """What `/experts` tells that is used here.
+    """Names and domains of `/experts`.
 
     Raises:
-        ValueError: it is not what mom says there.
+        ValueError: it is not such a document.
     """
     return _Experts.model_validate_json(text).model_dump()
 
 
-def rows(experts: Mapping[str, Any], before: Reading | None, now: Reading) -> list[Row]:
-    """A row for each expert of `/experts`, the busiest first."""
-    found = [_row(each["name"], each["domain"], before, now) for each in experts["experts"]]
-    return sorted(found, key=lambda row: (-row.decisions, row.expert))
+def expert_stats(experts: Mapping[str, Any], before: Scrape | None, now: Scrape) -> list[ExpertStats]:
+    """The statistics of each expert of `/experts`, the busiest first."""
+    stats = [_stats(each["name"], each["domain"], before, now) for each in experts["experts"]]
+    return sorted(stats, key=lambda each: (-each.decisions, each.expert))
 
 
-def overall(found: list[Row], now: Reading) -> Row:
-    """All experts as one."""
-    rates = [row.tokens_per_second for row in found if row.tokens_per_second is not None]
-    return Row(
+def overall(stats: Sequence[ExpertStats], now: Scrape) -> ExpertStats:
+    """The sums over all experts."""
+    rates = [each.tokens_per_second for each in stats if each.tokens_per_second is not None]
+    return ExpertStats(
         expert="all",
         domain="",
-        running=sum(row.running for row in found),
-        decisions=sum(row.decisions for row in found),
-        share=None,
-        fallbacks=sum(row.fallbacks for row in found),
-        failovers=sum(row.failovers for row in found),
-        tokens=sum(row.tokens for row in found),
+        running=sum(each.running for each in stats),
+        decisions=sum(each.decisions for each in stats),
+        routed_share=None,
+        fallbacks=sum(each.fallbacks for each in stats),
+        failovers=sum(each.failovers for each in stats),
+        completion_tokens=sum(each.completion_tokens for each in stats),
         tokens_per_second=sum(rates) if rates else None,
-        first_ms=_first_ms(now),
+        time_to_first_token_ms=_time_to_first_token_ms(now),
     )
 
 
-def totals(now: Reading) -> dict[str, int]:
-    """Requests since the service began, and those that failed: refused (4xx) and broken (5xx)."""
-    kinds = {"requests": "", "refused": "4", "failed": "5"}
-    samples = now.samples.get("mom_requests_total", {})
+def request_counts(now: Scrape) -> dict[str, int]:
+    """HTTP requests since the service started: all, client errors (4xx) and server errors (5xx)."""
+    first_digits = {"requests": "", "client_errors": "4", "server_errors": "5"}
+    samples = now.samples.get("mom_http_requests_total", {})
     return {
-        kind: int(sum(value for key, value in samples.items() if _status(key).startswith(first)))
-        for kind, first in kinds.items()
+        name: int(sum(value for key, value in samples.items() if _status(key).startswith(digit)))
+        for name, digit in first_digits.items()
     }
 
 
-def quantile(bounds: list[tuple[float, float]], share: float) -> float | None:
-    """Where `share` of a histogram's counts lie, by a line within the bucket; None without counts."""
-    if not bounds or not bounds[-1][1]:
+def histogram_quantile(buckets: Buckets, q: float) -> float | None:
+    """The q-quantile, linear within its bucket as Prometheus' function of that name; None without counts."""
+    if not buckets or not buckets[-1][1]:
         return None
-    wanted, low, counted = share * bounds[-1][1], 0.0, 0.0
-    for bound, count in bounds:
-        if count >= wanted:
+    rank, lower, below = q * buckets[-1][1], 0.0, 0.0
+    for bound, count in buckets:
+        if count >= rank:
             if bound == float("inf"):
-                return low
-            inside = (wanted - counted) / (count - counted) if count > counted else 1.0
-            return low + (bound - low) * inside
-        low, counted = bound, count
-    return low
+                return lower
+            fraction = (rank - below) / (count - below) if count > below else 1.0
+            return lower + (bound - lower) * fraction
+        lower, below = bound, count
+    return lower
 
 
-def to_json(found: list[Row], now: Reading) -> dict[str, Any]:
-    """Rows and totals for `--json`."""
-    return {"experts": [asdict(row) for row in found], "all": asdict(overall(found, now)), **totals(now)}
+def to_json(stats: Sequence[ExpertStats], now: Scrape) -> dict[str, Any]:
+    """Statistics and request counts for `--json`."""
+    experts = [asdict(each) for each in stats]
+    return {"experts": experts, "all": asdict(overall(stats, now)), **request_counts(now)}
 
 
-def _row(expert: str, domain: str, before: Reading | None, now: Reading) -> Row:
-    routed, all_ = _routed(now, expert=expert), _routed(now)
-    return Row(
+def _stats(expert: str, domain: str, before: Scrape | None, now: Scrape) -> ExpertStats:
+    routed, all_routed = _routed(now, expert=expert), _routed(now)
+    return ExpertStats(
         expert=expert,
         domain=domain,
-        running=int(now.total("mom_answers_running", expert=expert)),
-        decisions=int(now.total("mom_decisions_total", expert=expert)),
-        share=routed / all_ if all_ else None,
-        fallbacks=int(now.total("mom_decisions_total", expert=expert, fallback="true")),
+        running=int(now.total("mom_num_requests_running", expert=expert)),
+        decisions=int(now.total("mom_routing_decisions_total", expert=expert)),
+        routed_share=routed / all_routed if all_routed else None,
+        fallbacks=int(now.total("mom_routing_decisions_total", expert=expert, fallback="true")),
         failovers=int(now.total("mom_failovers_total", expert=expert)),
-        tokens=int(now.total("mom_tokens_total", expert=expert, kind="written")),
-        tokens_per_second=_rate(expert, before, now),
-        first_ms=_first_ms(now, expert=expert),
+        completion_tokens=int(now.total("mom_tokens_total", expert=expert, kind="completion")),
+        tokens_per_second=_tokens_per_second(expert, before, now),
+        time_to_first_token_ms=_time_to_first_token_ms(now, expert=expert),
     )
 
 
@@ -169,21 +171,21 @@ def _status(labels: Labels) -> str:
     return dict(labels).get("status", "")
 
 
-def _routed(now: Reading, **who: str) -> float:
-    """Decisions that were the router's: not those of callers who named their expert."""
-    named = now.total("mom_decisions_total", decided_by="name", **who)
-    return now.total("mom_decisions_total", **who) - named
+def _routed(now: Scrape, **labels: str) -> float:
+    """Decisions of the router, without those of callers who named their expert."""
+    named = now.total("mom_routing_decisions_total", decided_by="name", **labels)
+    return now.total("mom_routing_decisions_total", **labels) - named
 
 
-def _first_ms(now: Reading, **who: str) -> tuple[float | None, float | None]:
-    bounds = now.by_bound("mom_first_token_seconds", **who)
-    low, high = (quantile(bounds, share) for share in (0.5, 0.95))
-    return None if low is None else 1000 * low, None if high is None else 1000 * high
+def _time_to_first_token_ms(now: Scrape, **labels: str) -> tuple[float | None, float | None]:
+    buckets = now.buckets("mom_time_to_first_token_seconds", **labels)
+    p50, p95 = (histogram_quantile(buckets, q) for q in (0.5, 0.95))
+    return None if p50 is None else 1000 * p50, None if p95 is None else 1000 * p95
 
 
-def _rate(expert: str, before: Reading | None, now: Reading) -> float | None:
-    if before is None or now.at <= before.at:
+def _tokens_per_second(expert: str, before: Scrape | None, now: Scrape) -> float | None:
+    if before is None or now.time <= before.time:
         return None
-    was, is_ = (each.total("mom_tokens_total", expert=expert, kind="written") for each in (before, now))
-    since = is_ - was if is_ >= was else is_  # the service began anew
-    return since / (now.at - before.at)
+    old, new = (each.total("mom_tokens_total", expert=expert, kind="completion") for each in (before, now))
+    tokens = new - old if new >= old else new  # the service was restarted
+    return tokens / (now.time - before.time)

@@ -12,11 +12,10 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
-from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.request import ProxyHandler, build_opener
-from urllib.request import Request as HttpRequest
+
+import httpx
 
 from mom.display import console
 from mom.workflows.compare import judge_file
@@ -149,10 +148,9 @@ def _wait(process: "subprocess.Popen[bytes]", url: str, log: Path) -> None:
 
 def _healthy(url: str) -> bool:
     try:
-        _call(f"{url}/health", None, seconds=5)
-    except (OSError, HTTPException):
+        return httpx.get(f"{url}/health", timeout=5, trust_env=False).is_success
+    except httpx.TransportError:
         return False
-    return True
 
 
 def _ask(url: str, question: str) -> Answer:
@@ -165,17 +163,10 @@ def _ask(url: str, question: str) -> Answer:
 
 def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:
     try:
-        found: dict[str, Any] = json.loads(_call(url, json.dumps(body).encode(), seconds=120))
-    except (OSError, HTTPException, json.JSONDecodeError) as error:
+        response = httpx.post(url, json=body, timeout=120, trust_env=False)  # no proxy: it is on this machine
+        answer: dict[str, Any] = response.raise_for_status().json()
+    except (httpx.HTTPError, json.JSONDecodeError) as error:
         raise RunFailed(f"{url} gave no answer: {error}") from None
-    return found
-
-
-def _call(url: str, body: bytes | None, seconds: float) -> bytes:
-    """The body of an answer with a good status; past any proxy, since the service is on this machine."""
-    request = HttpRequest(url, body, {"content-type": "application/json"})
-    with build_opener(ProxyHandler({})).open(request, timeout=seconds) as response:
-        answer: bytes = response.read()
     return answer
 
 

@@ -1,10 +1,8 @@
-"""`mom top`: a running service's experts in a table that keeps up, until it is left with q or ctrl-c."""
+"""`mom top`: a live table of a running service's experts, until q or ctrl-c."""
 
 import time
-from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException, HTTPSConnection
+from contextlib import suppress
 from typing import Any
-from urllib.parse import SplitResult, urlsplit
 
 from rich.box import SIMPLE
 from rich.live import Live
@@ -12,123 +10,106 @@ from rich.markup import escape
 from rich.table import Table
 
 from mom.display import console
-from mom.display.keyboard import waiting
-from mom.display.service_stats import Reading, Row, overall, parse, parse_experts, rows, to_json, totals
-from router.errors import BadSettings, ExpertFailed
+from mom.display.keyboard import quit_on_q
+from mom.display.service_stats import (
+    ExpertStats,
+    Scrape,
+    expert_stats,
+    overall,
+    parse_experts,
+    parse_metrics,
+    request_counts,
+    to_json,
+)
+from mom.workflows.service_client import get_text
+from router.errors import ExpertFailed
 
-SECONDS = 10.0  # that a service has to answer
-MOST = 10_000_000  # bytes that are read of an answer
-KINDS: dict[str, type[HTTPConnection]] = {"http": HTTPConnection, "https": HTTPSConnection}
 COLUMNS = (
     "expert",
     "domain",
     "run-\nning",
-    "chosen",
+    "routed",
     "share",
     "fall-\nbacks",
     "fail-\novers",
     "tokens",
     "tokens\n/s",
-    "first\np50 ms",
-    "token\np95 ms",
+    "TTFT\np50 ms",
+    "TTFT\np95 ms",
 )  # narrow, for 80 columns
 
 
 def top(url: str, key: str | None, every: float, once: bool, as_json: bool) -> None:
-    """Show the table, again every `every` seconds, or once, as where there is no terminal.
+    """Show the table and refresh it every `every` seconds; print it once without a terminal.
 
     Raises:
         ExpertFailed: nothing answers there, or something else than mom does.
-        BadSettings: the service wants a key, or another one.
+        BadSettings: the service needs a key, or another one.
         MissingExtra: prometheus-client is not installed.
     """
-    before, (now, experts) = None, read(url, key)
     if as_json or once or not console.out.is_terminal:
-        time.sleep(every)
-        before, (now, experts) = now, read(url, key)
-        found = rows(experts, before, now)
-        if as_json:
-            console.print_json(to_json(found, now))
-        else:
-            console.wide().print(table(found, now, url))
-        return
-    first = table(rows(experts, None, now), now, url)
-    with (
-        suppress(KeyboardInterrupt),
-        waiting() as left,
-        Live(first, console=console.out, screen=True, auto_refresh=False) as live,
-    ):
-        while not left(every):
-            before, (now, experts) = now, read(url, key)
-            live.update(table(rows(experts, before, now), now, url), refresh=True)
+        _print_once(url, key, every, as_json)
+    else:
+        _refresh(url, key, every)
 
 
-def read(url: str, key: str | None) -> tuple[Reading, dict[str, Any]]:
-    """What the service tells of itself: its counters and its experts."""
+def scrape(url: str, key: str | None) -> tuple[Scrape, dict[str, Any]]:
+    """The service's metrics and its experts."""
     try:
-        experts = parse_experts(_get(f"{url}/experts", key))
-        return parse(_get(f"{url}/metrics", key), time.monotonic()), experts
-    except (ValueError, HTTPException):
+        experts = parse_experts(get_text(f"{url}/experts", key))
+        return parse_metrics(get_text(f"{url}/metrics", key), time.monotonic()), experts
+    except ValueError:
         raise ExpertFailed(f"what answers at {url} is no service of mom") from None
 
 
-def table(found: list[Row], now: Reading, url: str) -> Table:
-    """The table itself."""
-    said = totals(now)
-    title = f"{escape(url)}: {said['requests']} requests, {said['refused']} refused, {said['failed']} failed"
-    made = Table(title=title, title_justify="left", box=SIMPLE, padding=0, show_footer=True)
-    for index, (column, foot) in enumerate(zip(COLUMNS, _cells(overall(found, now)), strict=True)):
-        made.add_column(column, foot, justify="left" if index < 2 else "right", no_wrap=index == 0)
-    for row in found:
-        made.add_row(*_cells(row))
-    return made
+def table(stats: list[ExpertStats], now: Scrape, url: str) -> Table:
+    """The table of a scrape, with sums in its footer."""
+    counts = request_counts(now)
+    title = f"{escape(url)}: {counts['requests']} requests, {counts['client_errors']} client errors, "
+    title += f"{counts['server_errors']} server errors"
+    result = Table(title=title, title_justify="left", box=SIMPLE, padding=0, show_footer=True)
+    for index, (column, foot) in enumerate(zip(COLUMNS, _cells(overall(stats, now)), strict=True)):
+        result.add_column(column, foot, justify="left" if index < 2 else "right", no_wrap=index == 0)
+    for each in stats:
+        result.add_row(*_cells(each))
+    return result
 
 
-def _cells(row: Row) -> list[str]:
+def _print_once(url: str, key: str | None, every: float, as_json: bool) -> None:
+    """Two scrapes, `every` seconds apart, since a rate needs both."""
+    before, _ = scrape(url, key)
+    time.sleep(every)
+    now, experts = scrape(url, key)
+    stats = expert_stats(experts, before, now)
+    if as_json:
+        console.print_json(to_json(stats, now))
+    else:
+        console.wide().print(table(stats, now, url))
+
+
+def _refresh(url: str, key: str | None, every: float) -> None:
+    now, experts = scrape(url, key)
+    first = table(expert_stats(experts, None, now), now, url)
+    with (
+        suppress(KeyboardInterrupt),
+        quit_on_q() as pressed_within,
+        Live(first, console=console.out, screen=True, auto_refresh=False) as live,
+    ):
+        while not pressed_within(every):
+            before, (now, experts) = now, scrape(url, key)
+            live.update(table(expert_stats(experts, before, now), now, url), refresh=True)
+
+
+def _cells(stats: ExpertStats) -> list[str]:
     return [
-        escape(row.expert),
-        escape(row.domain),
-        str(row.running),
-        str(row.decisions),
-        "-" if row.share is None else f"{row.share:.0%}",
-        str(row.fallbacks),
-        str(row.failovers),
-        str(row.tokens),
-        "-" if row.tokens_per_second is None else f"{row.tokens_per_second:.1f}",
-        *("-" if each is None else f"{each:.0f}" for each in row.first_ms),
+        escape(stats.expert),
+        escape(stats.domain),
+        str(stats.running),
+        str(stats.decisions),
+        "-" if stats.routed_share is None else f"{stats.routed_share:.0%}",
+        str(stats.fallbacks),
+        str(stats.failovers),
+        str(stats.completion_tokens),
+        "-" if stats.tokens_per_second is None else f"{stats.tokens_per_second:.1f}",
+        *("-" if each is None else f"{each:.0f}" for each in stats.time_to_first_token_ms),
     ]
-
-
-def _get(url: str, key: str | None) -> str:
-    """The text at `url`, past any proxy and following nobody elsewhere: the key is for this service alone."""
-    where = _parts(url)
-    headers = {"authorization": f"Bearer {_sendable(key)}"} if key else {}
-    try:
-        with closing(KINDS[where.scheme](where.netloc, timeout=SECONDS)) as connection:
-            connection.request("GET", where.path, headers=headers)
-            answer = connection.getresponse()
-            status, text = answer.status, answer.read(MOST)
-    except OSError as error:
-        raise ExpertFailed(f"nothing answers at {url}: {error}") from None
-    if status == 401:
-        raise BadSettings(f"{url} wants a key: --key KEY, as `mom key new` makes them")
-    if status != 200:
-        raise ExpertFailed(f"{url} answers with status {status}")
-    return text.decode()
-
-
-def _parts(url: str) -> SplitResult:
-    try:
-        where = urlsplit(url)
-        named = where.hostname and where.port != 0
-        if where.scheme in KINDS and named and url.isprintable() and " " not in url:
-            return where
-    except ValueError:
-        pass
-    raise BadSettings(f"--url {url}: expected http://HOST:PORT or https://...")
-
-
-def _sendable(key: str) -> str:
-    if not (key.isascii() and key.isprintable()):
-        raise BadSettings("--key: expected letters, digits, '-' and '_', as `mom key new` makes them")
-    return key

@@ -1,55 +1,57 @@
-"""Which experts are left alone for a while because they failed again and again. Pure, but for the clock."""
+"""A circuit breaker for each expert (Nygard, Release It!, 2007). Pure, but for the clock."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 
-FAILURES = 5  # in a row, no two of them further apart than WINDOW
-WINDOW = 600.0  # seconds: one that hangs fails only once in `first_token_seconds`
-REST = 3.0  # seconds that an expert is then left alone; after that one request tries it
+FAILURE_THRESHOLD = 5  # consecutive failures that open the circuit
+FAILURE_WINDOW = 600.0  # seconds between two of them: one that hangs fails once in `first_token_seconds`
+RECOVERY_SECONDS = 3.0  # that the circuit stays open; after that one request is let through
 
 
 @dataclass
-class _Record:
-    """An expert's failures in a row, the last one's time, and until when it rests."""
+class _State:
+    """An expert's consecutive failures, the time of the last one, and until when its circuit is open."""
 
     failures: int = 0
-    last: float = 0.0
-    until: float = 0.0
+    last_failure: float = 0.0
+    open_until: float = 0.0
 
 
-class Breaker:
-    """A circuit breaker for each expert (Nygard, Release It!, 2007)."""
+class CircuitBreaker:
+    """Circuit breakers by expert: open after consecutive failures, half-open after a pause."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        self._clock, self._records = clock, dict[str, _Record]()
+        self._clock, self._states = clock, dict[str, _State]()
 
-    def rests(self, expert: str) -> float:
-        """Seconds that the expert is still to be left alone, 0 where it may be asked.
+    def retry_after(self, expert: str) -> float:
+        """Seconds until `expert` may be asked, 0 where it may be asked now.
 
-        After a rest the first who asks tries it; all others wait for what comes of that.
+        Once they are over the circuit is half-open: the first caller tries the expert, all others wait for
+        the outcome.
         """
-        now, record = self._clock(), self._records.get(expert)
-        if record is None or record.failures < FAILURES:
+        now, state = self._clock(), self._states.get(expert)
+        if state is None or state.failures < FAILURE_THRESHOLD:
             return 0.0
-        if record.until > now:
-            return record.until - now
-        record.until = now + REST
+        if state.open_until > now:
+            return state.open_until - now
+        state.open_until = now + RECOVERY_SECONDS
         return 0.0
 
-    def failed(self, expert: str) -> None:
-        """Note that it did not answer."""
-        now, record = self._clock(), self._records.setdefault(expert, _Record())
-        goes_on = now - record.last <= WINDOW or record.failures >= FAILURES  # a trial may come much later
-        record.failures = record.failures + 1 if goes_on else 1
-        record.last, record.until = now, now + REST
+    def record_failure(self, expert: str) -> None:
+        """Record that it did not answer."""
+        now, state = self._clock(), self._states.setdefault(expert, _State())
+        is_open = state.failures >= FAILURE_THRESHOLD  # a trial may come much later than the last failure
+        consecutive = is_open or now - state.last_failure <= FAILURE_WINDOW
+        state.failures = state.failures + 1 if consecutive else 1
+        state.last_failure, state.open_until = now, now + RECOVERY_SECONDS
 
-    def began(self, expert: str) -> None:
-        """Note that a first piece came: it may be asked again, but one more failure sends it back to rest."""
-        record = self._records.get(expert)
-        if record is not None:
-            record.failures, record.until = min(record.failures, FAILURES - 1), 0.0
+    def record_first_piece(self, expert: str) -> None:
+        """Record that an answer began: the circuit closes, but one more failure opens it again."""
+        state = self._states.get(expert)
+        if state is not None:
+            state.failures, state.open_until = min(state.failures, FAILURE_THRESHOLD - 1), 0.0
 
-    def answered(self, expert: str) -> None:
-        """Note that an answer came to its end: all is forgiven."""
-        self._records.pop(expert, None)
+    def record_success(self, expert: str) -> None:
+        """Record that an answer came to its end: its failures are forgotten."""
+        self._states.pop(expert, None)

@@ -1,7 +1,7 @@
-"""An expert that is dead, slow or overloaded: asked again, then the generalist, until a first piece is there.
+"""Failover: an expert that is dead, slow or overloaded is retried, then replaced by the generalist.
 
-After that nobody else is asked where pieces have gone to the caller: an answer is one expert's, or it ends in
-an error. A whole answer, of which nothing has gone out, is begun anew.
+It ends with the first piece: after that an answer is one expert's, or it ends in an error.
+An answer that is not streamed, of which nothing has gone out, is generated anew.
 """
 
 import asyncio
@@ -10,25 +10,29 @@ from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias, TypeVar
 
-from router.api.circuit_breaker import Breaker
+from router.api.circuit_breaker import CircuitBreaker
 from router.api.prometheus import Metrics
-from router.engine.worker import Begun, Event
-from router.errors import BadRequest, DeadlinePassed, ExpertFailed, Overloaded, TooSlow
+from router.engine.worker import Event, GenerationStarted
+from router.errors import BadRequest, DeadlineExceeded, ExpertFailed, ExpertTimeout, Overloaded
 from router.routing.decide import Decision
 from slices.errors import PromptTooLong, Unsupported
 
-Streams = list[AsyncGenerator[Event]]
-Start = Callable[[str], Streams]  # an expert's name -> what it says to each choice
-Made = TypeVar("Made")
-Finish: TypeAlias = Callable[["Opened"], Awaitable[Made]]
-_WORDS = {ExpertFailed: "did not answer", Overloaded: "has too many requests", TooSlow: "is too slow"}
+Streams: TypeAlias = list[AsyncGenerator[Event]]  # one a choice
+Start: TypeAlias = Callable[[str], Streams]  # called with an expert's name
+Result = TypeVar("Result")
+Respond: TypeAlias = Callable[["StartedAnswer"], Awaitable[Result]]
+_PREDICATES = {
+    ExpertFailed: "did not answer",
+    Overloaded: "has too many requests",
+    ExpertTimeout: "is too slow",
+}
 
 
 @dataclass(frozen=True)
-class Opened:
-    """An answer of which a first piece is there: who gives it, and all that it says. To be closed.
+class StartedAnswer:
+    """An answer whose first piece is there: the decision, and the events of each choice. To be closed.
 
-    Choices beyond the places of an expert wait in line behind the others; the answer does not wait for them.
+    Choices beyond the slots of an expert are queued behind the others; the answer does not wait for them.
     """
 
     decision: Decision
@@ -39,118 +43,122 @@ class Opened:
 
 @dataclass(frozen=True)
 class Failover:
-    """What is done where an expert gives no first piece.
+    """Retry and fallback of experts that give no first piece.
 
-    `patience` is how many seconds each expert has to begin, and again for a first piece; None for any time.
+    `timeout` is how many seconds each expert has to start, and again for a first piece; None for no limit.
     """
 
-    breaker: Breaker
+    breaker: CircuitBreaker
     metrics: Metrics
-    patience: float | None = None
+    timeout: float | None = None
 
     async def answer(
-        self, decision: Decision, start: Start, elsewhere: str | None, finish: Finish[Made]
-    ) -> Made:
-        """What `finish` makes of the chosen expert's answer, or else of that of `elsewhere`.
+        self, decision: Decision, start: Start, fallback: str | None, respond: Respond[Result]
+    ) -> Result:
+        """The result of `respond` on the chosen expert's answer, or else on that of `fallback`.
 
-        An expert that fails within `finish` is as one that gave no first piece; so what goes to the caller in
-        pieces must not be waited for there.
+        An expert that fails within `respond` counts as one that gave no first piece; so what goes to the
+        caller in pieces must not be awaited there.
 
         Raises:
-            ExpertFailed, Overloaded, TooSlow: none gave an answer; the one chosen is named.
-            SliceError: what was asked is not for this model, which no other would change.
+            ExpertFailed, Overloaded, ExpertTimeout: none gave an answer; the one chosen is named.
+            SliceError: the request is not for this model, which no other would change.
         """
         try:
-            return await self._twice(decision, start, finish)
-        except (ExpertFailed, Overloaded, TooSlow) as error:
-            if elsewhere in (None, decision.expert):
+            return await self._with_retry(decision, start, respond)
+        except (ExpertFailed, Overloaded, ExpertTimeout) as error:
+            if fallback in (None, decision.expert):
                 raise
             cause = error
-        self.metrics.failed_over(decision.expert, type(cause).__name__)
-        why = f"{decision.expert} {_WORDS[type(cause)]}, so the generalist answers"
+        self.metrics.count_failover(decision.expert, type(cause).__name__)
+        reason = f"{decision.expert} {_PREDICATES[type(cause)]}, so the generalist answers"
         try:
-            instead = replace(decision, expert=elsewhere, fallback=True, reason=why)
-            return await self._once(instead, start, finish)
-        except (ExpertFailed, Overloaded, TooSlow):
+            return await self._attempt(
+                replace(decision, expert=fallback, fallback=True, reason=reason), start, respond
+            )
+        except (ExpertFailed, Overloaded, ExpertTimeout):
             raise cause from None
         except (BadRequest, PromptTooLong, Unsupported):  # not for the generalist; for the one chosen it was
             raise cause from None
 
-    async def _twice(self, decision: Decision, start: Start, finish: Finish[Made]) -> Made:
+    async def _with_retry(self, decision: Decision, start: Start, respond: Respond[Result]) -> Result:
         try:
-            return await self._once(decision, start, finish)
+            return await self._attempt(decision, start, respond)
         except ExpertFailed:
-            self.metrics.failed_over(decision.expert, "retry")
-            return await self._once(decision, start, finish)
+            self.metrics.count_failover(decision.expert, "retry")
+            return await self._attempt(decision, start, respond)
 
-    async def _once(self, decision: Decision, start: Start, finish: Finish[Made]) -> Made:
-        if rest := self.breaker.rests(decision.expert):
-            raise Overloaded(f"{decision.expert} failed again and again; try again in {rest:.0f} s", rest)
+    async def _attempt(self, decision: Decision, start: Start, respond: Respond[Result]) -> Result:
+        if wait := self.breaker.retry_after(decision.expert):
+            raise Overloaded(f"{decision.expert} failed again and again; try again in {wait:.0f} s", wait)
         try:
-            opened = await self._opened(decision, start(decision.expert))
-        except (ExpertFailed, TooSlow):
-            self.breaker.failed(decision.expert)
+            answer = await self._started(decision, start(decision.expert))
+        except (ExpertFailed, ExpertTimeout):
+            self.breaker.record_failure(decision.expert)
             raise
-        self.breaker.began(decision.expert)
-        watch = _Watch(self.breaker, decision.expert)
-        return await finish(replace(opened, choices=[watch.over(each) for each in opened.choices]))
+        self.breaker.record_first_piece(decision.expert)
+        return await respond(answer)
 
-    async def _opened(self, decision: Decision, streams: Streams) -> Opened:
+    async def _started(self, decision: Decision, streams: Streams) -> StartedAnswer:
         async with AsyncExitStack() as closing:
             for each in streams:
                 await closing.enter_async_context(aclosing(each))
-            at_work = asyncio.Event()
-            firsts = [asyncio.create_task(_first(each, at_work)) for each in streams]
-            seated = asyncio.create_task(at_work.wait())
-            closing.push_async_callback(_drop, [*firsts, seated])
-            if not await self._soon([*firsts, seated]):
+            started = asyncio.Event()
+            firsts = [asyncio.create_task(_first_events(each, started)) for each in streams]
+            any_started = asyncio.create_task(started.wait())
+            closing.push_async_callback(_cancel, [*firsts, any_started])
+            if not await self._first_done([*firsts, any_started]):
                 raise Overloaded(f"{decision.expert} has too many requests; try again later")
-            if not (done := await self._soon(firsts)):
-                raise TooSlow(f"{decision.expert} said nothing for {self.patience:g} s")
-            begun = [task.result()[0] for task in done]
-            choices = [_replayed(first, rest) for first, rest in zip(firsts, streams, strict=True)]
-            return Opened(decision, begun[0].prompt_tokens, choices, closing.pop_all())
+            if not (done := await self._first_done(firsts)):
+                raise ExpertTimeout(f"{decision.expert} said nothing for {self.timeout:g} s")
+            starts = [task.result()[0] for task in done]
+            outcome = _Outcome(self.breaker, decision.expert)
+            choices = [outcome.record(first, rest) for first, rest in zip(firsts, streams, strict=True)]
+            return StartedAnswer(decision, starts[0].prompt_tokens, choices, closing.pop_all())
 
-    async def _soon(self, tasks: Sequence[asyncio.Task[Made]]) -> set[asyncio.Task[Made]]:
-        """Those that are done when the first one is; none where patience ends before."""
-        done, _ = await asyncio.wait(tasks, timeout=self.patience, return_when=asyncio.FIRST_COMPLETED)
+    async def _first_done(self, tasks: Sequence[asyncio.Task[Result]]) -> set[asyncio.Task[Result]]:
+        """The tasks that are done when the first one is; none on a timeout."""
+        done, _ = await asyncio.wait(tasks, timeout=self.timeout, return_when=asyncio.FIRST_COMPLETED)
         return done
 
 
 @dataclass
-class _Watch:
-    """Tells the breaker how an answer ends that has begun. Choices that fail together are one failure."""
+class _Outcome:
+    """Reports the end of a started answer to the breaker. Choices that fail together are one failure."""
 
-    breaker: Breaker
+    breaker: CircuitBreaker
     expert: str
     failed: bool = False
 
-    async def over(self, events: AsyncGenerator[Event]) -> AsyncGenerator[Event]:
-        """The same events."""
+    async def record(
+        self, first: "asyncio.Task[tuple[GenerationStarted, Event]]", rest: AsyncGenerator[Event]
+    ) -> AsyncGenerator[Event]:
+        """All events of a choice: those that were awaited already, then the rest."""
         try:
-            async with aclosing(events):
-                async for event in events:
-                    yield event
+            for event in await first:
+                yield event
+            async for event in rest:  # closed with the whole answer
+                yield event
         except ExpertFailed:
             if not self.failed:
-                self.breaker.failed(self.expert)
+                self.breaker.record_failure(self.expert)
             self.failed = True
             raise
         except GeneratorExit:  # nobody wants the rest
-            self._ended()
+            self._succeeded()
             raise
-        self._ended()
+        self._succeeded()
 
-    def _ended(self) -> None:
+    def _succeeded(self) -> None:
         if not self.failed:
-            self.breaker.answered(self.expert)
+            self.breaker.record_success(self.expert)
 
 
 async def until(events: AsyncGenerator[Event], deadline: float | None) -> AsyncGenerator[Event]:
     """The same events, up to a time of the event loop's clock.
 
     Raises:
-        DeadlinePassed: it came first.
+        DeadlineExceeded: it came first.
     """
     async with aclosing(events):
         while True:
@@ -158,33 +166,26 @@ async def until(events: AsyncGenerator[Event], deadline: float | None) -> AsyncG
                 async with asyncio.timeout_at(deadline):
                     event = await anext(events, None)
             except TimeoutError:
-                raise DeadlinePassed("the answer took longer than requests may") from None
+                raise DeadlineExceeded("the answer took longer than requests may") from None
             if event is None:
                 return
             yield event
 
 
-async def _first(events: AsyncGenerator[Event], at_work: asyncio.Event) -> tuple[Begun, Event]:
-    """`Begun`, and the first piece; `at_work` is set between the two."""
-    begun = await anext(events, None)
-    at_work.set()
+async def _first_events(
+    events: AsyncGenerator[Event], started: asyncio.Event
+) -> tuple[GenerationStarted, Event]:
+    """`GenerationStarted` and the first piece; `started` is set between the two."""
+    start = await anext(events, None)
+    started.set()
     piece = await anext(events, None)
-    if not isinstance(begun, Begun) or piece is None:
+    if not isinstance(start, GenerationStarted) or piece is None:
         raise ExpertFailed("the expert gave no answer")
-    return begun, piece
+    return start, piece
 
 
-async def _drop(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    """End what still waits for a first piece, since a stream that is being read cannot be closed."""
+async def _cancel(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Cancel what still waits for a first piece, since a stream that is being read cannot be closed."""
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _replayed(
-    first: asyncio.Task[tuple[Begun, Event]], rest: AsyncGenerator[Event]
-) -> AsyncGenerator[Event]:
-    for event in await first:
-        yield event
-    async for event in rest:
-        yield event

@@ -1,6 +1,6 @@
-"""The form that an answer must have (`response_format`) as a grammar for llama.cpp.
+"""GBNF grammars for llama.cpp from the JSON Schema that an answer must match (`response_format`).
 
-A schema comes from outside: what would make its grammar huge, or have something fetched, is refused first.
+A schema comes from outside: what would make its grammar huge, or fetch something, is refused first.
 """
 
 import json
@@ -10,46 +10,46 @@ from typing import Any
 from router.errors import BadRequest
 from slices.errors import MissingExtra
 
-MAX_BYTES = 65_536  # of a schema as JSON
-MAX_GRAMMAR = 262_144  # characters
+MAX_SCHEMA_BYTES = 65_536
+MAX_GRAMMAR_CHARS = 262_144
 MAX_DEPTH = 32
-MAX_COUNT = 256  # characters or items that a schema may ask for
-_COUNTS = ("minItems", "maxItems", "minLength", "maxLength")
+MAX_COUNT = 256  # of minItems, maxItems, minLength and maxLength
+_COUNT_KEYWORDS = ("minItems", "maxItems", "minLength", "maxLength")
 
 
-def any_object() -> str:
-    """A grammar of JSON objects.
+def any_object_grammar() -> str:
+    """A GBNF grammar of JSON objects.
 
     Raises:
         MissingExtra: llama-cpp-python is not installed.
     """
-    return str(_library().JSON_GBNF)
+    return str(_llama_grammar().JSON_GBNF)
 
 
-def of_schema(schema: dict[str, Any], param: str = "response_format") -> str:
-    """A grammar of what a JSON Schema allows.
+def schema_grammar(schema: dict[str, Any], param: str = "response_format") -> str:
+    """A GBNF grammar of a JSON Schema.
 
     Raises:
-        BadRequest: the schema is too big, or says what no grammar here can; `param` is the field at fault.
+        BadRequest: the schema is too large, or has an unsupported keyword; `param` is the field at fault.
         MissingExtra: llama-cpp-python is not installed.
     """
     text = json.dumps(schema)
-    if len(text) > MAX_BYTES:
-        raise BadRequest(f"the schema has {len(text)} bytes, more than {MAX_BYTES}", param)
+    if len(text) > MAX_SCHEMA_BYTES:
+        raise BadRequest(f"the schema has {len(text)} bytes, more than {MAX_SCHEMA_BYTES}", param)
     for key, value in _entries(schema, param):
-        _refuse(key, value, param)
+        _check_keyword(key, value, param)
     try:
-        grammar: str = _library().json_schema_to_gbnf(text)
+        grammar: str = _llama_grammar().json_schema_to_gbnf(text)
     except (AssertionError, AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
-        said = str(error) or type(error).__name__
-        raise BadRequest(f"the schema cannot be turned into a grammar: {said[:200]}", param) from None
-    if len(grammar) > MAX_GRAMMAR:
-        raise BadRequest("the schema allows more than a grammar can hold", param)
+        reason = str(error) or type(error).__name__
+        raise BadRequest(f"the schema cannot be turned into a grammar: {reason[:200]}", param) from None
+    if len(grammar) > MAX_GRAMMAR_CHARS:
+        raise BadRequest("the schema's grammar is too large", param)
     return grammar
 
 
-def _refuse(key: str, value: Any, param: str) -> None:
-    if key in _COUNTS and isinstance(value, int) and value > MAX_COUNT:
+def _check_keyword(key: str, value: Any, param: str) -> None:
+    if key in _COUNT_KEYWORDS and isinstance(value, int) and value > MAX_COUNT:
         raise BadRequest(f"the schema's {key} is {value}, more than {MAX_COUNT}", param)
     if key == "pattern":
         raise BadRequest("the schema has a pattern, which is not supported", param)
@@ -68,7 +68,7 @@ def _entries(value: Any, param: str, depth: int = 0) -> Iterator[tuple[str, Any]
         yield from _entries(child, param, depth + 1)
 
 
-def _library() -> Any:
+def _llama_grammar() -> Any:
     try:
         import llama_cpp.llama_grammar as library
     except ImportError:

@@ -1,25 +1,12 @@
-"""What the service says of itself at `/openapi.json`: bodies that it reads by hand beside FastAPI's own."""
+"""Additions to FastAPI's `/openapi.json`: error responses, and the values of `model`."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 from fastapi import FastAPI
 from pydantic import BaseModel
-from pydantic.json_schema import models_json_schema
 
-from router.api.embeddings import EmbeddingRequest
-from router.api.schema import ChatRequest, CompletionRequest, RouteRequest
-
-_BODIES: Mapping[str, type[BaseModel]] = {
-    "/v1/chat/completions": ChatRequest,
-    "/v1/completions": CompletionRequest,
-    "/v1/embeddings": EmbeddingRequest,
-    "/route": RouteRequest,
-}
-_STREAMED = ("/v1/chat/completions", "/v1/completions")  # where `stream` asks for it
-_TYPES = {"/": "text/html", "/metrics": "text/plain"}  # of answers that are no JSON
-_REF = "#/components/schemas/{model}"
-_ERROR = {
+_ERROR_SCHEMA = {
     "type": "object",
     "required": ["error"],
     "properties": {
@@ -35,56 +22,39 @@ _ERROR = {
         }
     },
 }
-_REFUSALS = {
-    "400": "the request says something wrong, or what no expert here can do; `param` names it",
-    "401": "there is no key, or none that is known",
-    "404": "there is no such expert",
-    "413": "the body is too long",
-    "429": "too many requests of one caller; come back after Retry-After seconds",
-    "503": "the expert failed or has too many requests; come back after Retry-After seconds",
-    "504": "the expert was too slow, or the answer took too long; come back after Retry-After seconds",
+_ERRORS = {
+    "400": "A parameter is invalid or not supported; `param` names it",
+    "401": "The API key is missing or unknown",
+    "404": "There is no such model",
+    "413": "The request body is too large",
+    "429": "The rate limit is exceeded; retry after Retry-After seconds",
+    "4XX": "Another error of the request",  # it also keeps FastAPI from describing a 422, which is a 400 here
+    "503": "The expert failed or has too many requests; retry after Retry-After seconds",
+    "504": "The expert was too slow, or the request took too long; retry after Retry-After seconds",
 }
+_ERROR_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}}
+ERROR_RESPONSES: dict[int | str, dict[str, Any]] = {
+    status: {"description": description, "content": _ERROR_CONTENT} for status, description in _ERRORS.items()
+}
+STREAM_RESPONSE: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {}}}}
+
+ModelNames: TypeAlias = Mapping[type[BaseModel], Sequence[str]]
 
 
-Names: TypeAlias = Mapping[type[BaseModel], Sequence[str]]
-
-
-def describe(app: FastAPI, names: Names) -> Callable[[], dict[str, Any]]:
-    """A function that makes the description of `app`, once.
+def with_model_names(app: FastAPI, names: ModelNames) -> Callable[[], dict[str, Any]]:
+    """The replacement for `app.openapi`.
 
     Args:
-        names: what a request may say as `model`, by kind of request.
+        names: the values that `model` may have, by request class.
     """
-    plain = app.openapi
+    fastapi_schema = app.openapi
 
-    def full() -> dict[str, Any]:
+    def schema() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _completed(plain(), names)
-        return app.openapi_schema
+            components = fastapi_schema()["components"]["schemas"]
+            components["Error"] = _ERROR_SCHEMA
+            for request, models in names.items():
+                components[request.__name__]["properties"]["model"] = {"type": "string", "enum": list(models)}
+        return fastapi_schema()
 
-    return full
-
-
-def _completed(found: dict[str, Any], names: Names) -> dict[str, Any]:
-    wanted = [(model, "validation") for model in _BODIES.values()]
-    schemas, defined = models_json_schema(wanted, ref_template=_REF)  # type: ignore[arg-type]
-    components = found.setdefault("components", {}).setdefault("schemas", {})
-    components |= defined["$defs"] | {"Error": _ERROR}
-    for model, known in names.items():
-        components[model.__name__]["properties"]["model"] = {"type": "string", "enum": list(known)}
-    for path, model in _BODIES.items():
-        body = {"application/json": {"schema": schemas[(model, "validation")]}}
-        found["paths"][path]["post"]["requestBody"] = {"required": True, "content": body}
-    for path in _STREAMED:
-        found["paths"][path]["post"]["responses"]["200"]["content"]["text/event-stream"] = {}
-    for path, kind in _TYPES.items():
-        found["paths"][path]["get"]["responses"]["200"]["content"] = {kind: {"schema": {"type": "string"}}}
-    for methods in found["paths"].values():
-        for operation in methods.values():
-            operation["responses"] = {**operation["responses"], **_refusals()}
-    return found
-
-
-def _refusals() -> dict[str, Any]:
-    content = {"application/json": {"schema": {"$ref": _REF.format(model="Error")}}}
-    return {status: {"description": why, "content": content} for status, why in _REFUSALS.items()}
+    return schema

@@ -1,22 +1,23 @@
-"""An expert's pieces as an OpenAI answer: whole, or as server-sent events.
+"""OpenAI responses from an expert's events: one JSON body, or server-sent events.
 
-Two shapes, chat and plain completion, differ only in what a choice looks like. Nothing here chooses
+The two formats, chat and plain completion, differ only in what a choice looks like. Nothing here chooses
 or runs an expert.
 """
 
 import json
 import time
 import uuid
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
-from router.api import logprobs, tools
-from router.api.merge_streams import merged
+from router.api import tools
+from router.api.logprobs import chat_logprobs, completion_logprobs
+from router.api.merge_streams import merge
 from router.api.middleware import error_responses
-from router.api.schema import Answer, Usage
-from router.engine.worker import Begun, Event
+from router.api.schema import CompletionResponse, Usage
+from router.engine.worker import Event, GenerationStarted
 from router.errors import RouterError
 from slices.errors import SliceError
 from slices.runtime import Piece, TokenLogprob
@@ -26,160 +27,178 @@ Events: TypeAlias = AsyncGenerator[Event]
 
 
 @dataclass(frozen=True)
-class Shape:
-    """How one endpoint words its answers. `whole` and `part` make a choice of its number and a piece."""
+class ChoiceFormat:
+    """The JSON of one endpoint's choices. `choice` and `chunk` make it from a choice's index and a piece.
 
-    prefix: str
-    whole_object: str
-    part_object: str
-    whole: Callable[[int, Piece], dict[str, Any]]
-    part: Callable[[int, Piece], dict[str, Any]]
-    opening: dict[str, Any] | None = None
-    at_once: bool = False  # each choice is one chunk of a stream
+    Attributes:
+        first_chunk: what each choice of a stream begins with.
+        one_chunk: each choice of a stream is one chunk.
+    """
 
-
-def _message(index: int, piece: Piece) -> dict[str, Any]:
-    said: dict[str, Any] = {"role": "assistant", "content": piece.text, "refusal": None, "annotations": []}
-    told = logprobs.of_chat(piece.logprobs) if piece.logprobs else None
-    return {"index": index, "message": said, "logprobs": told, "finish_reason": piece.finish_reason}
-
-
-def _delta(index: int, piece: Piece) -> dict[str, Any]:
-    told = {"logprobs": logprobs.of_chat(piece.logprobs)} if piece.logprobs else {}
-    said = {"content": piece.text} if piece.text else {}
-    return {"index": index, "delta": said, **told, "finish_reason": piece.finish_reason}
+    id_prefix: str
+    object: str
+    chunk_object: str
+    choice: Callable[[int, Piece], dict[str, Any]]
+    chunk: Callable[[int, Piece], dict[str, Any]]
+    first_chunk: dict[str, Any] | None = None
+    one_chunk: bool = False
 
 
-def _call(index: int, piece: Piece) -> dict[str, Any]:
-    if (calls := tools.calls(piece)) is None:
-        return _message(index, piece)
-    choice = _message(index, replace(piece, text="", finish_reason=tools.CALLED))
+def _chat_choice(index: int, piece: Piece) -> dict[str, Any]:
+    message: dict[str, Any] = {"role": "assistant", "content": piece.text, "refusal": None, "annotations": []}
+    logprobs = chat_logprobs(piece.logprobs) if piece.logprobs else None
+    return {"index": index, "message": message, "logprobs": logprobs, "finish_reason": piece.finish_reason}
+
+
+def _chat_chunk(index: int, piece: Piece) -> dict[str, Any]:
+    logprobs = {"logprobs": chat_logprobs(piece.logprobs)} if piece.logprobs else {}
+    delta = {"content": piece.text} if piece.text else {}
+    return {"index": index, "delta": delta, **logprobs, "finish_reason": piece.finish_reason}
+
+
+def _tool_call_choice(index: int, piece: Piece) -> dict[str, Any]:
+    if (calls := tools.parse_calls(piece)) is None:
+        return _chat_choice(index, piece)
+    choice = _chat_choice(index, replace(piece, text="", finish_reason=tools.FINISH_REASON))
     choice["message"] |= {"content": None, "tool_calls": calls}
     return choice
 
 
-def _calling(index: int, piece: Piece) -> dict[str, Any]:
-    if (calls := tools.calls(piece)) is None:
-        return _delta(index, piece)
-    said = {"tool_calls": [{"index": at, **call} for at, call in enumerate(calls)]}
-    return {"index": index, "delta": said, "finish_reason": tools.CALLED}
+def _tool_call_chunk(index: int, piece: Piece) -> dict[str, Any]:
+    if (calls := tools.parse_calls(piece)) is None:
+        return _chat_chunk(index, piece)
+    delta = {"tool_calls": [{"index": number, **call} for number, call in enumerate(calls)]}
+    return {"index": index, "delta": delta, "finish_reason": tools.FINISH_REASON}
 
 
-def _text(index: int, piece: Piece) -> dict[str, Any]:
-    told = logprobs.of_text(piece.logprobs) if piece.logprobs else None
-    return {"index": index, "text": piece.text, "logprobs": told, "finish_reason": piece.finish_reason}
+def _completion_choice(index: int, piece: Piece) -> dict[str, Any]:
+    logprobs = completion_logprobs(piece.logprobs) if piece.logprobs else None
+    return {"index": index, "text": piece.text, "logprobs": logprobs, "finish_reason": piece.finish_reason}
 
 
-CHAT = Shape(
-    prefix="chatcmpl-",
-    whole_object="chat.completion",
-    part_object="chat.completion.chunk",
-    whole=_message,
-    part=_delta,
-    opening={"delta": {"role": "assistant", "content": ""}, "finish_reason": None},
+CHAT = ChoiceFormat(
+    id_prefix="chatcmpl-",
+    object="chat.completion",
+    chunk_object="chat.completion.chunk",
+    choice=_chat_choice,
+    chunk=_chat_chunk,
+    first_chunk={"delta": {"role": "assistant", "content": ""}, "finish_reason": None},
 )
-CALL = replace(CHAT, whole=_call, part=_calling, at_once=True)
-TEXT = Shape("cmpl-", "text_completion", "text_completion", _text, _text)
+TOOL_CALL = replace(CHAT, choice=_tool_call_choice, chunk=_tool_call_chunk, one_chunk=True)
+COMPLETION = ChoiceFormat(
+    id_prefix="cmpl-",
+    object="text_completion",
+    chunk_object="text_completion",
+    choice=_completion_choice,
+    chunk=_completion_choice,
+)
 
 
 @dataclass
-class Saying:
-    """One answer while it is given: who gives it, in which shape, and the tokens so far."""
+class ResponseState:
+    """One response while it is generated: its format, id and expert, and the token counts so far."""
 
-    shape: Shape
+    format: ChoiceFormat
     model: str
-    strip: bool = False
+    strip: bool = False  # leading space of each choice
     prompt_tokens: int = 0
-    tokens: int = 0
+    completion_tokens: int = 0
     id: str = field(default_factory=lambda: uuid.uuid4().hex)
     created: int = field(default_factory=lambda: int(time.time()))
 
-    def answer(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
-        """The answer's or the chunk's JSON."""
-        made = Answer(
-            id=self.shape.prefix + self.id,
+    def body(self, kind: str, choices: list[dict[str, Any]], **more: Any) -> dict[str, Any]:
+        """The JSON of the response or of a chunk, of which `kind` is the `object`."""
+        response = CompletionResponse(
+            id=self.format.id_prefix + self.id,
             object=kind,
             created=self.created,
             model=self.model,
             choices=choices,
             **more,
         )
-        return made.model_dump(exclude_unset=True)
+        return response.model_dump(exclude_unset=True)
 
     def usage(self) -> Usage:
         """The token counts so far."""
-        total = self.prompt_tokens + self.tokens
-        return Usage(prompt_tokens=self.prompt_tokens, completion_tokens=self.tokens, total_tokens=total)
+        return Usage(
+            prompt_tokens=self.prompt_tokens,
+            completion_tokens=self.completion_tokens,
+            total_tokens=self.prompt_tokens + self.completion_tokens,
+        )
 
 
-async def whole(choices: Sequence[Events], saying: Saying) -> dict[str, Any]:
-    """The full answer, of as many choices."""
-    made = [saying.shape.whole(index, piece) async for index, piece in _gathered(choices, saying)]
-    return saying.answer(saying.shape.whole_object, made, usage=saying.usage())
+async def json_body(choices: Sequence[Events], state: ResponseState) -> dict[str, Any]:
+    """The response as one JSON body, when all choices have ended."""
+    bodies = [state.format.choice(index, piece) async for index, piece in _whole_choices(choices, state)]
+    return state.body(state.format.object, bodies, usage=state.usage())
 
 
 async def sse(
-    choices: Sequence[Events], saying: Saying, usage: bool, closing: AsyncExitStack
+    choices: Sequence[Events], state: ResponseState, include_usage: bool, closing: AsyncExitStack
 ) -> AsyncGenerator[str]:
-    """The answer as server-sent events, ended by `[DONE]`; an error on the way becomes the last event.
+    """The response as server-sent events, ended by `[DONE]`; an error on the way becomes the last event.
 
-    `closing` is closed when all is said, or nobody listens any more.
+    `closing` is closed at the end, or when the client has disconnected.
     """
+    kind, usage = state.format.chunk_object, {"usage": None} if include_usage else {}
+    pieces = _whole_choices(choices, state) if state.format.one_chunk else _merged_choices(choices, state)
     async with closing:
-        async for event in _events(choices, saying, usage):
-            yield event
+        for first in _first_chunks(state.format, len(choices)):
+            yield _event(state.body(kind, [first], **usage))
+        try:
+            async with aclosing(pieces):
+                async for index, piece in pieces:
+                    yield _event(state.body(kind, [state.format.chunk(index, piece)], **usage))
+        except (RouterError, SliceError) as error:
+            yield _event(error_responses.body(error))
+            return
+        if include_usage:
+            yield _event(state.body(kind, [], usage=state.usage()))
+        yield DONE
 
 
-async def _events(choices: Sequence[Events], saying: Saying, usage: bool) -> AsyncGenerator[str]:
-    kind = saying.shape.part_object
-    blank = {"usage": None} if usage else {}
-    if saying.shape.opening:
-        for index in range(len(choices)):
-            yield _event(saying.answer(kind, [{"index": index, **saying.shape.opening}], **blank))
-    try:
-        come = _gathered if saying.shape.at_once else _coming
-        async with aclosing(come(choices, saying)) as pieces:
-            async for index, piece in pieces:
-                yield _event(saying.answer(kind, [saying.shape.part(index, piece)], **blank))
-    except (RouterError, SliceError) as error:
-        yield _event(error_responses.body(error))
-        return
-    if usage:
-        yield _event(saying.answer(kind, [], usage=saying.usage()))
-    yield DONE
+def _first_chunks(form: ChoiceFormat, count: int) -> Iterator[dict[str, Any]]:
+    if form.first_chunk:
+        yield from ({"index": index, **form.first_chunk} for index in range(count))
 
 
-def _coming(choices: Sequence[Events], saying: Saying) -> AsyncGenerator[tuple[int, Piece]]:
-    """The pieces of all choices as they come."""
-    return merged([_shown(each, saying) for each in choices])
+def _merged_choices(choices: Sequence[Events], state: ResponseState) -> AsyncGenerator[tuple[int, Piece]]:
+    """The pieces of all choices in the order in which they are generated, each with its choice's index."""
+    return merge([_text_pieces(each, state) for each in choices])
 
 
-async def _gathered(choices: Sequence[Events], saying: Saying) -> AsyncGenerator[tuple[int, Piece]]:
+async def _whole_choices(
+    choices: Sequence[Events], state: ResponseState
+) -> AsyncGenerator[tuple[int, Piece]]:
     """Each choice as one piece, in order, when all have ended."""
-    said = [Piece("", 0, "stop") for _ in choices]
-    async with aclosing(_coming(choices, saying)) as pieces:
+    whole = [Piece("", 0, "stop") for _ in choices]
+    async with aclosing(_merged_choices(choices, state)) as pieces:
         async for index, piece in pieces:
-            before = said[index]
-            text, told = before.text + piece.text, before.logprobs + piece.logprobs
-            said[index] = Piece(text, 0, piece.finish_reason or before.finish_reason, told)
-    for pair in enumerate(said):
+            before = whole[index]
+            whole[index] = Piece(
+                text=before.text + piece.text,
+                tokens=0,
+                finish_reason=piece.finish_reason or before.finish_reason,
+                logprobs=before.logprobs + piece.logprobs,
+            )
+    for pair in enumerate(whole):
         yield pair
 
 
-async def _shown(events: Events, saying: Saying) -> AsyncGenerator[Piece]:
-    """The pieces that say something, counting tokens on the way; probabilities go with the next of them."""
-    leading = saying.strip
-    told: tuple[TokenLogprob, ...] = ()
+async def _text_pieces(events: Events, state: ResponseState) -> AsyncGenerator[Piece]:
+    """The pieces that have text or end the choice, with tokens counted; logprobs go with the next of them."""
+    strip = state.strip
+    logprobs: tuple[TokenLogprob, ...] = ()
     async with aclosing(events):
         async for event in events:
-            if isinstance(event, Begun):
+            if isinstance(event, GenerationStarted):
                 continue
-            saying.tokens += event.tokens
-            text = event.text.lstrip() if leading else event.text
-            leading, told = leading and not text, (*told, *event.logprobs)
+            state.completion_tokens += event.tokens
+            text = event.text.lstrip() if strip else event.text
+            strip, logprobs = strip and not text, (*logprobs, *event.logprobs)
             if text or event.finish_reason:
-                yield replace(event, text=text, logprobs=told)
-                told = ()
+                yield replace(event, text=text, logprobs=logprobs)
+                logprobs = ()
 
 
 def _event(body: dict[str, Any]) -> str:

@@ -1,10 +1,10 @@
-"""What a request asks of the model: its fields as a `Sampling`, and what nobody here can grant, refused."""
+"""Sampling parameters of a request, and the refusal of parameters that are not supported."""
 
 from dataclasses import replace
 
-from router.api.json_grammar import any_object, of_schema
+from router.api.json_grammar import any_object_grammar, schema_grammar
 from router.api.schema import ChatRequest, CompletionRequest
-from router.api.tools import grammar, to_call
+from router.api.tools import required_tools, tools_grammar
 from router.errors import BadRequest
 from router.experts.chat_template import Prompt
 from router.settings import Limits
@@ -15,57 +15,60 @@ _UNSUPPORTED = {
     "functions": "functions are not supported; their successor `tools` is",
     "audio": "audio is not supported: only text can be answered",
     "echo": "echo is not supported",
-    "suffix": "suffix is not supported: the experts only write on",
-    "best_of": "best_of is not supported; ask for `n` choices",
+    "suffix": "suffix is not supported: the experts only continue a prompt",
+    "best_of": "best_of is not supported; use `n` for several choices",
 }
 
 
-def refuse(ask: ChatRequest | CompletionRequest) -> None:
-    """Say so where a request asks for what would silently be left undone.
+def reject_unsupported(request: ChatRequest | CompletionRequest) -> None:
+    """Refuse parameters that would silently be ignored.
 
     Raises:
-        BadRequest: it does; the field is named.
+        BadRequest: there is one; the field is named.
     """
-    for field, why in _UNSUPPORTED.items():
-        if getattr(ask, field, None):
-            raise BadRequest(why, field)
+    for field, reason in _UNSUPPORTED.items():
+        if getattr(request, field, None):
+            raise BadRequest(reason, field)
 
 
-def samplings(ask: ChatRequest | CompletionRequest, prompt: Prompt, limits: Limits) -> list[Sampling]:
-    """How each choice's tokens are to be chosen; those after the first draw with the next seeds.
+def sampling_params(
+    request: ChatRequest | CompletionRequest, prompt: Prompt, limits: Limits
+) -> list[Sampling]:
+    """The sampling parameters of each choice; those after the first have the next seeds.
 
     Raises:
-        BadRequest: its schema cannot be followed.
+        BadRequest: its schema cannot be turned into a grammar.
     """
-    first = _sampling(ask, prompt, limits)
+    first = _first_choice(request, prompt, limits)
+    count = request.n or 1
     if first.seed is None:
-        return [first] * (ask.n or 1)
-    return [replace(first, seed=(first.seed + index) % _SEEDS) for index in range(ask.n or 1)]
+        return [first] * count
+    return [replace(first, seed=(first.seed + index) % _SEEDS) for index in range(count)]
 
 
-def _sampling(ask: ChatRequest | CompletionRequest, prompt: Prompt, limits: Limits) -> Sampling:
-    plain = Sampling()
-    wanted = ask.max_tokens or limits.default_max_tokens
-    if isinstance(ask, ChatRequest):
-        wanted = ask.max_completion_tokens or wanted
+def _first_choice(request: ChatRequest | CompletionRequest, prompt: Prompt, limits: Limits) -> Sampling:
+    default = Sampling()
+    max_tokens = request.max_tokens or limits.default_max_tokens
+    if isinstance(request, ChatRequest):
+        max_tokens = request.max_completion_tokens or max_tokens
     return Sampling(
-        max_tokens=min(wanted, limits.max_tokens),
-        temperature=plain.temperature if ask.temperature is None else ask.temperature,
-        top_p=plain.top_p if ask.top_p is None else ask.top_p,
-        top_k=plain.top_k if ask.top_k is None else ask.top_k,
-        seed=None if ask.seed is None else ask.seed % _SEEDS,
-        stop=(*ask.stops, *prompt.stop),
-        logprobs=ask.wants_logprobs,
-        grammar=_grammar(ask),
+        max_tokens=min(max_tokens, limits.max_tokens),
+        temperature=default.temperature if request.temperature is None else request.temperature,
+        top_p=default.top_p if request.top_p is None else request.top_p,
+        top_k=default.top_k if request.top_k is None else request.top_k,
+        seed=None if request.seed is None else request.seed % _SEEDS,
+        stop=(*request.stop_strings, *prompt.stop),
+        logprobs=request.logprobs_count,
+        grammar=_grammar(request),
     )
 
 
-def _grammar(ask: ChatRequest | CompletionRequest) -> str | None:
-    if isinstance(ask, ChatRequest) and (tools := to_call(ask)):
-        return grammar(tools)
-    form = ask.response_format if isinstance(ask, ChatRequest) else None
-    if form is None or form.type == "text":
+def _grammar(request: ChatRequest | CompletionRequest) -> str | None:
+    if isinstance(request, ChatRequest) and (tools := required_tools(request)):
+        return tools_grammar(tools)
+    response_format = request.response_format if isinstance(request, ChatRequest) else None
+    if response_format is None or response_format.type == "text":
         return None
-    if form.json_schema is None or form.json_schema.schema_ is None:
-        return any_object()
-    return of_schema(form.json_schema.schema_)
+    if response_format.json_schema is None or response_format.json_schema.schema_ is None:
+        return any_object_grammar()
+    return schema_grammar(response_format.json_schema.schema_)

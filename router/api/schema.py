@@ -1,6 +1,6 @@
-"""The OpenAI wire format: what a request may say and what an answer says.
+"""The OpenAI wire format: request and response models.
 
-Unknown fields are ignored, as clients send many; known ones are checked strictly. Nothing here
+Unknown request fields are ignored, as clients send many; known ones are checked strictly. Nothing here
 chooses an expert or knows of HTTP.
 """
 
@@ -15,8 +15,8 @@ MAX_CHOICES = 8
 MAX_LOGPROBS = 20
 AUTO = "auto"
 
-Text: TypeAlias = Annotated[str, Field(max_length=MAX_CHARS)]
-Name: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
+BoundedText: TypeAlias = Annotated[str, Field(max_length=MAX_CHARS)]
+ModelName: TypeAlias = Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class _Request(BaseModel):
@@ -27,14 +27,14 @@ class TextPart(_Request):
     """A part of a message. Only text can be answered."""
 
     type: Literal["text"]
-    text: Text
+    text: BoundedText
 
 
 class Message(_Request):
     """One turn of a chat."""
 
     role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: Text | Annotated[list[TextPart], Field(max_length=MAX_MESSAGES)] | None = None
+    content: BoundedText | Annotated[list[TextPart], Field(max_length=MAX_MESSAGES)] | None = None
 
     @property
     def text(self) -> str:
@@ -45,13 +45,13 @@ class Message(_Request):
 
 
 class StreamOptions(_Request):
-    """What a stream carries besides the text."""
+    """Options of a streamed response."""
 
     include_usage: bool | None = None
 
 
 class Function(_Request):
-    """A function that a caller offers; `parameters` is a JSON Schema of its arguments."""
+    """A function of a tool; `parameters` is the JSON Schema of its arguments."""
 
     name: str = Field(min_length=1, max_length=64)
     description: str | None = None
@@ -59,36 +59,36 @@ class Function(_Request):
 
 
 class Tool(_Request):
-    """What a caller offers to be called."""
+    """A tool that the model may call."""
 
     type: Literal["function"]
     function: Function
 
 
 class JsonSchema(_Request):
-    """A schema that an answer must match."""
+    """A JSON Schema that an answer must match, with its name."""
 
     name: str | None = None
     schema_: dict[str, Any] | None = Field(default=None, alias="schema")
 
 
 class ResponseFormat(_Request):
-    """The form an answer must have."""
+    """The format of an answer: text, any JSON object, or JSON that matches a schema."""
 
     type: Literal["text", "json_object", "json_schema"]
     json_schema: JsonSchema | None = None
 
     @model_validator(mode="after")
-    def _with_its_schema(self) -> "ResponseFormat":
+    def _check_schema(self) -> "ResponseFormat":
         if self.type == "json_schema" and (self.json_schema is None or self.json_schema.schema_ is None):
-            raise ValueError("json_schema wants a `schema`")
+            raise ValueError("json_schema needs a `schema`")
         return self
 
 
 class _Generation(_Request):
-    """What chat and completion requests share."""
+    """The parameters that chat and completion requests share."""
 
-    model: Name  # an expert's, or `auto`
+    model: ModelName  # an expert's, or `auto`
     max_tokens: int | None = Field(default=None, ge=1)
     temperature: float | None = Field(default=None, ge=0, le=2)
     top_p: float | None = Field(default=None, ge=0, le=1)
@@ -101,20 +101,20 @@ class _Generation(_Request):
 
     @field_validator("stop")
     @classmethod
-    def _usable_stops(cls, stop: str | list[str] | None) -> str | list[str] | None:
+    def _check_stop(cls, stop: str | list[str] | None) -> str | list[str] | None:
         stops = [stop] if isinstance(stop, str) else stop or []
         if any(not 0 < len(text) <= 1000 for text in stops):
             raise ValueError("a stop string has 1 to 1000 characters")
         return stop
 
     @property
-    def stops(self) -> tuple[str, ...]:
+    def stop_strings(self) -> tuple[str, ...]:
         """The stop strings as a tuple."""
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
 
     @property
-    def wants_usage(self) -> bool:
-        """Whether a stream ends with the token counts."""
+    def include_usage(self) -> bool:
+        """Whether a stream ends with a chunk of token counts."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
@@ -132,35 +132,35 @@ class ChatRequest(_Generation):
     audio: Any = None
 
     @property
-    def wants_logprobs(self) -> int | None:
-        """How many of the likeliest tokens to tell at each place; None for no probabilities."""
+    def logprobs_count(self) -> int | None:
+        """How many top log-probabilities to return per token; None for no log-probabilities."""
         return (self.top_logprobs or 0) if self.logprobs else None
 
     @model_validator(mode="after")
-    def _top_of_something(self) -> "ChatRequest":
+    def _check_top_logprobs(self) -> "ChatRequest":
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs wants `logprobs: true`")
+            raise ValueError("top_logprobs needs `logprobs: true`")
         return self
 
     @model_validator(mode="after")
-    def _not_too_long(self) -> "ChatRequest":
+    def _check_total_length(self) -> "ChatRequest":
         if (size := sum(len(message.text) for message in self.messages)) > MAX_CHARS:
             raise ValueError(f"the messages have {size} characters, more than {MAX_CHARS}")
         return self
 
 
 class CompletionRequest(_Generation):
-    """The body of `POST /v1/completions`. Token ids and several prompts are not taken."""
+    """The body of `POST /v1/completions`. Token ids and several prompts are not supported."""
 
-    prompt: Text | Annotated[list[Text], Field(min_length=1, max_length=1)]
+    prompt: BoundedText | Annotated[list[BoundedText], Field(min_length=1, max_length=1)]
     logprobs: int | None = Field(default=None, ge=0, le=MAX_LOGPROBS)
     echo: bool | None = None
     suffix: str | None = None
     best_of: int | None = None
 
     @property
-    def wants_logprobs(self) -> int | None:
-        """How many of the likeliest tokens to tell at each place; None for no probabilities."""
+    def logprobs_count(self) -> int | None:
+        """How many top log-probabilities to return per token; None for no log-probabilities."""
         return self.logprobs
 
     @property
@@ -172,13 +172,13 @@ class CompletionRequest(_Generation):
 class RouteRequest(_Request):
     """The body of `POST /route`: a query, or messages of which the last user's is the query."""
 
-    query: Text | None = Field(
+    query: BoundedText | None = Field(
         default=None, validation_alias=AliasChoices("query", "text", "input", "prompt")
     )
     messages: list[Message] | None = Field(default=None, min_length=1, max_length=MAX_MESSAGES)
 
     @model_validator(mode="after")
-    def _one_of_them(self) -> "RouteRequest":
+    def _check_one_input(self) -> "RouteRequest":
         if (self.query is None) == (self.messages is None):
             raise ValueError("give either `query` or `messages`")
         return self
@@ -192,7 +192,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class Model(BaseModel):
+class ModelCard(BaseModel):
     """One entry of `GET /v1/models`; `domain`, `type` and `bytes` are ours."""
 
     id: str
@@ -204,15 +204,15 @@ class Model(BaseModel):
     bytes: int | None = None
 
 
-class Models(BaseModel):
-    """The answer of `GET /v1/models`."""
+class ModelList(BaseModel):
+    """The response of `GET /v1/models`."""
 
     object: Literal["list"] = "list"
-    data: list[Model]
+    data: list[ModelCard]
 
 
-class Answer(BaseModel):
-    """A completion, whole or a chunk. What a choice looks like differs, see `router.api.responses`."""
+class CompletionResponse(BaseModel):
+    """A completion or a chunk of one. What a choice looks like differs, see `router.api.responses`."""
 
     id: str
     object: str

@@ -1,1 +1,1 @@
-"""Running experts: a worker thread for each model, here or on Ray."""
+"""Generation: a worker thread per model, in this process or on Ray."""

@@ -1,6 +1,6 @@
-"""Quick pieces, sent as fewer and larger ones: to pass a message on costs more than its text does.
+"""Coalescing of token pieces into larger chunks: passing a message on costs more than its text.
 
-The first piece goes at once, and so does one that comes after a pause.
+The first piece is sent at once, and so is one that comes after a pause.
 """
 
 from collections.abc import Callable
@@ -8,40 +8,44 @@ from time import monotonic
 
 from slices.runtime import Piece
 
-SECONDS, SLOWEST = 0.1, 0.25  # between two parcels of an answer: four a second still read as a steady stream
-A_SECOND = 20  # parcels of all answers together
+MIN_INTERVAL, MAX_INTERVAL = 0.1, 0.25  # seconds between chunks: four a second still read as a steady stream
+CHUNKS_PER_SECOND = 20  # of all running requests together
 
 
-def spacing(answers: int) -> float:
-    """Seconds between parcels of each of so many answers: every parcel takes time from all of them."""
-    return min(max(SECONDS, answers / A_SECOND), SLOWEST)
+def chunk_interval(running: int) -> float:
+    """Seconds between two chunks of each of `running` requests: every chunk takes time from all of them."""
+    return min(max(MIN_INTERVAL, running / CHUNKS_PER_SECOND), MAX_INTERVAL)
 
 
-class Parcels:
-    """The pieces of one answer, some of them held back for the one after them."""
+class Coalescer:
+    """A buffer that joins the pieces of one answer into chunks at a minimum interval."""
 
     def __init__(self, clock: Callable[[], float] = monotonic) -> None:
-        """Nothing has gone yet."""
+        """Start empty; the first piece is sent at once."""
         self._clock = clock
-        self._held: Piece | None = None
-        self._sent: float | None = None
+        self._buffer: Piece | None = None
+        self._last_sent: float | None = None
 
-    def put(self, piece: Piece, seconds: float) -> Piece | None:
-        """What goes now that `piece` is there: nothing within `seconds` of the last, or all held and it."""
-        self._held = piece if self._held is None else joined(self._held, piece)
+    def add(self, piece: Piece, interval: float) -> Piece | None:
+        """The chunk to send now: None within `interval` seconds of the last one, unless `piece` is final."""
+        self._buffer = piece if self._buffer is None else concatenate(self._buffer, piece)
         now = self._clock()
-        if not piece.finish_reason and self._sent is not None and now - self._sent < seconds:
+        if not piece.finish_reason and self._last_sent is not None and now - self._last_sent < interval:
             return None
-        self._sent = now
-        return self.rest()
+        self._last_sent = now
+        return self.flush()
 
-    def rest(self) -> Piece | None:
-        """What is held, where no more comes."""
-        found, self._held = self._held, None
-        return found
+    def flush(self) -> Piece | None:
+        """Empty the buffer and return what it held, if anything."""
+        chunk, self._buffer = self._buffer, None
+        return chunk
 
 
-def joined(one: Piece, other: Piece) -> Piece:
-    """Two pieces of an answer as one."""
-    told = one.logprobs + other.logprobs
-    return Piece(one.text + other.text, one.tokens + other.tokens, other.finish_reason, told)
+def concatenate(first: Piece, second: Piece) -> Piece:
+    """Two consecutive pieces of an answer as one."""
+    return Piece(
+        text=first.text + second.text,
+        tokens=first.tokens + second.tokens,
+        finish_reason=second.finish_reason,
+        logprobs=first.logprobs + second.logprobs,
+    )

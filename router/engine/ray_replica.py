@@ -1,15 +1,14 @@
-"""What runs in an expert's replica, and how the ingress reaches it.
+"""The Ray Serve replica of an expert, and the engine that reaches replicas through their handles.
 
 The only part that speaks to a Ray Serve handle. Starting and stopping is `router.serving.lifecycle`'s.
 """
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import aclosing
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from router.engine.coalesce import spacing
+from router.engine.coalesce import chunk_interval
 from router.engine.worker import Event, Worker
 from router.errors import BadSettings, ExpertFailed, Overloaded, RouterError
 from router.experts.catalogue import Expert
@@ -19,36 +18,39 @@ from slices.runtime import Batcher, Capacity, Sampling
 OpenBatcher = Callable[[Path, Path | None, Capacity], Batcher]
 
 
-def taken_on(capacity: Capacity) -> int:
-    """Requests at a replica at most: one waits for each slot, so that none stays empty when several end at
-    once. The others wait outside, where they can go to another replica and outlive this one.
+def max_ongoing_requests(capacity: Capacity) -> int:
+    """Requests that a replica accepts: its slots and as many queued, so that no slot stays empty.
+
+    All others wait in Ray Serve's queue, from which they can go to another replica and outlive this one.
     """
     return 2 * capacity.max_num_seqs
 
 
 class ExpertReplica:
-    """What runs in a replica of an expert: its model, writing several answers at a time."""
+    """A replica of an expert: its model, generating several answers at a time.
+
+    Attributes:
+        stream: the deployment's method, see `router.engine.worker.Worker.stream`.
+    """
 
     def __init__(self, expert: Expert, runtime: str, capacity: Capacity, nice: int = 0) -> None:
-        opener = import_runtime(runtime)
-        self._worker = Worker(
-            lambda: opener(expert.folder, expert.file, capacity), taken_on(capacity), nice, spacing
+        open_runtime = import_runtime(runtime)
+        worker = Worker(
+            lambda: open_runtime(expert.folder, expert.file, capacity),
+            max_queued_requests=max_ongoing_requests(capacity),
+            nice=nice,
+            chunk_interval=chunk_interval,
         )
-        self._worker.start()
-
-    async def answer(self, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
-        """See `router.engine.worker.Engine.stream`."""
-        async with aclosing(self._worker.stream(prompt, sampling)) as events:
-            async for event in events:
-                yield event
+        worker.start()
+        self.stream = worker.stream  # the generator itself: nothing stands between it and Ray
 
 
 class RayEngine:
-    """Experts in replicas, reached by their deployments' handles."""
+    """Experts in Ray Serve replicas, reached by their deployments' handles."""
 
     def __init__(self, handles: Mapping[str, Any]) -> None:
         self._handles = {
-            name: handle.options(stream=True, method_name="answer") for name, handle in handles.items()
+            name: handle.options(stream=True, method_name="stream") for name, handle in handles.items()
         }
 
     async def stream(self, expert: str, prompt: str, sampling: Sampling) -> AsyncGenerator[Event]:
@@ -60,7 +62,7 @@ class RayEngine:
         except (RouterError, SliceError):
             raise
         except Exception as error:
-            raise _told(error, expert) from error
+            raise _unwrap_error(error, expert) from error
         finally:
             events.cancel()
 
@@ -73,14 +75,14 @@ def import_runtime(path: str) -> OpenBatcher:
     """
     module, _, name = path.partition(":")
     try:
-        opener: OpenBatcher = getattr(import_module(module), name)
+        open_batcher: OpenBatcher = getattr(import_module(module), name)
     except (ImportError, AttributeError) as error:
         raise BadSettings(f"the setting `runtime` is {path!r}, which cannot be imported: {error}") from None
-    return opener
+    return open_batcher
 
 
-def _told(error: Exception, expert: str) -> Exception:
-    """What came instead of an answer, by its kind: the replica's own error, or that none came.
+def _unwrap_error(error: Exception, expert: str) -> Exception:
+    """Ray's exception as ours: the replica's own error, `Overloaded` on back pressure, else `ExpertFailed`.
 
     An error of the replica comes bare over gRPC, and wrapped in Ray's traceback otherwise.
     """

@@ -1,4 +1,4 @@
-"""A model that needs no weights: each slice answers with its own name. To try the service, and for tests.
+"""A model that needs no weights: each slice answers with its own name. For trying the service, and for tests.
 
 Set `runtime: router.engine.scripted:open_batcher` in serve.yaml.
 """

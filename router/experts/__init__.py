@@ -1,1 +1,1 @@
-"""Which experts there are, and how each wants its prompt."""
+"""The catalogue of experts and their chat templates."""

@@ -1,6 +1,6 @@
-"""Which experts there are: finished slices, each with the file that it is run from, and who has which domain.
+"""The catalogue of experts: finished slices, the file that each is run from, and the expert of each domain.
 
-Reads `slice.json` and the chat format beside it, never a weight. Whether the expert fits in memory is not
+Reads `slice.json` and the chat template beside it, never a weight. Whether the expert fits in memory is not
 known here.
 """
 
@@ -9,19 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from router.errors import BadExperts
-from router.experts.chat_template import ChatFormat, read_format
-from router.experts.policy import BEST, Policy, Worth, assign
+from router.experts.chat_template import ChatTemplate, read_chat_template
+from router.experts.policy import DEFAULT, ExpertMeasurements, Policy, assign
 from router.routing.model import GENERAL
 from slices import manifest
 from slices.manifest import Manifest
 
-TYPES = ("Q4_K_M", "Q8_0", "Q6_K", "Q5_K_M", "IQ4_XS", "Q3_K_M", "Q2_K", "BF16")
-TORCH = "bf16"
+PREFERRED_TYPES = ("Q4_K_M", "Q8_0", "Q6_K", "Q5_K_M", "IQ4_XS", "Q3_K_M", "Q2_K", "BF16")
+BF16 = "bf16"
 
 
 @dataclass(frozen=True)
 class Expert:
-    """A model that can be asked. `file` None means the bf16 checkpoint in `folder`, run by torch."""
+    """A model that is served. `file` None means the bf16 checkpoint in `folder`, run by torch."""
 
     name: str
     domain: str
@@ -30,78 +30,84 @@ class Expert:
     type: str
     bytes: int
     created: str
-    chat: ChatFormat
-    worth: Worth
+    chat: ChatTemplate
+    measurements: ExpertMeasurements
 
 
 @dataclass(frozen=True)
 class Catalogue:
-    """The experts that are served, by name, and which of them answers for which domain.
+    """The experts that are served, by name, and the expert of each domain.
 
-    `barred`: domains whose questions go to the generalist although there is an expert, and why.
+    `disabled_reason`: why a domain's queries go to the generalist although there is an expert, by domain.
     """
 
     experts: dict[str, Expert]
     by_domain: dict[str, str]
     generalist: str
-    barred: dict[str, str] = field(default_factory=dict)
+    disabled_reason: dict[str, str] = field(default_factory=dict)
 
 
 def without(catalogue: Catalogue, failed: Mapping[str, str]) -> Catalogue:
-    """What is left where some experts failed, by name and why; the generalist gets their domains' questions.
+    """The catalogue without experts that failed (errors by name); the generalist gets their domains' queries.
 
     Raises:
         BadExperts: the generalist is among those that failed.
     """
-    if why := failed.get(catalogue.generalist):
-        raise BadExperts(f"the generalist {catalogue.generalist} did not start: {why}")
-    lost = {domain: name for domain, name in catalogue.by_domain.items() if name in failed}
-    barred = {domain: f"its expert {name} did not start" for domain, name in lost.items()}
+    if error := failed.get(catalogue.generalist):
+        raise BadExperts(f"the generalist {catalogue.generalist} did not start: {error}")
+    disabled = {
+        domain: f"its expert {name} did not start"
+        for domain, name in catalogue.by_domain.items()
+        if name in failed
+    }
     return Catalogue(
-        {name: expert for name, expert in catalogue.experts.items() if name not in failed},
-        {domain: name for domain, name in catalogue.by_domain.items() if name not in failed},
-        catalogue.generalist,
-        catalogue.barred | barred,
+        experts={name: expert for name, expert in catalogue.experts.items() if name not in failed},
+        by_domain={domain: name for domain, name in catalogue.by_domain.items() if name not in failed},
+        generalist=catalogue.generalist,
+        disabled_reason=catalogue.disabled_reason | disabled,
     )
 
 
 def read(
     names: Sequence[str] | None = None,
     generalist: str | None = None,
-    prefer: str | None = None,
+    quantization: str | None = None,
     root: Path | None = None,
-    policy: Policy = BEST,
+    policy: Policy = DEFAULT,
 ) -> Catalogue:
     """The slices called `names`, or all below `root` (default `$MOM_HOME/slices`).
 
-    `generalist` names the one that takes what no expert does (default: the slice of domain `general`);
-    `prefer` is the quantization type to run where a slice has it. Of two slices of a domain, the newer
-    one gets its queries, unless `policy` finds another better; the older still answers to its name.
+    `generalist` names the fallback (default: the slice of domain `general`);
+    `quantization` is the type to run where a slice has it. Of two slices of a domain, the newer
+    one gets its queries, unless `policy` assigns another; the older can still be requested by name.
 
     Raises:
-        BadExperts: there are none, two share a name, or no generalist can be told.
+        BadExperts: there are none, two share a name, or there is no generalist.
     """
-    found = _chosen(names, root)
-    if not found:
+    folders = _folders(names, root)
+    if not folders:
         raise BadExperts("there are no slices to serve; make one with `mom slice --domain NAME ...`")
     experts: dict[str, Expert] = {}
-    for folder, card in sorted(found, key=lambda pair: (pair[1].created, pair[1].name)):
+    for folder, card in sorted(folders, key=lambda pair: (pair[1].created, pair[1].name)):
         if card.name in experts:
             raise BadExperts(f"two slices are called {card.name!r}: {experts[card.name].folder} and {folder}")
-        experts[card.name] = _expert(folder, card, prefer)
+        experts[card.name] = _expert(folder, card, quantization)
     return _assigned(experts, _generalist(experts, generalist), policy)
 
 
 def _assigned(experts: dict[str, Expert], generalist: str, policy: Policy) -> Catalogue:
     newest = {expert.domain: name for name, expert in experts.items() if expert.domain != GENERAL}
-    worths = {name: expert.worth for name, expert in experts.items()}
-    found = {domain: assign(domain, own, worths, generalist, policy) for domain, own in newest.items()}
-    by_domain = {domain: each.expert for domain, each in found.items() if each.expert}
-    barred = {domain: each.reason for domain, each in found.items() if not each.expert}
-    return Catalogue(experts, by_domain, generalist, barred)
+    models = {name: expert.measurements for name, expert in experts.items()}
+    assignments = {domain: assign(domain, own, models, generalist, policy) for domain, own in newest.items()}
+    return Catalogue(
+        experts=experts,
+        by_domain={domain: each.expert for domain, each in assignments.items() if each.expert},
+        generalist=generalist,
+        disabled_reason={domain: each.reason for domain, each in assignments.items() if not each.expert},
+    )
 
 
-def _chosen(names: Sequence[str] | None, root: Path | None) -> list[tuple[Path, Manifest]]:
+def _folders(names: Sequence[str] | None, root: Path | None) -> list[tuple[Path, Manifest]]:
     if names is None:
         return manifest.all_slices(root)
     folders = [_find(name, root) for name in names]
@@ -114,38 +120,48 @@ def _find(name: str, root: Path | None) -> Path:
     return manifest.find(name)
 
 
-def _expert(folder: Path, card: Manifest, prefer: str | None) -> Expert:
-    wanted = [prefer, *TYPES] if prefer else TYPES
-    there = {item.type: item for item in card.quantized if (folder / item.file).is_file()}
-    chat = read_format(folder)
-    for kind in wanted:
-        if kind in there:
-            item = there[kind]
-            worth = _worth(card, item.file, item.bytes)
-            path = folder / item.file
-            return Expert(card.name, card.domain, folder, path, kind, item.bytes, card.created, chat, worth)
-    worth = _worth(card, manifest.BF16, card.bytes)
-    return Expert(card.name, card.domain, folder, None, TORCH, card.bytes, card.created, chat, worth)
-
-
-def _worth(card: Manifest, file: str, nbytes: int) -> Worth:
-    """What `mom eval` found of the file that is run, and of the parent beside it."""
-    bits = [each for each in card.measurements if each.metric == manifest.BITS]
-    speeds = [e.value for e in card.measurements if (e.metric, e.of) == (manifest.SPEED, file)]
-    return Worth(
-        nbytes,
-        {(each.domain, each.data): each.value for each in bits if each.of == file},
-        {(each.domain, each.data): each.value for each in bits if each.of == manifest.PARENT},
-        speeds[-1] if speeds else None,
+def _expert(folder: Path, card: Manifest, quantization: str | None) -> Expert:
+    file, kind, size = _file_to_run(folder, card, quantization)
+    return Expert(
+        name=card.name,
+        domain=card.domain,
+        folder=folder,
+        file=None if file is None else folder / file,
+        type=kind,
+        bytes=size,
+        created=card.created,
+        chat=read_chat_template(folder),
+        measurements=_measurements(card, file or manifest.BF16, size),
     )
 
 
-def _generalist(experts: dict[str, Expert], wanted: str | None) -> str:
-    if wanted is not None:
-        if wanted not in experts:
-            raise BadExperts(f"the generalist {wanted!r} is not served; there are: {', '.join(experts)}")
-        return wanted
-    general = [name for name, expert in experts.items() if expert.domain == GENERAL]
+def _file_to_run(folder: Path, card: Manifest, quantization: str | None) -> tuple[str | None, str, int]:
+    """Name, type and bytes of the quantized file to run; of the bf16 checkpoint, whose name is None, else."""
+    files = {each.type: each for each in card.quantized if (folder / each.file).is_file()}
+    for kind in [quantization, *PREFERRED_TYPES]:
+        if kind in files:
+            return files[kind].file, files[kind].type, files[kind].bytes
+    return None, BF16, card.bytes
+
+
+def _measurements(card: Manifest, file: str, size: int) -> ExpertMeasurements:
+    """The measurements by `mom eval` of the file that is run, and of the parent beside it."""
+    bits = [each for each in card.measurements if each.metric == manifest.BITS]
+    speeds = [e.value for e in card.measurements if (e.metric, e.of) == (manifest.SPEED, file)]
+    return ExpertMeasurements(
+        bytes=size,
+        bits_per_byte={(e.domain, e.data): e.value for e in bits if e.of == file},
+        parent_bits_per_byte={(e.domain, e.data): e.value for e in bits if e.of == manifest.PARENT},
+        decode_tokens_per_second=speeds[-1] if speeds else None,
+    )
+
+
+def _generalist(experts: dict[str, Expert], name: str | None) -> str:
+    if name is not None:
+        if name not in experts:
+            raise BadExperts(f"the generalist {name!r} is not served; there are: {', '.join(experts)}")
+        return name
+    general = [each for each, expert in experts.items() if expert.domain == GENERAL]
     if general:
         return general[-1]
     if len(experts) == 1:

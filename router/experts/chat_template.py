@@ -1,4 +1,4 @@
-"""Chat messages to the one text that a model continues.
+"""Chat templates: from chat messages to the prompt that a model continues.
 
 A slice that brings a chat template gets its own, rendered in jinja2's sandbox; a base model gets a
 plain question-and-answer form. Nothing here counts or cuts tokens.
@@ -17,14 +17,14 @@ from router.errors import BadExperts, BadRequest
 if TYPE_CHECKING:
     from jinja2 import Template
 
-TEMPLATE = "chat_template.jinja"
-TOKENIZER = "tokenizer_config.json"
+TEMPLATE_FILE = "chat_template.jinja"
+TOKENIZER_FILE = "tokenizer_config.json"
 PLAIN_STOPS = ("\nQuestion:", "\nAnswer:")
 
 
 @dataclass(frozen=True)
-class ChatFormat:
-    """How a model wants to be spoken to. `template` None is the plain form for base models."""
+class ChatTemplate:
+    """A model's chat template (jinja2) and special tokens; `template` None: the form for base models."""
 
     template: str | None = None
     bos: str = ""
@@ -33,7 +33,7 @@ class ChatFormat:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What to continue, where to stop besides the caller's stops, and whether to drop leading space."""
+    """The text to continue, its stop strings, and whether to strip the answer's leading space."""
 
     text: str
     stop: tuple[str, ...] = ()
@@ -43,50 +43,52 @@ class Prompt:
 Message = Mapping[str, str]  # role and content
 
 
-def read_format(folder: Path) -> ChatFormat:
-    """The chat format of the slice in `folder`; the plain one where it brings none.
+def read_chat_template(folder: Path) -> ChatTemplate:
+    """The chat template of the slice in `folder`; the plain one where it brings none.
 
     Raises:
         BadExperts: a file is there and cannot be read as what it should be.
     """
-    config = _tokenizer_config(folder / TOKENIZER)
+    config = _tokenizer_config(folder / TOKENIZER_FILE)
     template = config.get("chat_template")
     if isinstance(template, list):  # several named ones
         template = next((item.get("template") for item in template if item.get("name") == "default"), None)
-    if (folder / TEMPLATE).is_file():
-        template = (folder / TEMPLATE).read_text(encoding="utf-8")
+    if (folder / TEMPLATE_FILE).is_file():
+        template = (folder / TEMPLATE_FILE).read_text(encoding="utf-8")
     if template is not None and not isinstance(template, str):
-        raise BadExperts(f"{folder / TOKENIZER}: chat_template is {type(template).__name__}, expected text")
-    return ChatFormat(template or None, _token(config, "bos_token"), _token(config, "eos_token"))
+        raise BadExperts(
+            f"{folder / TOKENIZER_FILE}: chat_template is {type(template).__name__}, expected text"
+        )
+    return ChatTemplate(template or None, _token(config, "bos_token"), _token(config, "eos_token"))
 
 
-def render(messages: Sequence[Message], form: ChatFormat) -> Prompt:
-    """The text to continue so that the assistant answers `messages`. The runtime adds the bos itself.
+def render(messages: Sequence[Message], chat: ChatTemplate) -> Prompt:
+    """The prompt for the assistant's answer to `messages`. The runtime adds the bos itself.
 
     Raises:
         BadRequest: the model's template refuses these messages.
         BadExperts: the template is broken.
     """
-    if form.template is None:
-        return Prompt(_plain(messages), PLAIN_STOPS, strip=True)
-    return Prompt(_from_template(messages, form).removeprefix(form.bos))
+    if chat.template is None:
+        return Prompt(_question_answer(messages), PLAIN_STOPS, strip=True)
+    return Prompt(_render_template(messages, chat).removeprefix(chat.bos))
 
 
-def _plain(messages: Sequence[Message]) -> str:
+def _question_answer(messages: Sequence[Message]) -> str:
     forms = {"user": "Question: {}\n", "assistant": "Answer: {}\n\n"}
     turns = [forms.get(message["role"], "{}\n\n").format(message["content"].strip()) for message in messages]
     return "".join([*turns, "Answer:"])
 
 
-def _from_template(messages: Sequence[Message], form: ChatFormat) -> str:
+def _render_template(messages: Sequence[Message], chat: ChatTemplate) -> str:
     from jinja2 import TemplateError
 
     try:
-        return _compiled(form.template or "").render(
+        return _compiled(chat.template or "").render(
             messages=[dict(message) for message in messages],
             add_generation_prompt=True,
-            bos_token=form.bos,
-            eos_token=form.eos,
+            bos_token=chat.bos,
+            eos_token=chat.eos,
         )
     except TemplateError as error:
         raise BadExperts(f"the model's chat template is broken: {error}") from error
@@ -96,15 +98,15 @@ def _from_template(messages: Sequence[Message], form: ChatFormat) -> str:
 def _compiled(template: str) -> "Template":
     from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-    world = ImmutableSandboxedEnvironment(
+    environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
     )
-    world.filters["tojson"] = _to_json
-    world.globals.update(raise_exception=_refuse, strftime_now=_now)
-    return world.from_string(template)
+    environment.filters["tojson"] = _to_json
+    environment.globals.update(raise_exception=_raise_bad_request, strftime_now=_now)
+    return environment.from_string(template)
 
 
-def _refuse(message: object) -> NoReturn:
+def _raise_bad_request(message: object) -> NoReturn:
     raise BadRequest(f"the model's chat template refuses these messages: {message}", "messages")
 
 
@@ -112,8 +114,8 @@ def _to_json(value: Any, indent: int | None = None) -> str:
     return json.dumps(value, ensure_ascii=False, indent=indent)
 
 
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)
+def _now(time_format: str) -> str:
+    return datetime.now().strftime(time_format)
 
 
 def _tokenizer_config(path: Path) -> dict[str, Any]:
@@ -124,7 +126,7 @@ def _tokenizer_config(path: Path) -> dict[str, Any]:
     except ValueError as error:
         raise BadExperts(f"{path} is not JSON: {error}") from None
     if not isinstance(config, dict):
-        raise BadExperts(f"{path} holds {type(config).__name__}, expected an object")
+        raise BadExperts(f"{path} holds {type(config).__name__}, expected a JSON object")
     return config
 
 

@@ -1,4 +1,4 @@
-"""Which expert gets a domain's questions, by what was measured of all of them: quality, cost or speed.
+"""Assignment policy: which model answers for a domain, by measured quality, cost or latency.
 
 Pure. The figures come from `mom eval` by way of slice.json; an expert that was never measured beside the
 generalist keeps its domain.
@@ -6,91 +6,119 @@ generalist keeps its domain.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from enum import StrEnum
+from typing import TypeAlias
 
-Kind = Literal["quality", "cost", "latency"]
+TextKey: TypeAlias = tuple[str, str]  # domain, digest of the text
+
+
+class Objective(StrEnum):
+    """What the assignment optimizes."""
+
+    QUALITY = "quality"
+    COST = "cost"
+    LATENCY = "latency"
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What matters, and how many bits per byte more, as a share, are allowed for it.
+    """The objective, and the relative increase of bits per byte that is allowed for it.
 
-    `quality`: a domain's expert, unless the generalist is better there by more than `within`. `cost`: the
-    smallest model, whatever its domain, that needs no more than `within` above the parent. `latency`: the
-    fastest such. Where none is known to be so good, or so fast, both do as `quality` does.
+    `quality`: a domain's expert, unless the generalist is better there by more than `tolerance`. `cost`: the
+    smallest model, whatever its domain, within `tolerance` of the parent. `latency`: the fastest such. Where
+    no model is known to be within it, or none was timed, both do as `quality` does.
     """
 
-    prefer: Kind = "quality"
-    within: float = 0.05
+    prefer: Objective = Objective.QUALITY
+    tolerance: float = 0.05
 
 
-BEST = Policy()  # the default
+DEFAULT = Policy()
 
 
 @dataclass(frozen=True)
-class Worth:
-    """What was measured of a model. Bits per byte and the parent's are by (domain, digest of the text)."""
+class ExpertMeasurements:
+    """Size, quality and speed of a model. Bits per byte, its own and its parent's, are by text."""
 
     bytes: int
-    bits: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    parent: Mapping[tuple[str, str], float] = field(default_factory=dict)
-    speed: float | None = None  # tokens written a second
+    bits_per_byte: Mapping[TextKey, float] = field(default_factory=dict)
+    parent_bits_per_byte: Mapping[TextKey, float] = field(default_factory=dict)
+    decode_tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """Who answers for a domain; None: the generalist, and `reason` says why."""
+    """The model of a domain; None: the generalist, and `reason` says why."""
 
     expert: str | None
     reason: str = ""
 
 
-def assign(domain: str, own: str, worths: Mapping[str, Worth], generalist: str, policy: Policy) -> Assignment:
-    """Who gets the questions of `domain`, whose newest expert is `own`.
+def assign(
+    domain: str, own: str, models: Mapping[str, ExpertMeasurements], generalist: str, policy: Policy
+) -> Assignment:
+    """The model for the queries of `domain`, whose newest expert is `own`.
 
     Args:
-        worths: of every model that is served, by name.
+        models: the measurements of every model that is served, by name.
     """
-    if policy.prefer == "quality":
-        return _better_than(domain, own, worths[own], worths[generalist], policy.within)
-    good = _good_enough(domain, worths, policy.within)
-    if policy.prefer == "latency":
-        good = {name: worth for name, worth in good.items() if worth.speed}
-    if not good:
-        return _better_than(domain, own, worths[own], worths[generalist], policy.within)
-    if policy.prefer == "cost":
-        chosen = min(good, key=lambda name: (good[name].bytes, name != own, name))
-    else:
-        chosen = max(good, key=lambda name: (good[name].speed or 0.0, name == own, name))
-    if chosen == generalist:
-        word = "smallest" if policy.prefer == "cost" else "fastest"
-        return Assignment(
-            None, f"the generalist is the {word} within {policy.within:.0%} of the parent there"
-        )
-    return Assignment(chosen)
+    own_or_generalist = _unless_worse(domain, own, models[own], models[generalist], policy.tolerance)
+    if policy.prefer is Objective.QUALITY:
+        return own_or_generalist
+    candidates = _within_tolerance(domain, models, policy.tolerance)
+    if policy.prefer is Objective.LATENCY:
+        candidates = {name: each for name, each in candidates.items() if each.decode_tokens_per_second}
+    if not candidates:
+        return own_or_generalist
+    chosen = _best(candidates, own, policy.prefer)
+    if chosen != generalist:
+        return Assignment(chosen)
+    superlative = "smallest" if policy.prefer is Objective.COST else "fastest"
+    return Assignment(
+        None, f"the generalist is the {superlative} within {policy.tolerance:.0%} of the parent there"
+    )
 
 
-def _better_than(domain: str, own: str, expert: Worth, general: Worth, within: float) -> Assignment:
+def _best(candidates: Mapping[str, ExpertMeasurements], own: str, objective: Objective) -> str:
+    """The smallest or the fastest; on a tie the domain's own expert."""
+    if objective is Objective.COST:
+        return min(candidates, key=lambda name: (candidates[name].bytes, name != own, name))
+    return max(
+        candidates, key=lambda name: (candidates[name].decode_tokens_per_second or 0.0, name == own, name)
+    )
+
+
+def _unless_worse(
+    domain: str, own: str, expert: ExpertMeasurements, generalist: ExpertMeasurements, tolerance: float
+) -> Assignment:
     """The expert, unless it was measured on the same text and needs too many bits more."""
-    for text in _texts(domain, (expert.bits, general.bits)):
-        more = expert.bits[text] / general.bits[text] - 1
-        if more > within:
-            said = f"needs {more:.1%} more bits than the generalist there, over the {within:.0%} allowed"
-            return Assignment(None, f"its expert {own} {said}")
+    for text in _common_texts(domain, (expert.bits_per_byte, generalist.bits_per_byte)):
+        increase = expert.bits_per_byte[text] / generalist.bits_per_byte[text] - 1
+        if increase > tolerance:
+            return Assignment(
+                None,
+                f"its expert {own} needs {increase:.1%} more bits than the generalist there, "
+                f"over the {tolerance:.0%} allowed",
+            )
     return Assignment(own)
 
 
-def _good_enough(domain: str, worths: Mapping[str, Worth], within: float) -> dict[str, Worth]:
-    """Models that were measured on the domain beside their parent and need little more than it."""
+def _within_tolerance(
+    domain: str, models: Mapping[str, ExpertMeasurements], tolerance: float
+) -> dict[str, ExpertMeasurements]:
+    """Models that were measured on the domain beside their parent and are within `tolerance` of it."""
     return {
-        name: worth
-        for name, worth in worths.items()
-        for texts in [_texts(domain, (worth.bits, worth.parent))]
-        if texts and all(worth.bits[text] <= (1 + within) * worth.parent[text] for text in texts)
+        name: each
+        for name, each in models.items()
+        for texts in [_common_texts(domain, (each.bits_per_byte, each.parent_bits_per_byte))]
+        if texts
+        and all(
+            each.bits_per_byte[text] <= (1 + tolerance) * each.parent_bits_per_byte[text] for text in texts
+        )
     }
 
 
-def _texts(domain: str, known: Iterable[Mapping[tuple[str, str], float]]) -> list[tuple[str, str]]:
-    """The domain's texts that are known on all sides."""
-    first, *others = known
+def _common_texts(domain: str, figures: Iterable[Mapping[TextKey, float]]) -> list[TextKey]:
+    """The domain's texts of which all have a figure."""
+    first, *others = figures
     return [text for text in first if text[0] == domain and all(text in other for other in others)]

@@ -37,20 +37,20 @@ def decide(
     limits: Thresholds,
     experts: Mapping[str, str],
     generalist: str,
-    barred: Mapping[str, str] = NOTHING,
+    disabled_reason: Mapping[str, str] = NOTHING,
 ) -> Decision:
     """Choose for one query.
 
     Args:
         experts: an expert's name by domain.
-        barred: domains that have an expert which is not to be asked, and why.
+        disabled_reason: domains that have an expert which is not to be asked, and why.
     """
     order = np.argsort(-reading.chances, kind="stable")
     domain, runner_up = (reading.classes[index] for index in order[:2])
     confidence = float(reading.chances[order[0]])
     margin = confidence - float(reading.chances[order[1]])
     objection = _objection(domain, runner_up, confidence, margin, reading, limits)
-    objection = objection or _vacancy(domain, confidence, experts, barred)
+    objection = objection or _vacancy(domain, confidence, experts, disabled_reason)
     return Decision(
         expert=generalist if objection else experts[domain],
         domain=domain,
@@ -82,9 +82,9 @@ def _objection(
 
 
 def _vacancy(
-    domain: str, confidence: float, experts: Mapping[str, str], barred: Mapping[str, str]
+    domain: str, confidence: float, experts: Mapping[str, str], disabled_reason: Mapping[str, str]
 ) -> str | None:
     """Why nobody but the generalist can be asked of a domain, or None."""
     if domain in experts:
         return None
-    return f"{domain} at {confidence:.2f}, but {barred.get(domain, 'there is no expert for it')}"
+    return f"{domain} at {confidence:.2f}, but {disabled_reason.get(domain, 'there is no expert for it')}"

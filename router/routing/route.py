@@ -13,12 +13,12 @@ def route(
     limits: Thresholds,
     experts: Mapping[str, str],
     generalist: str,
-    barred: Mapping[str, str] = NOTHING,
+    disabled_reason: Mapping[str, str] = NOTHING,
 ) -> Decision:
     """Who answers `text`; the other arguments are `decide`'s. Blocks while it embeds."""
     if not text.strip():
         return Decision(generalist, GENERAL, 0.0, 0.0, 0.0, True, "there is nothing to route on", {})
-    return decide(reader.read([text])[0], limits, experts, generalist, barred)
+    return decide(reader.read([text])[0], limits, experts, generalist, disabled_reason)
 
 
 def by_name(expert: str, domain: str) -> Decision:

@@ -1,6 +1,6 @@
-"""What runs on Ray Serve: each expert an application of one deployment, and one ingress that routes.
+"""Ray Serve applications: one for each expert, of one deployment, and the ingress that routes between them.
 
-So experts come and go one by one. Ray is imported only where it is used.
+So experts are deployed and deleted one by one. Ray is imported only where it is used.
 """
 
 import logging
@@ -13,11 +13,12 @@ from fastapi import FastAPI
 
 from router.api.app import Service, build_app
 from router.api.middleware.access_log import default_file, open_log
-from router.api.middleware.api_keys import read as keys_of
-from router.api.middleware.auth import IdLeftOut
-from router.api.middleware.tracing import exporting
+from router.api.middleware.api_keys import ApiKeys
+from router.api.middleware.api_keys import read as read_api_keys
+from router.api.middleware.auth import StripRequestId
+from router.api.middleware.tracing import otlp_provider
 from router.embedding.sentence import SentenceEmbedder
-from router.engine.ray_replica import ExpertReplica, RayEngine, taken_on
+from router.engine.ray_replica import ExpertReplica, RayEngine, max_ongoing_requests
 from router.errors import ExpertFailed
 from router.experts.catalogue import Catalogue, Expert
 from router.routing.model import Router
@@ -26,26 +27,31 @@ from router.serving import build
 from router.settings import Settings
 
 APP = "mom"
-INGRESS = "_ingress"  # no slice may be called so
+INGRESS = "_ingress"  # no slice may have this name
 INGRESS_CPUS = 0.1
-HEALTH_SECONDS = 1.0  # between two looks at a replica: one that was killed is missed so soon
-DRAIN_SECONDS = 60  # that what is replaced or taken out may go on with what it answers
+_DEPLOYMENT = {
+    "max_constructor_retry_count": 1,
+    "max_surge_percent": 100,
+    "health_check_period_s": 1.0,  # a replica that was killed is missed so soon
+    "graceful_shutdown_timeout_s": 60,  # for the requests of what is replaced or deleted
+    "graceful_shutdown_wait_loop_s": 0.1,
+}
 
 
 @dataclass(frozen=True)
-class Plan:
-    """Everything that was checked before anything starts."""
+class DeployPlan:
+    """What is to be deployed, checked before anything starts."""
 
     settings: Settings
     catalogue: Catalogue
     router: Router
 
 
-def start(plan: Plan) -> None:
-    """Start Serve itself, listening.
+def start_serve(plan: DeployPlan) -> None:
+    """Start Ray Serve itself, listening.
 
     Raises:
-        ExpertFailed: it does not.
+        ExpertFailed: it does not start.
     """
     from ray import serve
     from ray.exceptions import RayError
@@ -53,54 +59,58 @@ def start(plan: Plan) -> None:
     logging.getLogger("ray.serve").setLevel(logging.ERROR)
     http = {"host": plan.settings.host, "port": plan.settings.port}
     try:
-        serve.start(proxy_location="HeadOnly", http_options=http, logging_config=_quiet())
+        serve.start(proxy_location="HeadOnly", http_options=http, logging_config=_logging_config())
     except RayError as error:
         raise ExpertFailed(f"Ray Serve did not start: {type(error).__name__}") from error
 
 
-def experts(plan: Plan, names: Iterable[str]) -> dict[str, str]:
-    """Start these experts, or new ones in the place of those of their names, all at a time.
+def deploy_experts(plan: DeployPlan, names: Iterable[str]) -> dict[str, str]:
+    """Deploy these experts at the same time, in place of those with their names, and wait for them.
 
     Returns:
-        Those that did not start, and why.
+        The errors of those that did not start, by name.
     """
     from ray import serve
 
-    wanted = sorted(names)
+    experts = sorted(names)
     targets = [
         serve.RunTarget(
-            expert(plan.catalogue.experts[name], plan.settings),
-            name=app(name),
+            expert_application(plan.catalogue.experts[name], plan.settings),
+            name=application_name(name),
             route_prefix=None,
-            logging_config=_quiet(),
+            logging_config=_logging_config(),
         )
-        for name in wanted
+        for name in experts
     ]
     if targets:
         serve.run_many(targets, wait_for_applications_running=False)
-    return {name: why for name in wanted if (why := _outcome(app(name)))}
+    return {name: error for name in experts if (error := _wait_until_running(application_name(name)))}
 
 
-def ingress(plan: Plan) -> None:
-    """Start an ingress for the experts, which run already, in the place of the one that there may be."""
+def deploy_ingress(plan: DeployPlan) -> None:
+    """Deploy an ingress for the experts, which run already, in place of the present one, and wait for it.
+
+    Raises:
+        ExpertFailed: it does not start.
+    """
     from ray import serve
 
-    serve.run_many([serve.RunTarget(front(plan), name=APP, logging_config=_quiet())],
-                   wait_for_applications_running=False)  # fmt: skip
-    if why := _outcome(APP):
-        raise ExpertFailed(f"the service did not start: {why}")
+    target = serve.RunTarget(ingress_application(plan), name=APP, logging_config=_logging_config())
+    serve.run_many([target], wait_for_applications_running=False)
+    if error := _wait_until_running(APP):
+        raise ExpertFailed(f"the service did not start: {error}")
 
 
-def remove(names: Iterable[str]) -> None:
-    """Take out these experts; each finishes what it answers."""
+def delete_experts(names: Iterable[str]) -> None:
+    """Delete these experts without waiting; each finishes its running requests."""
     from ray import serve
 
     for name in names:
-        serve.delete(app(name), _blocking=False)
+        serve.delete(application_name(name), _blocking=False)
 
 
-def remove_all() -> None:
-    """Take out everything that is ours, waiting for nothing."""
+def delete_all() -> None:
+    """Delete all applications of mom without waiting."""
     from ray import serve
 
     for name in serve.status().applications:
@@ -108,100 +118,100 @@ def remove_all() -> None:
             serve.delete(name, _blocking=False)
 
 
-def app(name: str) -> str:
+def application_name(expert: str) -> str:
     """The name of an expert's application."""
-    return f"{APP}-{name}"
+    return f"{APP}-{expert}"
 
 
-def spec(plan: Plan, name: str) -> Any:
-    """What an expert is deployed from; None where there is none of that name."""
+def deployment_spec(plan: DeployPlan, name: str) -> Any:
+    """What an expert's deployment depends on, to compare; None if there is no such expert."""
     expert = plan.catalogue.experts.get(name)
     return None if expert is None else (expert, plan.settings.scaling(name))
 
 
-def _quiet() -> Any:
-    from ray.serve.schema import LoggingConfig
-
-    return LoggingConfig(log_level="WARNING", enable_access_log=False)
-
-
-def front(plan: Plan) -> Any:
+def ingress_application(plan: DeployPlan) -> Any:
     """The ingress's application, with a handle to every expert."""
     from ray import serve
 
     access = plan.settings.access
-    keys = keys_of(access.keys) if access.keys else None
+    api_keys = read_api_keys(access.keys) if access.keys else None
 
     def asgi() -> FastAPI:
-        names = plan.catalogue.experts
-        handles = {name: serve.get_deployment_handle(name, app_name=app(name)) for name in names}
-        cascade = build.reader_of(plan.router, plan.settings)
-        encoder = cascade.dearest if isinstance(cascade.dearest, SentenceEmbedder) else None
-        limits, thresholds = plan.settings.limits, plan.router.thresholds
-        logs = plan.settings.logs
-        service = Service(
-            Remembering(cascade),
-            thresholds,
-            plan.catalogue,
-            RayEngine(handles),
-            limits,
-            keys,
-            access.per_minute,
-            encoder=encoder,
-            log=open_log(logs.file or default_file()) if logs.access else None,
-            log_prompts=logs.prompts,
-            traces=exporting() if logs.traces else None,
-        )
-        found = build_app(service)
-        found.add_middleware(IdLeftOut)
-        return found
+        app = build_app(_service(plan, api_keys))
+        app.add_middleware(StripRequestId)
+        return app
 
     return serve.deployment(
         name=INGRESS,
         max_ongoing_requests=1000,
         ray_actor_options={"num_cpus": INGRESS_CPUS},
-        max_constructor_retry_count=1,
-        max_surge_percent=100,
-        health_check_period_s=HEALTH_SECONDS,
-        graceful_shutdown_timeout_s=DRAIN_SECONDS,
-        graceful_shutdown_wait_loop_s=0.1,
+        **_DEPLOYMENT,
     )(serve.ingress(asgi)()).bind()
 
 
-def expert(found: Expert, settings: Settings) -> Any:
+def _service(plan: DeployPlan, api_keys: ApiKeys | None) -> Service:
+    """The service, built in the ingress's own process."""
+    from ray import serve
+
+    names, logs = plan.catalogue.experts, plan.settings.logs
+    handles = {name: serve.get_deployment_handle(name, app_name=application_name(name)) for name in names}
+    cascade = build.reader_of(plan.router, plan.settings)
+    return Service(
+        reader=Remembering(cascade),
+        thresholds=plan.router.thresholds,
+        catalogue=plan.catalogue,
+        engine=RayEngine(handles),
+        limits=plan.settings.limits,
+        api_keys=api_keys,
+        requests_per_minute=plan.settings.access.requests_per_minute,
+        encoder=cascade.dearest if isinstance(cascade.dearest, SentenceEmbedder) else None,
+        access_log=open_log(logs.file or default_file()) if logs.access else None,
+        log_prompts=logs.prompts,
+        tracer_provider=otlp_provider() if logs.traces else None,
+    )
+
+
+def expert_application(expert: Expert, settings: Settings) -> Any:
     """One expert's application."""
     from ray import serve
 
-    scaling = settings.scaling(found.name)
+    scaling = settings.scaling(expert.name)
     replicas: dict[str, Any] = {"num_replicas": scaling.num_replicas}
     if scaling.autoscaling is not None:
         replicas = {"autoscaling_config": scaling.autoscaling}
     deployment = serve.deployment(
-        name=found.name,
-        max_ongoing_requests=taken_on(scaling.capacity),
-        max_queued_requests=scaling.queue,
+        name=expert.name,
+        max_ongoing_requests=max_ongoing_requests(scaling.capacity),
+        max_queued_requests=scaling.max_queued_requests,
         ray_actor_options={"num_cpus": scaling.num_cpus, "num_gpus": scaling.num_gpus},
-        max_constructor_retry_count=1,
-        max_surge_percent=100,
-        health_check_period_s=HEALTH_SECONDS,
-        graceful_shutdown_timeout_s=DRAIN_SECONDS,
-        graceful_shutdown_wait_loop_s=0.1,
+        **_DEPLOYMENT,
         **replicas,
     )(ExpertReplica)
-    return deployment.bind(found, settings.runtime, scaling.capacity, scaling.nice)
+    return deployment.bind(expert, settings.runtime, scaling.capacity, scaling.nice)
 
 
-def _outcome(name: str) -> str | None:
-    """Wait until an application runs, and why it does not where it failed, out of Ray's traceback."""
+def _logging_config() -> Any:
+    from ray.serve.schema import LoggingConfig
+
+    return LoggingConfig(log_level="WARNING", enable_access_log=False)
+
+
+def _wait_until_running(application: str) -> str | None:
+    """Wait until an application runs; if it fails, the last line of Ray's traceback."""
     from ray import serve
-    from ray.serve.schema import ApplicationStatus as Status
+    from ray.serve.schema import ApplicationStatus
 
+    failures = (ApplicationStatus.DEPLOY_FAILED, ApplicationStatus.UNHEALTHY)
     while True:
-        told = serve.status().applications.get(name)
-        if told is not None and told.status == Status.RUNNING:
+        overview = serve.status().applications.get(application)
+        if overview is not None and overview.status == ApplicationStatus.RUNNING:
             return None
-        if told is not None and told.status in (Status.DEPLOY_FAILED, Status.UNHEALTHY):
-            said = [each.message for each in told.deployments.values() if each.message] or [told.message]
-            lines = [line.strip() for line in said[0].splitlines() if line.strip()]
-            return lines[-1] if lines else "no reason given"
+        if overview is not None and overview.status in failures:
+            messages = [each.message for each in overview.deployments.values() if each.message]
+            return _last_line((messages or [overview.message])[0])
         sleep(0.1)
+
+
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

@@ -90,7 +90,7 @@ def explain(text: str, settings: Settings, domains: Queries | None = None) -> De
     if settings.experts == "all" and not manifest.all_slices(settings.slices):
         return route(text, reader, router.thresholds, {name: name for name in router.classes}, "general")
     served = served_by(settings)
-    return route(text, reader, router.thresholds, served.by_domain, served.generalist, served.barred)
+    return route(text, reader, router.thresholds, served.by_domain, served.generalist, served.disabled_reason)
 
 
 def reader_of(router: Router, settings: Settings) -> Cascade:

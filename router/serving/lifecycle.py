@@ -1,6 +1,6 @@
-"""The service on Ray Serve, from checking what is to be served to stopping it.
+"""Life cycle of the service on Ray Serve: check, run, reload, shut down.
 
-Starts and stops things and prints nothing; what is deployed is `router.serving.applications`'s. Ray is
+Prints nothing; the applications themselves are in `router.serving.applications`. Ray is
 imported only where it is used.
 """
 
@@ -20,101 +20,101 @@ from router.engine.ray_replica import import_runtime
 from router.errors import BadSettings, ExpertFailed
 from router.experts.catalogue import without
 from router.serving import applications, build, ray_env
-from router.serving.applications import INGRESS_CPUS, Plan
+from router.serving.applications import INGRESS_CPUS, DeployPlan
 from router.settings import Scaling, Settings
 from slices.errors import MissingExtra
 
 
 @dataclass(frozen=True)
-class Running:
-    """A service that is up: where, what it serves, and which experts did not start, and why."""
+class RunningService:
+    """A running service: its URL, its plan, and the errors of experts that did not start."""
 
     url: str
-    plan: Plan
+    plan: DeployPlan
     failed: Mapping[str, str]
 
 
-def check(settings: Settings, domains: build.Queries | None = None, listening: bool = False) -> Plan:
-    """Settle who is served by whom, and fit the router if need be, before anything is started.
+def check(settings: Settings, domains: build.Queries | None = None, listening: bool = False) -> DeployPlan:
+    """Check the settings and plan the deployment, fitting the router if needed, before anything starts.
 
     Args:
-        listening: whether the port is this service's already.
+        listening: whether the port is this service's already, so that it is not probed.
 
     Raises:
         BadSettings, BadExperts, BadRouter, BadTraining, MissingExtra: what is wrong, in one sentence.
     """
     if find_spec("ray") is None:
         raise MissingExtra("ray", "serve")
-    ray_env.prepare(alone=settings.address is None)
+    ray_env.prepare(private=settings.ray_address is None)
     if settings.logs.traces:
         tracing.check_installed()
-    served = build.served_by(settings)
-    if unknown := sorted(set(settings.overrides) - set(served.experts)):
+    catalogue = build.served_by(settings)
+    if unknown := sorted(set(settings.overrides) - set(catalogue.experts)):
         raise BadSettings(f"`overrides` name experts that are not served: {', '.join(unknown)}")
-    for name in served.experts:
+    for name in catalogue.experts:
         _check_autoscaling(name, settings.scaling(name))
     import_runtime(settings.runtime)
     _check_access(settings)
     if not listening:
         _check_port(settings.host, settings.port)
     router = build.current_router(settings, build.domain_queries() if domains is None else domains)
-    return Plan(settings, served, router)
+    return DeployPlan(settings, catalogue, router)
 
 
-def run(plan: Plan) -> Running:
+def run(plan: DeployPlan) -> RunningService:
     """Start Ray and every deployment, and wait for all. An expert that does not start is left out.
 
     Raises:
         ExpertFailed: the service did not come up. Nothing is left running.
         BadExperts: the generalist did not start; the same.
-        BadSettings: the experts book more GPUs than there are.
+        BadSettings: the experts reserve more GPUs than there are.
     """
     try:
         _start_ray(plan)
-        applications.start(plan)
-        failed = applications.experts(plan, plan.catalogue.experts)
-        applications.remove(failed)
+        applications.start_serve(plan)
+        failed = applications.deploy_experts(plan, plan.catalogue.experts)
+        applications.delete_experts(failed)
         plan = replace(plan, catalogue=without(plan.catalogue, failed))
-        applications.ingress(plan)
+        applications.deploy_ingress(plan)
     except BaseException:
         shutdown()
         raise
-    return Running(f"http://{plan.settings.host}:{plan.settings.port}", plan, failed)
+    return RunningService(f"http://{plan.settings.host}:{plan.settings.port}", plan, failed)
 
 
-def reload(plan: Plan, settings: Settings, domains: build.Queries | None = None) -> Plan:
-    """Serve what there is now, dropping no request: new experts start first, then an ingress that knows them
-    takes the place of the old one, then those that are gone finish what they answer. The rest stays.
+def reload(plan: DeployPlan, settings: Settings, domains: build.Queries | None = None) -> DeployPlan:
+    """Redeploy without dropping a request: first the new and changed experts, then the ingress; then deleted
+    experts finish their running requests. The rest stays.
 
-    Host, port, cluster and runtime remain those of `plan`.
+    Host, port, Ray address and runtime remain those of `plan`.
 
     Raises:
         RouterError, SliceError: what is wrong; the service goes on as it was.
     """
-    kept = {name: getattr(plan.settings, name) for name in ("host", "port", "address", "runtime")}
+    kept = {name: getattr(plan.settings, name) for name in ("host", "port", "ray_address", "runtime")}
     new = check(settings.model_copy(update=kept), domains, listening=True)
     changed = [
         name
         for name in new.catalogue.experts
-        if applications.spec(new, name) != applications.spec(plan, name)
+        if applications.deployment_spec(new, name) != applications.deployment_spec(plan, name)
     ]
-    if failed := applications.experts(new, changed):
-        _experts_back(plan, changed)
-        raise ExpertFailed("; ".join(f"{name} did not start: {why}" for name, why in failed.items()))
+    if failed := applications.deploy_experts(new, changed):
+        _restore_experts(plan, changed)
+        raise ExpertFailed("; ".join(f"{name} did not start: {error}" for name, error in failed.items()))
     try:
-        applications.ingress(new)
+        applications.deploy_ingress(new)
     except ExpertFailed:
-        applications.ingress(plan)
-        _experts_back(plan, changed)
+        applications.deploy_ingress(plan)
+        _restore_experts(plan, changed)
         raise
-    applications.remove(set(plan.catalogue.experts) - set(new.catalogue.experts))
+    applications.delete_experts(set(plan.catalogue.experts) - set(new.catalogue.experts))
     return new
 
 
-def _experts_back(plan: Plan, changed: Iterable[str]) -> None:
-    """The experts of `plan` in the place of those that a failed reload changed."""
-    applications.remove(set(changed) - set(plan.catalogue.experts))
-    applications.experts(plan, set(changed) & set(plan.catalogue.experts))
+def _restore_experts(plan: DeployPlan, changed: Iterable[str]) -> None:
+    """Deploy the experts of `plan` in place of those that a failed reload changed."""
+    applications.delete_experts(set(changed) - set(plan.catalogue.experts))
+    applications.deploy_experts(plan, set(changed) & set(plan.catalogue.experts))
 
 
 def shutdown() -> None:
@@ -124,23 +124,23 @@ def shutdown() -> None:
 
     if ray.is_initialized():
         with suppress(RayServeException):  # Serve itself has not started
-            applications.remove_all()
+            applications.delete_all()
         ray.shutdown()
 
 
-def _start_ray(plan: Plan) -> None:
+def _start_ray(plan: DeployPlan) -> None:
     import ray
 
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    address = plan.settings.address
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    address = plan.settings.ray_address
     if address is not None:
-        ray.init(address=address, **quiet)
+        ray.init(address=address, **options)
     else:
-        cpus = max(os.cpu_count() or 1, math.ceil(_booked(plan, "num_cpus") + INGRESS_CPUS))
-        ray.init(include_dashboard=False, num_cpus=cpus, **quiet)
-    wanted, there = _booked(plan, "num_gpus"), ray.cluster_resources().get("GPU", 0.0)
-    if wanted > there:
-        raise BadSettings(f"the experts book {wanted:g} GPUs (num_gpus), but Ray sees {there:g}")
+        cpus = max(os.cpu_count() or 1, math.ceil(_reserved(plan, "num_cpus") + INGRESS_CPUS))
+        ray.init(include_dashboard=False, num_cpus=cpus, **options)
+    needed, available = _reserved(plan, "num_gpus"), ray.cluster_resources().get("GPU", 0.0)
+    if needed > available:
+        raise BadSettings(f"the experts reserve {needed:g} GPUs (num_gpus), but Ray sees {available:g}")
 
 
 def _check_autoscaling(name: str, scaling: Scaling) -> None:
@@ -158,15 +158,15 @@ def _check_autoscaling(name: str, scaling: Scaling) -> None:
 def _check_access(settings: Settings) -> None:
     if settings.access.keys is not None:
         api_keys.read(settings.access.keys)
-    elif settings.host != "localhost" and not ip_address(_plain(settings.host)).is_loopback:
+    elif settings.host != "localhost" and not ip_address(_as_address(settings.host)).is_loopback:
         raise BadSettings(
-            f"on {settings.host} anyone could ask: make a key with `mom key new NAME` and set "
+            f"on {settings.host} anyone could send requests: create a key with `mom key new NAME` and set "
             f"`access: {{keys: {api_keys.default_file()}}}` in serve.yaml, or serve on 127.0.0.1"
         )
 
 
-def _plain(host: str) -> str:
-    """An address to judge by; a name stands for any other machine."""
+def _as_address(host: str) -> str:
+    """The IP address of `host`; 0.0.0.0 for a name, which may be any interface."""
     try:
         return str(ip_address(host))
     except ValueError:
@@ -182,7 +182,7 @@ def _check_port(host: str, port: int) -> None:
             raise BadSettings(f"cannot listen on {host}, port {port}: {error.strerror or error}") from None
 
 
-def _booked(plan: Plan, resource: str) -> float:
+def _reserved(plan: DeployPlan, resource: str) -> float:
     total = 0.0
     for name in plan.catalogue.experts:
         scaling = plan.settings.scaling(name)

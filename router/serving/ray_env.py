@@ -1,4 +1,4 @@
-"""What Ray is told through the environment before it is first imported; what is there already stands."""
+"""Ray's settings in the environment, set before it is first imported; variables that are set already stay."""
 
 import os
 import secrets
@@ -11,17 +11,17 @@ _RAY = {
     "RAY_SERVE_USE_GRPC_BY_DEFAULT": "1",  # from process to process, without the object store
     "RAY_worker_niceness": "0",  # of its 15: a model steps back by itself, `default.nice`
 }
-_ALONE = {  # who reaches a port of Ray's can run code
+_PRIVATE = {  # any client of a port of Ray's can run code
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # Ray's word, on any system, for listening on loopback only
     "RAY_AUTH_MODE": "token",  # a replica listens everywhere all the same, and unpickles what it gets
 }
 
 
-def prepare(alone: bool) -> None:
-    """Set what `mom serve` wants of Ray; `alone` where Ray is started here and is nobody else's.
+def prepare(private: bool) -> None:
+    """Set the variables for `mom serve`; `private` where Ray is started by it, for itself alone.
 
     Ray reads some of it only once, so nothing may have imported it yet. The token is new with every process.
     """
-    wanted = _RAY | (_ALONE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if alone else {})
-    for name, value in wanted.items():
+    variables = _RAY | (_PRIVATE | {"RAY_AUTH_TOKEN": secrets.token_hex(32)} if private else {})
+    for name, value in variables.items():
         os.environ.setdefault(name, value)

@@ -1,4 +1,4 @@
-"""A small world for the router: a fitted one, scripted experts, and a service over them."""
+"""Fixtures: a fitted router, scripted experts, and a service over them."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 
 from router.api.app import Service, build_app
 from router.api.middleware.access_log import open_log
-from router.api.middleware.api_keys import Keys
+from router.api.middleware.api_keys import ApiKeys
 from router.embedding.embedder import HashEmbedder
 from router.engine.worker import LocalEngine
 from router.experts import catalogue
@@ -28,7 +28,7 @@ from slices.runtimes.scripted import ScriptedRuntime
 from slices.runtimes.single_sequence import SingleSequenceBatcher
 from tests.router.router_world import PAIRS, TEMPLATE, write_slice
 
-ray_env.prepare(alone=True)  # before any test imports Ray
+ray_env.prepare(private=True)  # before any test imports Ray
 
 
 @pytest.fixture(scope="session")
@@ -71,31 +71,33 @@ def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
     def start(
         limits: Limits | None = None,
         batcher: Callable[[], Batcher] | None = None,
-        queue: int = 32,
+        max_queued_requests: int = 32,
         log: Path | None = None,
         log_prompts: bool = False,
-        keys: Keys | None = None,
+        keys: ApiKeys | None = None,
         traces: TracerProvider | None = None,
         **runtimes: Runtime,
     ) -> TestClient:
         served = catalogue.read()
         scripted = {name: ScriptedRuntime(default=f"I am {name}.") for name in served.experts}
-        openers = {
+        openers: dict[str, Callable[[], Batcher]] = {
             name: partial(SingleSequenceBatcher, runtime) for name, runtime in (scripted | runtimes).items()
         }
-        engines.append(LocalEngine(openers | dict.fromkeys(openers, batcher) if batcher else openers, queue))
+        if batcher:
+            openers |= dict.fromkeys(openers, batcher)
+        engines.append(LocalEngine(openers, max_queued_requests))
         logs.extend([open_log(log)] if log else [])
         service = Service(
-            reader,
-            reader.router.thresholds,
-            served,
-            engines[-1],
-            limits or Limits(),
-            keys,
+            reader=reader,
+            thresholds=reader.router.thresholds,
+            catalogue=served,
+            engine=engines[-1],
+            limits=limits or Limits(),
+            api_keys=keys,
             encoder=reader.dearest,  # type: ignore[arg-type]
-            log=logs[-1] if log else None,
+            access_log=logs[-1] if log else None,
             log_prompts=log_prompts,
-            traces=traces,
+            tracer_provider=traces,
         )
         return TestClient(build_app(service), raise_server_exceptions=False)
 

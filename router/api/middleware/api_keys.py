@@ -1,4 +1,4 @@
-"""API keys: who may ask. Only their hashes are kept, in a file of one JSON object, `{name: sha256}`.
+"""API keys, of which only hashes are stored, in a file of one JSON object, `{name: sha256}`.
 
 A key is 32 random bytes, so one round of SHA-256 is enough: there is nothing to guess.
 """
@@ -18,46 +18,46 @@ PREFIX = "mom-"
 _BYTES = 32
 
 
-class Keys:
-    """The keys of a file, by whose they are."""
+class ApiKeys:
+    """The keys of a file, by the names of their owners."""
 
     def __init__(self, hashes: Mapping[str, str]) -> None:
         self._hashes = dict(hashes)
 
     def owner(self, key: str) -> str | None:
-        """Whose `key` is, None if nobody's. Takes as long whoever's it is."""
+        """The owner of `key`, None if it is unknown. Takes constant time."""
         presented, found = _hash(key), None
-        for name, kept in self._hashes.items():
-            if hmac.compare_digest(kept.encode(), presented.encode()):
+        for name, stored in self._hashes.items():
+            if hmac.compare_digest(stored.encode(), presented.encode()):
                 found = name
         return found
 
     @property
     def names(self) -> list[str]:
-        """Whose keys there are."""
+        """The owners' names."""
         return sorted(self._hashes)
 
 
 def default_file() -> Path:
-    """Where keys are kept unless told otherwise."""
+    """The keys file in mom's home."""
     return home.home() / "keys.json"
 
 
-def read(path: Path) -> Keys:
+def read(path: Path) -> ApiKeys:
     """The keys of a file.
 
     Raises:
         BadSettings: it is not there, or not such a file.
     """
-    return Keys(_read(path))
+    return ApiKeys(_read(path))
 
 
 def add(path: Path, name: str) -> str:
-    """Make a key for `name` and keep its hash; what is returned is shown once and never again.
+    """Create a key for `name` and store its hash; the key is returned this once.
 
     Raises:
         BadSettings: there is a key of that name, or the file is damaged.
-        BadConfig: the name is not usable.
+        BadConfig: the name is not valid.
     """
     hashes = _read(path) if path.is_file() else {}
     if home.check_name(name) in hashes:
@@ -68,7 +68,7 @@ def add(path: Path, name: str) -> str:
 
 
 def drop(path: Path, name: str) -> None:
-    """Forget the key of `name`.
+    """Delete the key of `name`.
 
     Raises:
         BadSettings: there is none, or the file is damaged.
@@ -76,7 +76,7 @@ def drop(path: Path, name: str) -> None:
     hashes = _read(path)
     if name not in hashes:
         raise BadSettings(f"{path} has no key for {name!r}; there are: {', '.join(sorted(hashes)) or 'none'}")
-    _write(path, {kept: value for kept, value in hashes.items() if kept != name})
+    _write(path, {stored: value for stored, value in hashes.items() if stored != name})
 
 
 def _read(path: Path) -> dict[str, str]:

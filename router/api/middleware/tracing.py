@@ -1,7 +1,7 @@
-"""A span for each request, for whoever collects them with OpenTelemetry: the extra `otel`, `logs.traces`.
+"""OpenTelemetry tracing: a span for each request (extra `otel`, setting `logs.traces`).
 
-Where they go is told by OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT. A trace that the
-caller began goes on. What was said is in no span.
+The exporter is configured by OpenTelemetry's own variables, such as OTEL_EXPORTER_OTLP_ENDPOINT. The trace
+context of the caller is continued. No span holds the text of a prompt or an answer.
 """
 
 from importlib.util import find_spec
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from router.api.middleware.access_log import FIELDS
 from slices.errors import MissingExtra
 
 if TYPE_CHECKING:
@@ -21,9 +22,9 @@ _PACKAGES = (
     "opentelemetry.exporter.otlp.proto.http.trace_exporter",
     "opentelemetry.instrumentation.asgi",
 )
-_WATCHERS = "/health,/ready,/metrics"
-_SAID = {
-    "x-mom-expert": "gen_ai.response.model",  # the names of OpenTelemetry's conventions where it has one
+_PROBES = "/health,/ready,/metrics"
+_ATTRIBUTES = {
+    "x-mom-expert": "gen_ai.response.model",  # of OpenTelemetry's semantic conventions
     "x-mom-decision": "mom.decision",
     "x-mom-confidence": "mom.confidence",
     "x-mom-fallback": "mom.fallback",
@@ -32,7 +33,7 @@ _SAID = {
 
 
 def check_installed() -> None:
-    """Whether what tracing needs is there, without loading it.
+    """Check that the packages of tracing are installed, without importing them.
 
     Raises:
         MissingExtra: a package of the extra `otel` is not installed.
@@ -46,8 +47,8 @@ def check_installed() -> None:
             raise MissingExtra(name, "otel")
 
 
-def exporting() -> "TracerProvider":
-    """Spans that are sent in the background, over HTTP.
+def otlp_provider() -> "TracerProvider":
+    """A tracer provider that exports spans in the background, over HTTP.
 
     Raises:
         MissingExtra: a package of the extra `otel` is not installed.
@@ -63,28 +64,28 @@ def exporting() -> "TracerProvider":
     return provider
 
 
-class Traced:
-    """ASGI middleware: a span from each request's first byte to its answer's last one."""
+class TracingMiddleware:
+    """ASGI middleware with a span from each request's first byte to its response's last one."""
 
     def __init__(self, app: ASGIApp, provider: "TracerProvider") -> None:
-        """Trace `app` with a provider that `exporting` gave."""
+        """Trace `app` with `otlp_provider()` or another provider."""
         from opentelemetry.instrumentation.asgi import OpenTelemetryMiddleware
         from opentelemetry.util.http import parse_excluded_urls
 
         self._app = OpenTelemetryMiddleware(
-            _Told(app),
-            excluded_urls=parse_excluded_urls(_WATCHERS),
+            _AttributesMiddleware(app),
+            excluded_urls=parse_excluded_urls(_PROBES),
             tracer_provider=provider,
             exclude_spans=["receive", "send"],
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the app answer."""
+        """Run the app."""
         await self._app(scope, receive, send)
 
 
-class _Told:
-    """ASGI middleware within: what the answer says of itself becomes attributes of the span."""
+class _AttributesMiddleware:
+    """ASGI middleware that sets the span's attributes from the response's headers and token counts."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -94,24 +95,24 @@ class _Told:
 
         span = get_current_span()
 
-        async def told(message: Message) -> None:
+        async def send_and_set_attributes(message: Message) -> None:
             if message["type"] == "http.response.start":
-                _tell_headers(span, Headers(raw=message["headers"]))
+                _set_header_attributes(span, Headers(raw=message["headers"]))
             elif not message.get("more_body"):
-                _tell_usage(span, scope)
+                _set_usage_attributes(span, scope)
             await send(message)
 
-        await self._app(scope, receive, told)
+        await self._app(scope, receive, send_and_set_attributes)
 
 
-def _tell_headers(span: "Span", headers: Headers) -> None:
-    for name, attribute in _SAID.items():
+def _set_header_attributes(span: "Span", headers: Headers) -> None:
+    for name, attribute in _ATTRIBUTES.items():
         if name in headers:
             span.set_attribute(attribute, headers[name])
 
 
-def _tell_usage(span: "Span", scope: Scope) -> None:
-    usage = scope.get("mom.facts", {}).get("usage")
-    if usage is not None:
-        span.set_attribute("gen_ai.usage.input_tokens", usage.prompt_tokens)
-        span.set_attribute("gen_ai.usage.output_tokens", usage.tokens)
+def _set_usage_attributes(span: "Span", scope: Scope) -> None:
+    response = scope.get(FIELDS, {}).get("response")
+    if response is not None:
+        span.set_attribute("gen_ai.usage.input_tokens", response.prompt_tokens)
+        span.set_attribute("gen_ai.usage.output_tokens", response.completion_tokens)

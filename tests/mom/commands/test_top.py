@@ -1,11 +1,8 @@
-"""`mom top` on a service that runs: what it reads, and what it says where there is none."""
+"""`mom top` on a service that runs: its table and JSON, and its errors where there is none."""
 
 import json
-import os
-import pty
 import socket
 import sys
-import termios
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,11 +15,9 @@ from fastapi.testclient import TestClient
 from rich.console import Console
 
 from mom.display import console
-from mom.display.keyboard import waiting
-from mom.display.service_stats import Reading, overall, parse, parse_experts, quantile, rows, totals
-from mom.workflows.top import table, top
-from router.api.middleware.api_keys import Keys
-from router.api.prometheus import Metrics
+from mom.display.service_stats import parse_metrics
+from mom.workflows.top import top
+from router.api.middleware.api_keys import ApiKeys
 from router.errors import BadSettings, ExpertFailed
 from slices.errors import MissingExtra
 from tests.mom.line import mom_alone
@@ -47,17 +42,22 @@ def test_one_look_as_json(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     asking.join()
     told = json.loads(capsys.readouterr().out)
     first, *others = told["experts"]
-    assert (first["expert"], first["domain"], first["decisions"], first["share"]) == ("lex", "law", 4, 1.0)
-    assert first["tokens"] == 12 and first["tokens_per_second"] == pytest.approx(3 / 0.5, rel=0.5)
-    assert 0 < first["first_ms"][0] <= first["first_ms"][1]
+    assert (first["expert"], first["domain"], first["decisions"], first["routed_share"]) == (
+        "lex",
+        "law",
+        4,
+        1.0,
+    )
+    assert first["completion_tokens"] == 12 and first["tokens_per_second"] == pytest.approx(3 / 0.5, rel=0.5)
+    assert 0 < first["time_to_first_token_ms"][0] <= first["time_to_first_token_ms"][1]
     assert {row["expert"] for row in others} == {"bio", "gen"} and others[0]["tokens_per_second"] == 0
-    assert told["requests"] >= 6 and told["refused"] == 1 and told["failed"] == 0
+    assert told["requests"] >= 6 and told["client_errors"] == 1 and told["server_errors"] == 0
 
 
 def test_one_look_as_a_table(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     top(url, None, 0.1, once=True, as_json=False)
     told = capsys.readouterr().out
-    assert all(word in told for word in ("lex", "biochem", "0 failed", "-"))
+    assert all(word in told for word in ("lex", "biochem", "0 server errors", "-"))
 
 
 def test_where_nothing_listens_or_something_else(capsys: pytest.CaptureFixture[str]) -> None:
@@ -84,71 +84,8 @@ def test_where_nothing_listens_or_something_else(capsys: pytest.CaptureFixture[s
 
 
 def test_a_key_is_asked_for(serve: Callable[..., TestClient]) -> None:
-    with listening(serve(keys=Keys({}))) as address, pytest.raises(BadSettings, match="--key"):
+    with listening(serve(keys=ApiKeys({}))) as address, pytest.raises(BadSettings, match="--key"):
         top(address, "wrong", 0.1, once=True, as_json=False)
-
-
-PAGE = """
-mom_decisions_total{decided_by="words",domain="law",expert="lex",fallback="false"} 6
-mom_decisions_total{decided_by="words",domain="bio",expert="bio",fallback="false"} 2
-mom_tokens_total{expert="lex",kind="written"} 100
-mom_failovers_total{cause="retry",expert="lex"} 2
-mom_failovers_total{cause="TooSlow",expert="lex"} 1
-mom_requests_total{endpoint="/",status="200"} 5
-mom_requests_total{endpoint="/",status="503"} 2
-mom_first_token_seconds_bucket{expert="lex",le="0.1"} 5
-mom_first_token_seconds_bucket{expert="lex",le="0.5"} 10
-mom_first_token_seconds_bucket{expert="lex",le="+Inf"} 10
-"""
-EXPERTS = {"experts": [{"name": "bio", "domain": "biochem"}, {"name": "lex", "domain": "law"}]}
-
-
-def test_two_readings_make_rates() -> None:
-    before = parse(PAGE.replace(" 100", " 40"), 10.0)
-    lex, bio = rows(EXPERTS, before, parse(PAGE, 12.0))
-    assert (lex.tokens_per_second, lex.share, lex.failovers) == (30.0, 0.75, 3)
-    assert lex.first_ms == pytest.approx((100, 100 + 400 * 0.9))
-    assert bio.first_ms == (None, None) and bio.tokens_per_second == 0
-    anew = parse(PAGE.replace(" 100", " 500"), 10.0)
-    assert rows(EXPERTS, anew, parse(PAGE, 12.0))[0].tokens_per_second == 50.0, "it began anew"
-    assert rows(EXPERTS, None, Reading(1.0))[0].share is None
-    assert totals(parse(PAGE, 0)) == {"requests": 7, "refused": 0, "failed": 2}
-    assert table(rows(EXPERTS, None, before), before, "here").row_count == 2
-
-
-def test_quantiles_lie_within_their_bucket() -> None:
-    bounds = [(1.0, 2.0), (2.0, 2.0), (4.0, 4.0), (float("inf"), 5.0)]
-    assert quantile(bounds, 0.2) == pytest.approx(0.5)
-    assert quantile(bounds, 0.6) == pytest.approx(3.0)
-    assert quantile(bounds, 0.99) == 4.0, "the last bound that is one"
-    assert quantile([], 0.5) is None and quantile([(1.0, 0.0)], 0.5) is None
-
-
-def test_the_callers_own_choices_are_no_share_of_the_routers() -> None:
-    named = 'mom_decisions_total{decided_by="name",domain="law",expert="lex",fallback="false"} 90\n'
-    unsure = 'mom_decisions_total{decided_by="words",domain="bio",expert="bio",fallback="true"} 4\n'
-    now = parse(PAGE + named + unsure, 1.0)
-    lex, bio = rows(EXPERTS, None, now)
-    assert (lex.decisions, lex.share, lex.fallbacks) == (96, 0.5, 0)
-    assert (bio.decisions, bio.share, bio.fallbacks) == (6, 0.5, 4)
-    every = overall([lex, bio], now)
-    assert (every.decisions, every.fallbacks, every.failovers, every.tokens) == (102, 4, 3, 100)
-    assert every.first_ms == lex.first_ms and every.tokens_per_second is None
-
-
-def test_the_page_of_a_service_that_nobody_asked_is_one_of_mom() -> None:
-    assert parse(Metrics().text().decode(), 0.0).samples == {}
-    for text in ("up 1\n", "", "mom_requests_total{ 1\n", "mom_requests_total NaN\n"):
-        with pytest.raises(ValueError):
-            parse(text, 0.0)
-    for text in (
-        "[]",
-        "{}",
-        '{"experts": [{"name": "a"}]}',
-        '{"experts": [{"name": "\\u001b[2J", "domain": "law"}]}',
-    ):
-        with pytest.raises(ValueError):
-            parse_experts(text)
 
 
 @contextmanager
@@ -226,25 +163,10 @@ def test_the_table_keeps_up_until_it_is_left(url: str, monkeypatch: pytest.Monke
         yield left
 
     monkeypatch.setattr(console, "out", Console(file=shown, force_terminal=True, width=80, height=20))
-    monkeypatch.setattr("mom.workflows.top.waiting", scripted)
+    monkeypatch.setattr("mom.workflows.top.quit_on_q", scripted)
     top(url, None, 0.1, once=False, as_json=False)
     chosen = [line.split()[3] for line in shown.getvalue().splitlines() if " lex " in line]
     assert [int(each) for each in chosen] == [0, 1, 2] and "…" not in shown.getvalue()
-
-
-def test_q_ends_the_wait_and_the_terminal_is_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
-    hand, terminal = pty.openpty()
-    with os.fdopen(terminal, "r") as stdin, os.fdopen(hand, "wb", buffering=0) as keys:
-        monkeypatch.setattr("sys.stdin", stdin)
-        before = termios.tcgetattr(terminal)
-        with waiting() as left:
-            assert not termios.tcgetattr(terminal)[3] & termios.ECHO
-            assert not left(0.01)
-            keys.write(b"x")
-            assert not left(0.05)
-            keys.write(b"xq")
-            assert left(20)
-        assert termios.tcgetattr(terminal) == before
 
 
 def test_no_serve_extra(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,4 +175,4 @@ def test_no_serve_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (done.returncode, done.stderr.count("\n")) == (1, 1) and "nothing answers" in done.stderr
     monkeypatch.setitem(sys.modules, "prometheus_client.parser", None)
     with pytest.raises(MissingExtra, match=r"mom-slicer\[serve\]"):
-        parse(PAGE, 0.0)
+        parse_metrics("mom_http_requests_total 1\n", 0.0)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from router.api.circuit_breaker import FAILURES, REST
+from router.api.circuit_breaker import FAILURE_THRESHOLD, RECOVERY_SECONDS
 from router.settings import Limits
 from slices.errors import PromptTooLong
 from slices.runtime import Piece, Sampling, Slot
@@ -131,19 +131,19 @@ def test_a_slow_expert_that_was_named_is_told_of(serve: Serve) -> None:
     lex = Silent()
     with serve(Limits(first_token_seconds=0.2), lex=lex) as client:
         named = client.post(CHAT, json=NAMED)
-        assert (named.status_code, named.json()["error"]["code"]) == (504, "expert_too_slow")
+        assert (named.status_code, named.json()["error"]["code"]) == (504, "expert_timeout")
         assert int(named.headers["retry-after"]) >= 1
         lex.gate.set()
 
 
 def test_an_overloaded_expert_is_not_asked_again(serve: Serve) -> None:
     lex = Silent()
-    with serve(lex=lex, queue=1) as client:
+    with serve(lex=lex, max_queued_requests=1) as client:
         waiting = [threading.Thread(target=client.post, args=(CHAT,), kwargs={"json": NAMED}) for _ in "ab"]
         for thread in waiting:
             thread.start()
         deadline = time.monotonic() + 10
-        while 'mom_answers_running{expert="lex"} 2.0' not in client.get("/metrics").text:
+        while 'mom_num_requests_running{expert="lex"} 2.0' not in client.get("/metrics").text:
             assert time.monotonic() < deadline
         assert client.post(CHAT, json=NAMED).status_code == 503
         assert client.post(CHAT, json=AUTO).headers["x-mom-expert"] == "gen"
@@ -159,9 +159,9 @@ def test_a_request_ends_at_its_deadline(serve: Serve, stream: bool) -> None:
     with serve(Limits(deadline_seconds=0.4), lex=lex) as client:
         answer = client.post(CHAT, json=AUTO | {"stream": stream})
         if stream:
-            assert '"deadline_passed"' in answer.text.strip().rsplit("\n\n", 1)[1]
+            assert '"deadline_exceeded"' in answer.text.strip().rsplit("\n\n", 1)[1]
         else:
-            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_passed")
+            assert (answer.status_code, answer.json()["error"]["code"]) == (504, "deadline_exceeded")
         lex.gate.set()
         assert client.post(CHAT, json=AUTO).headers["x-mom-expert"] == "lex"
 
@@ -169,23 +169,23 @@ def test_a_request_ends_at_its_deadline(serve: Serve, stream: bool) -> None:
 def test_an_expert_that_fails_again_and_again_is_left_alone(serve: Serve) -> None:
     lex = Dying()
     with serve(lex=lex) as client:
-        while lex.asked < FAILURES:
+        while lex.asked < FAILURE_THRESHOLD:
             assert client.post(CHAT, json=AUTO).headers["x-mom-expert"] == "gen"
         asked = lex.asked
         answer = client.post(CHAT, json=AUTO)
         assert answer.headers["x-mom-expert"] == "gen" and lex.asked == asked
         named = client.post(CHAT, json=NAMED)
-        assert named.status_code == 503 and 1 <= int(named.headers["retry-after"]) <= REST
+        assert named.status_code == 503 and 1 <= int(named.headers["retry-after"]) <= RECOVERY_SECONDS
 
 
 def test_an_expert_that_dies_again_and_again_amid_its_answers_is_left_alone(serve: Serve) -> None:
     lex = Dying(pieces=2)
     with serve(lex=lex) as client:
-        for number in range(FAILURES):
+        for number in range(FAILURE_THRESHOLD):
             assert '"error"' in client.post(CHAT, json=AUTO | {"stream": True}).text
             assert lex.asked == number + 1
         answer = client.post(CHAT, json=AUTO | {"stream": True})
-        assert (answer.headers["x-mom-expert"], lex.asked) == ("gen", FAILURES)
+        assert (answer.headers["x-mom-expert"], lex.asked) == ("gen", FAILURE_THRESHOLD)
 
 
 def test_a_request_at_fault_is_not_an_experts_failure(serve: Serve) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from router.api.json_grammar import MAX_COUNT, MAX_DEPTH, of_schema
+from router.api.json_grammar import MAX_COUNT, MAX_DEPTH, schema_grammar
 from router.errors import BadRequest
 from slices.export import export
 from slices.runtime import Capacity
@@ -149,7 +149,7 @@ for _ in range(MAX_DEPTH + 1):
 )
 def test_a_schema_that_would_cost_too_much_is_refused(schema: dict[str, Any], said: str) -> None:
     with pytest.raises(BadRequest, match=said) as refused:
-        of_schema(schema)
+        schema_grammar(schema)
     assert refused.value.param == "response_format"
 
 

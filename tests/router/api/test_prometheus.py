@@ -1,4 +1,4 @@
-"""What those who watch the service are told: readiness and counts, over HTTP."""
+"""Readiness and metrics over HTTP."""
 
 from collections.abc import Callable, Iterator
 
@@ -67,16 +67,16 @@ def test_requests_decisions_and_tokens_are_counted(serve: Serve) -> None:
     client.get("/some/where/else?key=secret")
     found = samples(client)
     chat = "/v1/chat/completions"
-    assert found["mom_requests_total", chat, "200"] == 3
-    assert found["mom_requests_total", chat, "400"] == 1
-    assert found["mom_requests_total", "other", "404"] == 1
-    assert found["mom_decisions_total", "hash-256", "law", "lex", "false"] == 2
-    assert found["mom_decisions_total", "name", "biochem", "bio", "false"] == 1
-    assert found["mom_tokens_total", "lex", "written"] == 6
-    assert found["mom_tokens_total", "lex", "read"] > 0
-    assert found["mom_first_token_seconds_count", "lex"] == 2
-    assert found["mom_answers_running", "lex"] == 0
-    assert found["mom_request_seconds_count", chat] == 4
+    assert found["mom_http_requests_total", chat, "200"] == 3
+    assert found["mom_http_requests_total", chat, "400"] == 1
+    assert found["mom_http_requests_total", "other", "404"] == 1
+    assert found["mom_routing_decisions_total", "hash-256", "law", "lex", "false"] == 2
+    assert found["mom_routing_decisions_total", "name", "biochem", "bio", "false"] == 1
+    assert found["mom_tokens_total", "lex", "completion"] == 6
+    assert found["mom_tokens_total", "lex", "prompt"] > 0
+    assert found["mom_time_to_first_token_seconds_count", "lex"] == 2
+    assert found["mom_num_requests_running", "lex"] == 0
+    assert found["mom_http_request_duration_seconds_count", chat] == 4
 
 
 @pytest.mark.parametrize("secret", ["verbal", "secret", "some/where"])

@@ -40,12 +40,12 @@ def test_experts_with_what_was_measured(serve: Callable[..., TestClient], slices
     assert found["generalist"] == "new"
     shown = {each["name"]: each for each in found["experts"]}
     assert shown["poor"]["quality"] == [
-        {"domain": "law", "value": 2.0, "against_parent": pytest.approx(0.25)}
+        {"domain": "law", "value": 2.0, "relative_to_parent": pytest.approx(0.25)}
     ]
-    assert "more bits than the generalist" in shown["poor"]["barred"]
+    assert "more bits than the generalist" in shown["poor"]["disabled_reason"]
     assert shown["bio"] == {
-        "name": "bio", "domain": "biochem", "type": "bf16", "bytes": 4, "quality": [], "barred": None,
-        "running": 0,
+        "name": "bio", "domain": "biochem", "type": "bf16", "bytes": 4, "quality": [],
+        "disabled_reason": None, "running": 0,
     }  # fmt: skip
 
 

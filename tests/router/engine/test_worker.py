@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from router.engine.worker import Begun, Event, LocalEngine, Worker
+from router.engine.worker import Event, GenerationStarted, LocalEngine, Worker
 from router.errors import ExpertFailed, Overloaded, UnknownModel
 from slices.errors import PromptTooLong, RunFailed
 from slices.export import export
@@ -62,7 +62,9 @@ def test_requests_run_one_after_another_in_one_thread() -> None:
         return list(await asyncio.gather(*(collect(worker, text, Sampling(3)) for text in "ab")))
 
     first, second = asyncio.run(both())
-    assert first == [Begun(2), Piece("x"), Piece("x"), Piece("x"), Piece("", 0, "length")] == second
+    assert (
+        first == [GenerationStarted(2), Piece("x"), Piece("x"), Piece("x"), Piece("", 0, "length")] == second
+    )
     assert sorted(runtime.seen) == ["a", "b"]
     assert len(runtime.thread_ids) == 1 and threading.get_ident() not in runtime.thread_ids
     worker.close()
@@ -76,7 +78,7 @@ def test_giving_up_frees_the_expert() -> None:
     async def give_up_then_ask() -> list[Event]:
         runtime.gate.release(1)
         async with aclosing(worker.stream("long", Sampling(10_000))) as events:
-            assert [await anext(events), await anext(events)] == [Begun(5), Piece("x")]
+            assert [await anext(events), await anext(events)] == [GenerationStarted(5), Piece("x")]
         runtime.gate.release(2)  # the piece it was waiting for, and one for the next
         return await collect(worker, "next", Sampling(1))
 
@@ -88,7 +90,7 @@ def test_giving_up_frees_the_expert() -> None:
 
 def test_a_full_queue_is_refused_and_a_cancelled_wait_leaves_it() -> None:
     runtime = Gated()
-    worker = Worker(lambda: SingleSequenceBatcher(runtime), queue=1)
+    worker = Worker(lambda: SingleSequenceBatcher(runtime), max_queued_requests=1)
 
     async def crowd() -> None:
         running = asyncio.create_task(collect(worker, "a", Sampling(1)))
@@ -120,7 +122,7 @@ def test_closing_ends_what_runs_and_what_waits() -> None:
 
     async def close_under_them() -> list[object]:
         events = worker.stream("a", Sampling())
-        assert await anext(events) == Begun(2)
+        assert await anext(events) == GenerationStarted(2)
         running = asyncio.create_task(exhaust(events))
         waiting = asyncio.create_task(collect(worker, "b", Sampling()))
         await asyncio.sleep(0)
@@ -167,7 +169,7 @@ def test_answers_share_the_model_and_one_given_up_makes_place(pico: Path) -> Non
 
     async def crowd() -> list[list[Event]]:
         events = worker.stream("The", endless)
-        assert isinstance(await anext(events), Begun)
+        assert isinstance(await anext(events), GenerationStarted)
         await anext(events)
         answers = [asyncio.create_task(collect(worker, text, short)) for text in ("a", "b", "c", "d")]
         found = await answers[0]  # beside the endless one, which leaves one place

@@ -24,7 +24,7 @@ def test_what_is_run(slices_root: Path) -> None:
     for name in ("Q8_0.gguf", "Q2_K.gguf"):  # Q4_K_M is listed, but its file is gone
         (folder / name).write_bytes(b"")
     assert catalogue.read().experts["quant"].file == folder / "Q8_0.gguf"
-    preferred = catalogue.read(prefer="Q2_K").experts
+    preferred = catalogue.read(quantization="Q2_K").experts
     assert (preferred["quant"].type, preferred["quant"].bytes) == ("Q2_K", 9)
     assert (preferred["bio"].file, preferred["bio"].type) == (None, "bf16")
 
@@ -32,7 +32,7 @@ def test_what_is_run(slices_root: Path) -> None:
 def test_what_is_left_where_an_expert_did_not_start(slices_root: Path) -> None:
     left = catalogue.without(catalogue.read(), {"lex": "no memory"})
     assert set(left.experts) == {"bio", "gen"} and left.by_domain == {"biochem": "bio"}
-    assert left.barred == {"law": "its expert lex did not start"}
+    assert left.disabled_reason == {"law": "its expert lex did not start"}
     with pytest.raises(BadExperts, match="generalist gen did not start: no memory"):
         catalogue.without(catalogue.read(), {"gen": "no memory"})
 
@@ -70,9 +70,9 @@ def test_the_shipped_settings_are_the_defaults() -> None:
 
 def test_an_override_keeps_what_it_does_not_say() -> None:
     said = settings.Settings.model_validate(
-        {"default": {"queue": 7}, "overrides": {"bio": {"num_replicas": 2}}}
+        {"default": {"max_queued_requests": 7}, "overrides": {"bio": {"num_replicas": 2}}}
     )
-    assert (said.scaling("bio").queue, said.scaling("bio").num_replicas) == (7, 2)
+    assert (said.scaling("bio").max_queued_requests, said.scaling("bio").num_replicas) == (7, 2)
     assert said.scaling("lex").num_replicas == 1
 
 

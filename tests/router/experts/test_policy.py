@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from router.experts import catalogue
-from router.experts.policy import Assignment, Policy, Worth, assign
+from router.experts.policy import Assignment, ExpertMeasurements, Objective, Policy, assign
 from router.routing.cascade import Cascade
 from router.routing.decide import decide
 from slices.manifest import BITS, PARENT, SPEED
@@ -15,8 +15,10 @@ from tests.router.router_world import write_slice
 LAW = ("law", "text-1")
 
 
-def worth(nbytes: int, bits: float | None, speed: float | None = None, text: tuple[str, str] = LAW) -> Worth:
-    return Worth(nbytes, {} if bits is None else {text: bits}, {text: 1.0}, speed)
+def model(
+    size: int, bits: float | None, speed: float | None = None, text: tuple[str, str] = LAW
+) -> ExpertMeasurements:
+    return ExpertMeasurements(size, {} if bits is None else {text: bits}, {text: 1.0}, speed)
 
 
 @pytest.mark.parametrize(
@@ -29,39 +31,48 @@ def worth(nbytes: int, bits: float | None, speed: float | None = None, text: tup
         (1.5, None, "lex"),
     ],
 )
-def test_quality_bars_what_is_worse_than_the_generalist(
+def test_quality_disables_what_is_worse_than_the_generalist(
     own: float | None, general: float | None, expert: str | None
 ) -> None:
-    found = assign("law", "lex", {"lex": worth(9, own), "gen": worth(99, general)}, "gen", Policy())
+    found = assign("law", "lex", {"lex": model(9, own), "gen": model(99, general)}, "gen", Policy())
     assert found.expert == expert
     if expert is None:
         assert "needs 5.1% more bits than the generalist there, over the 5% allowed" in found.reason
 
 
 def test_figures_of_different_texts_are_not_compared() -> None:
-    other = worth(99, 1.0, text=("law", "text-2"))
-    assert assign("law", "lex", {"lex": worth(9, 9.0), "gen": other}, "gen", Policy()).expert == "lex"
+    other = model(99, 1.0, text=("law", "text-2"))
+    assert assign("law", "lex", {"lex": model(9, 9.0), "gen": other}, "gen", Policy()).expert == "lex"
 
 
 def test_cost_takes_the_smallest_that_is_good_enough() -> None:
-    worths = {"lex": worth(50, 1.02), "bio": worth(20, 1.04), "tiny": worth(5, 1.2), "gen": worth(99, 1.0)}
-    assert assign("law", "lex", worths, "gen", Policy("cost", 0.05)) == Assignment("bio")
-    assert assign("law", "lex", worths, "gen", Policy("cost", 0.03)) == Assignment("lex")
-    found = assign("law", "lex", worths, "gen", Policy("cost", 0.01))
+    models = {
+        "lex": model(50, 1.02),
+        "bio": model(20, 1.04),
+        "tiny": model(5, 1.2),
+        "gen": model(99, 1.0),
+    }
+    assert assign("law", "lex", models, "gen", Policy(Objective.COST, 0.05)) == Assignment("bio")
+    assert assign("law", "lex", models, "gen", Policy(Objective.COST, 0.03)) == Assignment("lex")
+    found = assign("law", "lex", models, "gen", Policy(Objective.COST, 0.01))
     assert found.expert is None
     assert "the generalist is the smallest within 1% of the parent" in found.reason
 
 
 def test_latency_takes_the_fastest_that_is_good_enough() -> None:
-    worths = {"lex": worth(50, 1.02, 10.0), "bio": worth(20, 1.04, 30.0), "gen": worth(99, 1.0, 20.0)}
-    assert assign("law", "lex", worths, "gen", Policy("latency", 0.05)) == Assignment("bio")
-    assert assign("law", "lex", worths, "gen", Policy("latency", 0.03)).expert is None
+    models = {
+        "lex": model(50, 1.02, 10.0),
+        "bio": model(20, 1.04, 30.0),
+        "gen": model(99, 1.0, 20.0),
+    }
+    assert assign("law", "lex", models, "gen", Policy(Objective.LATENCY, 0.05)) == Assignment("bio")
+    assert assign("law", "lex", models, "gen", Policy(Objective.LATENCY, 0.03)).expert is None
 
 
 def test_what_was_never_measured_keeps_its_domain_under_every_policy() -> None:
-    worths = {"lex": Worth(9), "gen": Worth(9)}
-    for prefer in ("quality", "cost", "latency"):
-        assert assign("law", "lex", worths, "gen", Policy(prefer)) == Assignment("lex")
+    models = {"lex": ExpertMeasurements(9), "gen": ExpertMeasurements(9)}
+    for prefer in Objective:
+        assert assign("law", "lex", models, "gen", Policy(prefer)) == Assignment("lex")
 
 
 def measured(value: float, **more: object) -> dict[str, object]:
@@ -75,11 +86,15 @@ def test_slice_json_tells_the_catalogue(slices_root: Path) -> None:
     ])  # fmt: skip
     write_slice(slices_root, "gen2", "general", measurements=[measured(1.1)])
     served = catalogue.read(generalist="gen2")
-    poor = served.experts["poor"].worth
-    assert (poor.bits, poor.parent, poor.speed) == ({("law", "d"): 2.0}, {("law", "d"): 1.0}, 7.0)
+    poor = served.experts["poor"].measurements
+    assert (poor.bits_per_byte, poor.parent_bits_per_byte, poor.decode_tokens_per_second) == (
+        {("law", "d"): 2.0},
+        {("law", "d"): 1.0},
+        7.0,
+    )
     assert served.by_domain == {"biochem": "bio"}
-    assert "its expert poor needs 81.8% more bits" in served.barred["law"]
-    assert catalogue.read(generalist="gen2", policy=Policy(within=1.0)).by_domain["law"] == "poor"
+    assert "its expert poor needs 81.8% more bits" in served.disabled_reason["law"]
+    assert catalogue.read(generalist="gen2", policy=Policy(tolerance=1.0)).by_domain["law"] == "poor"
 
 
 def test_the_decision_says_so(reader: Cascade) -> None:

@@ -22,7 +22,7 @@ from router.api.middleware import tracing
 from router.engine.scripted import REPLIES
 from router.errors import BadSettings, ExpertFailed, RouterError
 from router.serving import lifecycle
-from router.serving.applications import APP, INGRESS, Plan
+from router.serving.applications import APP, INGRESS, DeployPlan
 from router.settings import Logs, Settings
 from slices import manifest
 from slices.errors import MissingExtra, SliceError
@@ -47,7 +47,7 @@ LAW: list[Any] = [{"role": "user", "content": "Is a verbal contract enforceable?
 
 
 @pytest.fixture
-def plan(slices_root: Path) -> Iterator[Plan]:
+def plan(slices_root: Path) -> Iterator[DeployPlan]:
     (slices_root / "lex" / REPLIES).write_text(json.dumps({"verbal": "Often, but hard to prove."}))
     plan = lifecycle.check(scripted(), DOMAINS)
     try:
@@ -57,7 +57,7 @@ def plan(slices_root: Path) -> Iterator[Plan]:
         lifecycle.shutdown()
 
 
-def test_the_service_as_the_openai_client_sees_it(plan: Plan, slices_root: Path) -> None:
+def test_the_service_as_the_openai_client_sees_it(plan: DeployPlan, slices_root: Path) -> None:
     """One start of Ray for all of it, since a start takes ten seconds."""
     url = f"http://127.0.0.1:{plan.settings.port}/v1"
     client = OpenAI(base_url=url, api_key="none", max_retries=0, timeout=60)
@@ -150,7 +150,7 @@ def asked_all_the_time(client: OpenAI) -> Iterator[list[str | Exception]]:
             thread.join()
 
 
-def a_reload_drops_no_request(client: OpenAI, plan: Plan, slices_root: Path) -> None:
+def a_reload_drops_no_request(client: OpenAI, plan: DeployPlan, slices_root: Path) -> None:
     """One expert is new, one is gone, one has a successor; then a reload that cannot be."""
     gen = plan.catalogue.experts["gen"]
     with asked_all_the_time(client) as said:

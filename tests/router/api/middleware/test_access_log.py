@@ -12,8 +12,8 @@ from fastapi.testclient import TestClient
 from starlette.types import Message, Receive, Scope, Send
 
 from router.api.app import Service
-from router.api.middleware.access_log import FILE_BYTES, PROMPT, AccessLog, open_log
-from router.api.middleware.api_keys import Keys
+from router.api.middleware.access_log import FILE_BYTES, PROMPT_CHARS, AccessLogMiddleware, open_log
+from router.api.middleware.api_keys import ApiKeys
 from tests.router.api.test_failover import Dying
 
 CHAT = "/v1/chat/completions"
@@ -34,12 +34,17 @@ def test_a_line_tells_who_answered_and_not_what_was_said(serve: Serve, tmp_path:
     client = serve(log=tmp_path / "logs" / "access.jsonl")
     answer = client.post(CHAT, json=ask(stream=stream), headers={"x-request-id": "mine-1"})
     (line,) = lines(tmp_path / "logs" / "access.jsonl")
-    assert (line["status"], line["expert"], line["fallback"], line["id"]) == (200, "lex", False, "mine-1")
-    assert 0.25 < line["confidence"] <= 1 and line["bytes"] == len(answer.request.content)
+    assert (line["status"], line["expert"], line["fallback"], line["request_id"]) == (
+        200,
+        "lex",
+        False,
+        "mine-1",
+    )
+    assert 0.25 < line["confidence"] <= 1 and line["request_bytes"] == len(answer.request.content)
     assert (line["method"], line["path"]) == ("POST", CHAT)
-    assert 0 < line["seconds"] < 60 and line["time"].endswith("+00:00")
+    assert 0 < line["duration_seconds"] < 60 and line["timestamp"].endswith("+00:00")
     assert line["completion_tokens"] == 3 and line["prompt_tokens"] > len(LAW)
-    assert answer.headers["x-request-id"] == line["id"]
+    assert answer.headers["x-request-id"] == line["request_id"]
     assert "error" not in line
     written = (tmp_path / "logs" / "access.jsonl").read_text(encoding="utf-8")
     assert "contract" not in written and "I am lex" not in written
@@ -51,7 +56,7 @@ def test_prompts_are_written_where_that_is_wanted(serve: Serve, tmp_path: Path) 
     client.post(CHAT, json=ask(f"{LAW}\n" * 100))
     client.post("/v1/completions", json={"model": "bio", "prompt": "A cell\u2028is"})
     first, second = (line["prompt"] for line in lines(path))
-    assert first.startswith(LAW) and len(first) == PROMPT
+    assert first.startswith(LAW) and len(first) == PROMPT_CHARS
     assert second == "A cell\u2028is"
 
 
@@ -72,7 +77,7 @@ def test_an_error_is_told_by_its_code(serve: Serve, tmp_path: Path, monkeypatch:
     async def broken(_: Service) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Service, "show", broken)
+    monkeypatch.setattr(Service, "list_experts", broken)
     path = tmp_path / "access.jsonl"
     client = serve(log=path, lex=Dying(pieces=1))
     client.get("/v1/models/law")
@@ -80,7 +85,7 @@ def test_an_error_is_told_by_its_code(serve: Serve, tmp_path: Path, monkeypatch:
     client.post(CHAT, json=ask(stream=True))
     client.get("/experts")
     client.post(CHAT, content=b"x" * 2_000_000)
-    serve(log=path, keys=Keys({})).get("/v1/models")
+    serve(log=path, keys=ApiKeys({})).get("/v1/models")
     assert [(line["status"], line["error"]) for line in lines(path)] == [
         (404, "model_not_found"),
         (404, "model_not_found"),
@@ -115,7 +120,7 @@ def test_an_answer_that_nobody_heard_to_its_end_is_unfinished(
         log, scope = logging.getLogger("test.access"), {"type": "http", "method": "GET", "path": "/x"}
         with caplog.at_level(logging.INFO, "test.access"):
             try:
-                asyncio.run(AccessLog(app, log)(scope, receive, send))
+                asyncio.run(AccessLogMiddleware(app, log)(scope, receive, send))
             except (OSError, asyncio.CancelledError) as raised:
                 assert raised is error
         (record,) = caplog.records

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from router import settings
 from router.api.middleware import api_keys
-from router.api.middleware.auth import ASKERS, Guard, Pace
+from router.api.middleware.auth import MAX_CLIENTS, AuthMiddleware, RateLimiter
 from router.errors import BadSettings
 from router.serving import lifecycle
 from slices.errors import BadConfig
@@ -21,11 +21,11 @@ from tests.router.router_world import DOMAINS
 ABROAD = {"origin": "http://elsewhere.example", "access-control-request-method": "GET"}
 
 
-def client(key_file: Path | None = None, pace: Pace | None = None) -> TestClient:
+def client(key_file: Path | None = None, limiter: RateLimiter | None = None) -> TestClient:
     app = Starlette(
         routes=[Route(path, lambda request: PlainTextResponse("here")) for path in ("/health", "/v1/models")]
     )
-    return TestClient(Guard(app, api_keys.read(key_file) if key_file else None, pace))
+    return TestClient(AuthMiddleware(app, api_keys.read(key_file) if key_file else None, limiter))
 
 
 def bearer(key: str) -> dict[str, str]:
@@ -88,28 +88,28 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: bytes) -> None:
 
 def test_a_bucket_fills_steadily() -> None:
     now = [0.0]
-    pace = Pace(60, lambda: now[0])
-    assert [pace.take("ann") for _ in range(61)] == [*[0.0] * 60, pytest.approx(1.0)]
-    assert pace.take("ben") == 0.0
+    limiter = RateLimiter(60, lambda: now[0])
+    assert [limiter.acquire("ann") for _ in range(61)] == [*[0.0] * 60, pytest.approx(1.0)]
+    assert limiter.acquire("ben") == 0.0
     now[0] = 0.5
-    assert pace.take("ann") == pytest.approx(0.5)
+    assert limiter.acquire("ann") == pytest.approx(0.5)
     now[0] = 1.0
-    assert pace.take("ann") == 0.0
+    assert limiter.acquire("ann") == 0.0
     now[0] = 1e6
-    assert [pace.take("ann") for _ in range(61)][-1] == pytest.approx(1.0)
+    assert [limiter.acquire("ann") for _ in range(61)][-1] == pytest.approx(1.0)
 
 
 def test_many_who_ask_take_no_more_memory() -> None:
-    pace = Pace(1)
-    for who in range(ASKERS + 50):
-        pace.take(str(who))
-    assert len(pace._left) == ASKERS
+    limiter = RateLimiter(1)
+    for who in range(MAX_CLIENTS + 50):
+        limiter.acquire(str(who))
+    assert len(limiter._buckets) == MAX_CLIENTS
 
 
 def test_who_asks_too_often_is_told_when(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     ann, ben = api_keys.add(file, "ann"), api_keys.add(file, "ben")
-    asked = client(file, Pace(2))
+    asked = client(file, RateLimiter(2))
     assert [asked.get("/v1/models", headers=bearer(ann)).status_code for _ in range(3)] == [200, 200, 429]
     told = asked.get("/v1/models", headers=bearer(ann))
     assert told.json()["error"]["code"] == "rate_limit_exceeded"
@@ -140,7 +140,7 @@ def test_every_answer_carries_an_id_and_closes_the_browser(serve: Callable[..., 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "example.org"])
 def test_others_are_not_let_in_without_keys(host: str, slices_root: Path) -> None:
-    with pytest.raises(BadSettings, match="anyone could ask"):
+    with pytest.raises(BadSettings, match="anyone could send requests"):
         lifecycle.check(settings.Settings(host=host, embedder="hash"), DOMAINS, listening=True)
 
 

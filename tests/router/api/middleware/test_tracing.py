@@ -9,7 +9,7 @@ from fastapi.testclient import TestClient
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.sdk.trace import TracerProvider
 
-from router.api.middleware.tracing import exporting
+from router.api.middleware.tracing import otlp_provider
 
 CHAT = "/v1/chat/completions"
 LAW = {"model": "auto", "messages": [{"role": "user", "content": "Is a verbal contract enforceable?"}]}
@@ -57,7 +57,7 @@ def spans(provider: TracerProvider, bodies: list[bytes]) -> list[tuple[str, str,
 def test_a_span_tells_who_answered_and_not_what_was_said(
     serve: Callable[..., TestClient], collected: list[bytes], stream: bool
 ) -> None:
-    provider = exporting()
+    provider = otlp_provider()
     client = serve(traces=provider)
     client.get("/health")
     begun = {"traceparent": f"00-{CALLER}-b7ad6b7169203331-01", "x-request-id": "mine-1"}
@@ -72,7 +72,7 @@ def test_a_span_tells_who_answered_and_not_what_was_said(
 
 
 def test_a_refusal_has_a_span_too(serve: Callable[..., TestClient], collected: list[bytes]) -> None:
-    provider = exporting()
+    provider = otlp_provider()
     serve(traces=provider).post(CHAT, content=b"{")
     ((_, _, said),) = spans(provider, collected)
     assert said["http.status_code"] == 400 and "gen_ai.response.model" not in said
