@@ -6,7 +6,7 @@ some minutes for, `LONG`, would take such a machine most of a day.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from slices.quant.recipe import LLAMA_CPP
 
@@ -14,8 +14,8 @@ DOMAINS = ("biochem", "law", "computing")
 ROWS = 32_768
 HOUR, LONG, SHORT = 700, 2000, 140  # steps of healing
 FEW, MANY = 4, 8  # rows that a step of an hour's and of the long healing reads
-MOSTLY, HALF = 0.9, 0.5  # shares of the target that are the text
-GENTLE = 1e-4  # the rate of the long healing that docs/log.md has the curves of
+MOSTLY, HALF = 0.9, 0.5  # hard-label weights
+LONG_LR = 1e-4  # peak learning rate of the long healing that docs/log.md has the curves of
 DEPTHS, SHALLOW = (2, 4, 6, 8, 10, 12, 14, 16, 18), (1, 2, 4, 6)  # layers dropped
 SEEDS = (0, 1, 2)
 PLAIN = (("Q2_K", "Q2_K"), ("Q2_K", LLAMA_CPP), ("Q4_K_M", LLAMA_CPP), ("Q8_0", LLAMA_CPP))  # types, tables
@@ -27,8 +27,8 @@ class Row:
 
     `by` is the domain whose text chooses layers and rows; it is healed and measured on `domain`. `unshared`
     says how layers that shared K/V come to their own. `quant` makes it a plain quant of the whole parent, of
-    that type and tables, in place of a slice. `hard` and `rate` None are what `mom heal` takes of itself;
-    `batch` is how many rows of 512 tokens a step reads.
+    that type and tables, in place of a slice. `hard_label_weight` and `lr` None are the defaults of
+    `mom heal`; `batch` is how many rows of 512 tokens a step reads.
     """
 
     name: str
@@ -41,10 +41,10 @@ class Row:
     seed: int = 0
     unshared: str | None = None
     quant: tuple[str, str] | None = None
-    hard: float | None = None
-    alone: float = 0.0
+    hard_label_weight: float | None = None
+    label_only_fraction: float = 0.0
     batch: int = 1
-    rate: float | None = None
+    lr: float | None = None
 
 
 def rows(layers: int, vocabulary: int, shared: int) -> list[Row]:
@@ -63,11 +63,10 @@ def _plain() -> Iterator[Row]:
 
 def _swa(words: str, shared: int) -> Iterator[Row]:
     for domain in DOMAINS:
-        yield Row(f"swa-{domain}", "swa", domain, "swa", words, HOUR, hard=MOSTLY, batch=FEW)
+        yield Row(f"swa-{domain}", "swa", domain, "swa", words, HOUR, hard_label_weight=MOSTLY, batch=FEW)
         if words != "all":
-            yield Row(
-                f"swa-{domain}-long", "long", domain, "swa", words, LONG, hard=HALF, batch=MANY, rate=GENTLE
-            )
+            long = Row(f"swa-{domain}-long", "long", domain, "swa", words, LONG, batch=MANY)
+            yield replace(long, hard_label_weight=HALF, lr=LONG_LR)
     for way in ("noise", "donor") if shared else ():
         yield Row(f"swa-law-unshared-{way}", "unshared", "law", "swa", words, SHORT, unshared=way)
 

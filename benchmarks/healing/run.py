@@ -32,13 +32,15 @@ from slices.cut.pipeline import cut
 from slices.cut.request import Request
 from slices.errors import RunFailed, SliceError
 from slices.files.atomic import write_text
-from slices.heal.heal import Order, heal
-from slices.heal.loop import News
-from slices.heal.settings import Healing
+from slices.heal.heal import heal
+from slices.heal.loop import TrainingProgress
+from slices.heal.request import HealRequest
+from slices.heal.settings import HealConfig
 from slices.model_ref import locate, open_model
 from slices.text.corpus import read_corpus
 
 OUT = RESULTS / "healing.json"
+HYPERPARAMETERS = ("steps", "hard_label_weight", "label_only_fraction", "batch", "lr")
 
 
 def measured(row: Row, bench: Bench, model: str) -> dict[str, Any]:
@@ -107,14 +109,28 @@ def by_chance(model: str, count: int, seed: int) -> str:
 
 def healed_of(raw: Path, row: Row, bench: Bench) -> Path:
     """The healed slice, unless it is there."""
-    told = {"h": row.hard, "a": row.alone or None, "r": row.rate}
-    given = "".join(f"-{key}{value}" for key, value in told.items() if value is not None)
+    tags = {"h": row.hard_label_weight, "a": row.label_only_fraction or None, "r": row.lr}
+    given = "".join(f"-{key}{value}" for key, value in tags.items() if value is not None)
     settings = f"{row.steps}x{row.batch}{given}"
     folder = raw.with_name(f"{raw.name}-healed-{settings}")
     if not (folder / manifest.FILE).is_file():
         text = read_corpus([corpus(bench, row.domain)])
-        healing = Healing(row.steps, rate=row.rate, hard=row.hard, alone=row.alone, batch=row.batch)
-        heal(Order(raw, folder, text, healing, device=bench.device, threads=bench.threads), tell)
+        config = HealConfig(
+            steps=row.steps,
+            lr=row.lr,
+            hard_label_weight=row.hard_label_weight,
+            label_only_fraction=row.label_only_fraction,
+            batch=row.batch,
+        )
+        request = HealRequest(
+            slice=raw,
+            target=folder,
+            text=text,
+            config=config,
+            device=bench.device,
+            threads=bench.threads,
+        )
+        heal(request, print_evaluation)
     return folder
 
 
@@ -123,12 +139,13 @@ def corpus(bench: Bench, domain: str) -> Path:
     return bench.data / "corpora" / domain / "calibration.jsonl"
 
 
-def tell(news: News) -> None:
-    """Every point of the held-out curve."""
-    if news.point is not None:
-        kl, bits = news.point.kl.value, news.point.bits_per_byte.value
-        speed = f"{news.tokens_per_second:.0f} tokens/s"
-        print(f"  step {news.step} of {news.of}: KL {kl:.4f}, bits per byte {bits:.4f}, {speed}", flush=True)
+def print_evaluation(progress: TrainingProgress) -> None:
+    """A step callback that prints every evaluation on held-out text."""
+    if progress.point is not None:
+        kl, bits = progress.point.kl.value, progress.point.bits_per_byte.value
+        speed = f"{progress.tokens_per_second:.0f} tokens/s"
+        step = f"step {progress.step} of {progress.total_steps}"
+        print(f"  {step}: KL {kl:.4f}, bits per byte {bits:.4f}, {speed}", flush=True)
 
 
 def known(out: Path) -> list[dict[str, Any]]:
@@ -160,10 +177,10 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--steps", type=int, help="of healing; this and the next four in place of each row's own"
     )
-    parser.add_argument("--hard", type=float, help="share of the target that is the text")
-    parser.add_argument("--alone", type=float, help="share of the steps that learn from the text alone")
+    parser.add_argument("--hard-label-weight", type=float, help="cross-entropy weight")
+    parser.add_argument("--label-only-fraction", type=float, help="fraction of the steps without teacher")
     parser.add_argument("--batch", type=int, help="rows of 512 tokens a step")
-    parser.add_argument("--rate", type=float, help="highest learning rate")
+    parser.add_argument("--lr", type=float, help="peak learning rate")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--device", default="cpu", help="where checkpoints are healed and measured")
     parser.add_argument("--show", action="store_true")
@@ -183,7 +200,7 @@ def main() -> None:
     done = {(each["model"], each["row"]["name"]) for each in known(args.out)}
     args.work.mkdir(parents=True, exist_ok=True)
     bench = Bench(locate(args.model), args.data, args.work, args.limit, args.threads, args.device)
-    given = {name: getattr(args, name) for name in ("steps", "hard", "alone", "batch", "rate")}
+    given = {name: getattr(args, name) for name in HYPERPARAMETERS}
     changes = {name: value for name, value in given.items() if value is not None}
     failed = False
     for row in wanted:

@@ -1,66 +1,94 @@
-"""`mom heal`: distill the parent into a slice."""
+"""`mom heal`: knowledge distillation of the parent into a slice."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mom.commands.options import Compare, Corpus, Force, Json, Output, emit
+from mom.commands.options import Compare, Corpus, DeviceName, Force, Json, Output, emit
+from slices.heal.settings import HealConfig, HealMethod
 
 
 def heal(
     slice_: Annotated[str, typer.Argument(metavar="SLICE", help="A slice's folder or name.")],
-    steps: Annotated[int, typer.Option(help="Corrections to make.")] = 500,
-    minutes: Annotated[float | None, typer.Option(help="As many steps as fit, in place of --steps.")] = None,
-    method: Annotated[str, typer.Option(help="norms | lora | full")] = "full",
-    rate: Annotated[
-        float | None, typer.Option(help="Highest learning rate; default by its KL and the rows in a step.")
+    steps: Annotated[int, typer.Option(help="Optimizer steps.")] = 500,
+    minutes: Annotated[
+        float | None, typer.Option(help="Time budget in place of --steps: as many steps as fit.")
     ] = None,
-    hard: Annotated[
-        float | None, typer.Option(help="Share of the target that is the text itself; default by its KL.")
+    method: Annotated[
+        HealMethod, typer.Option(help="Trained parameters: norm gains, LoRA adapters, or all but embeddings.")
+    ] = HealMethod.FULL,
+    lr: Annotated[
+        float | None, typer.Option(help="Peak learning rate; default by the initial KL and tokens per step.")
     ] = None,
-    states: Annotated[
-        float | None, typer.Option(help="Pull of the parent's hidden states; default by its KL.")
+    hard_label_weight: Annotated[
+        float | None,
+        typer.Option(help="Cross-entropy weight, 0 to 1; the rest is the KL weight. Default by the KL."),
     ] = None,
-    alone: Annotated[
+    hidden_state_weight: Annotated[
+        float | None, typer.Option(help="Hidden-state loss weight; default by the initial KL.")
+    ] = None,
+    label_only_fraction: Annotated[
         float,
-        typer.Option(help="Share of the steps, the last, without the parent: faster, but less like it."),
+        typer.Option(help="Fraction of the steps, at the end, without teacher: faster, but a higher KL."),
     ] = 0.0,
-    batch: Annotated[int, typer.Option(help="Rows read at once.")] = 4,
-    accumulate: Annotated[int, typer.Option(help="Batches to a step.")] = 1,
-    context: Annotated[int, typer.Option(help="Tokens in a row.")] = 512,
-    rank: Annotated[int, typer.Option(help="Of --method lora.")] = 16,
+    batch: Annotated[int, typer.Option(help="Batch size, in rows.")] = 4,
+    grad_accum: Annotated[int, typer.Option(help="Batches per optimizer step (gradient accumulation).")] = 1,
+    context: Annotated[int, typer.Option(help="Tokens per row.")] = 512,
+    rank: Annotated[int, typer.Option(help="LoRA rank.")] = 16,
     compiled: Annotated[
-        bool | None, typer.Option("--compile/--no-compile", help="Default: where the run is long.")
+        bool | None, typer.Option("--compile/--no-compile", help="torch.compile; default for long runs.")
     ] = None,
     corpus: Corpus = None,
-    teacher: Annotated[Path | None, typer.Option(help="A saved teacher, in place of the parent.")] = None,
-    save_teacher: Annotated[
-        Path | None, typer.Option(help="Write what the parent expects to this file; heal nothing.")
+    teacher: Annotated[
+        Path | None, typer.Option(help="Cached teacher logits of --save-teacher, in place of the parent.")
     ] = None,
-    top_k: Annotated[int, typer.Option(min=1, help="Tokens a position that --save-teacher keeps.")] = 64,
-    picture: Annotated[Path | None, typer.Option(help="Draw the held-out curve: .svg or .png.")] = None,
+    save_teacher: Annotated[
+        Path | None, typer.Option(help="Cache the parent's top-k logits in this file; heal nothing.")
+    ] = None,
+    top_k: Annotated[int, typer.Option(min=1, help="Tokens per position that --save-teacher keeps.")] = 64,
+    plot: Annotated[Path | None, typer.Option(help="Plot the held-out curve: .svg or .png.")] = None,
     output: Output = None,
-    device: Annotated[str, typer.Option(help="auto | cpu | cuda")] = "auto",
-    threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; default all cores.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the order of the text.")] = 0,
+    device: Annotated[DeviceName, typer.Option(help="Where to train.")] = DeviceName.AUTO,
+    threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all cores.")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of the data order and LoRA weights.")] = 0,
     compare: Compare = "auto",
     json: Json = False,
     force: Force = False,
 ) -> None:
-    """Teach a slice what its parent says on the domain's text; a killed run goes on where it was."""
+    """Distill the parent into a slice on its domain's text; a killed run resumes from its last checkpoint."""
     from mom.workflows import heal
-    from slices.heal.settings import Healing
 
-    settings = Healing(
-        steps, method, rate, batch, accumulate, context, hard, states, alone, rank=rank, seed=seed,
+    config = HealConfig(
+        steps=steps,
+        method=method,
+        lr=lr,
+        batch=batch,
+        grad_accum=grad_accum,
+        context=context,
+        hard_label_weight=hard_label_weight,
+        hidden_state_weight=hidden_state_weight,
+        label_only_fraction=label_only_fraction,
+        rank=rank,
+        seed=seed,
         compiled=compiled,
-    )  # fmt: skip
-    wish = heal.Wish(
-        slice_, settings, minutes, output, tuple(corpus or ()), teacher, save_teacher, top_k, picture, device,
-        threads, force, compare,
-    )  # fmt: skip
-    figures = heal.heal_slice(wish)
+    )
+    options = heal.HealOptions(
+        slice=slice_,
+        config=config,
+        minutes=minutes,
+        output=output,
+        corpus=tuple(corpus or ()),
+        teacher=teacher,
+        save_teacher=save_teacher,
+        top_k=top_k,
+        plot=plot,
+        device=device.value,
+        threads=threads,
+        force=force,
+        compare=compare,
+    )
+    figures = heal.heal_slice(options)
     emit(json, figures, lambda: heal.show_healed(figures))
     if figures.get("failed"):
         raise typer.Exit(1)

@@ -12,7 +12,7 @@ def inspect(
     model: Annotated[str, typer.Argument(help="A folder, config.json, name or hub id.")],
     domain: Annotated[str | None, typer.Option(help="Score the parts on this domain's text too.")] = None,
     corpus: Corpus = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw the layers' scores: .svg or .png.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot the layer scores: .svg or .png.")] = None,
     json: Json = False,
 ) -> None:
     """Show what a checkpoint is made of, and with --domain what its parts are worth."""
@@ -24,5 +24,5 @@ def inspect(
         return
     from mom.workflows import score
 
-    figures["scores"] = score.score(model, domain, tuple(corpus or ()), picture)
+    figures["scores"] = score.score(model, domain, tuple(corpus or ()), plot)
     emit(json, figures, lambda: score.show_scores(figures["scores"]))

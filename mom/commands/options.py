@@ -1,6 +1,7 @@
 """Options that several commands take, and how a command's figures are printed."""
 
 from collections.abc import Callable, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -26,6 +27,14 @@ Compare = Annotated[
         help="With the parent's plain quants at equal bytes: auto (a small parent) | always | never."
     ),
 ]
+
+
+class DeviceName(StrEnum):
+    """Where torch runs; `auto` takes a GPU where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    CUDA = "cuda"
 
 
 def emit(as_json: bool, figures: Mapping[str, Any], show: Callable[[], None] | None) -> None:

@@ -26,10 +26,10 @@ COVERED = (1024, 4096, 16_384, 32_768)
 _SHOWN = 12  # of the most frequent tokens
 
 
-def score(model: str, domain: str, corpus: tuple[Path, ...], picture: Path | None) -> dict[str, Any]:
+def score(model: str, domain: str, corpus: tuple[Path, ...], plot: Path | None) -> dict[str, Any]:
     """The scores of MODEL on a domain's text, as `mom inspect --json` prints them under `scores`."""
-    if picture is not None:
-        check_picture(picture)
+    if plot is not None:
+        check_picture(plot)
     checkpoint = open_model(model)
     anatomy = read_anatomy(checkpoint.config)
     with console.progress_bar() as report:
@@ -37,15 +37,15 @@ def score(model: str, domain: str, corpus: tuple[Path, ...], picture: Path | Non
         text = domain_text(checkpoint, domains.load(domain), request, report).calibration()
         layers = layer_scores(checkpoint, anatomy, text, progress=lambda n, of: report("score layers", n, of))
         halves = _halves(checkpoint, anatomy, text, report)
-    if picture is not None:
+    if plot is not None:
         types = [layer.type for layer in anatomy.layers]
-        draw_layers(layers, types, f"{model} on {domain}", picture)
+        draw_layers(layers, types, f"{model} on {domain}", plot)
     return {
         "domain": domain,
         "text": {"source": text.source, "sha256": text.sha256, "bytes": text.nbytes},
         "layers": [_layer(each, anatomy, halves) for each in layers],
         "tokens": _tokens(checkpoint, text),
-        "picture": None if picture is None else str(picture),
+        "plot": None if plot is None else str(plot),
     }
 
 

@@ -1,1 +1,1 @@
-"""Healing: a cut slice taught by its parent, on its domain's text."""
+"""Healing: knowledge distillation of the parent into a slice, on domain text."""

@@ -1,6 +1,6 @@
-"""Layers compiled for the rows that a run reads: fewer passes over memory, the same sums in another order.
+"""Layers through `torch.compile` for the shape of training batches: fewer passes over memory, the same math.
 
-Compiling takes about a minute, so only long runs do it. Held-out windows are of many lengths and run as ever.
+Compiling takes about a minute, so only long runs do it. Held-out windows vary in length and run eagerly.
 """
 
 from collections.abc import Callable
@@ -11,12 +11,12 @@ from typing import Any
 
 from slices.runtimes.decoder import decoder_layers
 
-WORTH = 400_000  # tokens: with fewer, compiling takes longer than it saves
-WORTH_MINUTES = 15.0  # the same of a run that is asked for by its time
+MIN_TOKENS = 400_000  # of a run; with fewer, compiling takes longer than it saves
+MIN_MINUTES = 15.0  # the same for a run with a time budget
 
 
 def can_compile(device: str) -> bool:
-    """Whether torch has what it compiles with: a C++ compiler for a processor, Triton for a GPU."""
+    """Whether torch.compile has its backend: a C++ compiler on a CPU, Triton on a GPU."""
     if device != "cpu":
         return find_spec("triton") is not None
     return any(which(name) for name in (environ.get("CXX", ""), "c++", "g++", "clang++") if name)
@@ -25,7 +25,7 @@ def can_compile(device: str) -> bool:
 def compile_layers(model: Any, rows: int, context: int) -> None:
     """Compile every decoder layer of `model` for hidden states of shape (rows, context, hidden).
 
-    What cannot be compiled runs as it is.
+    What cannot be compiled, and any other shape, runs eagerly.
     """
     import torch
     import torch._dynamo as dynamo
@@ -39,9 +39,9 @@ def compile_layers(model: Any, rows: int, context: int) -> None:
         )
 
 
-def _for_shape(plain: Callable[..., Any], fast: Callable[..., Any], shape: tuple[int, int]) -> Any:
+def _for_shape(eager: Callable[..., Any], compiled: Callable[..., Any], shape: tuple[int, int]) -> Any:
     def forward(hidden_states: Any, *args: Any, **kwargs: Any) -> Any:
-        chosen = fast if tuple(hidden_states.shape[:2]) == shape else plain
+        chosen = compiled if tuple(hidden_states.shape[:2]) == shape else eager
         return chosen(hidden_states, *args, **kwargs)
 
     return forward

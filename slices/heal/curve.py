@@ -1,4 +1,4 @@
-"""What a healing run is worth as it goes on: points on held-out text, and the best of them."""
+"""The learning curve: evaluations of a slice on held-out text, and which of them is better."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -7,76 +7,90 @@ import numpy as np
 
 from slices.errors import RunFailed
 from slices.estimate import Estimate, ratio
-from slices.heal.objective import measure
+from slices.heal.objective import evaluate_losses, next_token_ids
 from slices.heal.student import Student
-from slices.heal.teacher import Teacher, came_after
-from slices.heal.text import Text
+from slices.heal.teacher import Teacher
+from slices.heal.text import HealText
 
 
 @dataclass(frozen=True)
-class Point:
-    """A slice on held-out text after `step` steps."""
+class EvalPoint:
+    """An evaluation on held-out text after `step` optimizer steps.
+
+    Attributes:
+        tokens: training tokens read so far.
+        kl: KL(teacher || slice) over the kept tokens, nats per token.
+        nll: negative log-likelihood of the text's own tokens, nats per token.
+        train_loss: mean training loss since the previous evaluation; None at step 0.
+    """
 
     step: int
-    tokens: int  # read by then
-    kl: Estimate  # nats a token, to the teacher on the kept tokens
+    tokens: int
+    kl: Estimate
     bits_per_byte: Estimate
-    nll: float  # of the text's own tokens, nats a token
-    trained: float | None  # the mean training loss since the point before
+    nll: float
+    train_loss: float | None
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, value: dict[str, Any]) -> "Point":
+    def from_json(cls, value: dict[str, Any]) -> "EvalPoint":
         """Back from JSON."""
         kl, bits = Estimate(**value["kl"]), Estimate(**value["bits_per_byte"])
         return cls(**{**value, "kl": kl, "bits_per_byte": bits})
 
-    def loss(self, hard: float) -> float:
-        """What is trained on, with that share of the text's own tokens, in nats a token."""
-        return (1 - hard) * self.kl.value + hard * self.nll
+    def loss(self, hard_label_weight: float) -> float:
+        """The training objective on held-out text, nats per token."""
+        return (1 - hard_label_weight) * self.kl.value + hard_label_weight * self.nll
 
-    def improves(self, other: "Point", hard: float) -> bool:
-        """Whether to give `other` for this one: a lower loss, at no more bits for the text."""
-        return self.loss(hard) < other.loss(hard) and self.bits_per_byte.value <= other.bits_per_byte.value
+    def improves(self, other: "EvalPoint", hard_label_weight: float) -> bool:
+        """Whether the loss is lower than `other`'s, at no more bits per byte."""
+        lower = self.loss(hard_label_weight) < other.loss(hard_label_weight)
+        return lower and self.bits_per_byte.value <= other.bits_per_byte.value
 
 
-def measured(
+def evaluate(
     student: Student,
     teacher: Teacher,
-    text: Text,
+    text: HealText,
     step: int = 0,
     tokens: int = 0,
-    trained: float | None = None,
-) -> Point:
-    """Read every held-out window with the slice and hold it against the teacher; errors by document.
+    train_loss: float | None = None,
+) -> EvalPoint:
+    """Evaluate the student on every held-out window; standard errors are over documents.
 
     Raises:
         RunFailed: the slice gives no finite probability to the text.
     """
     documents = sorted({window.document for window in text.heldout.windows})
-    sums = np.zeros((4, len(documents)))  # kl, nats, tokens, bytes
-    for number, window in enumerate(text.heldout.windows):
+    sums = np.zeros((4, len(documents)))  # KL, NLL, tokens, bytes
+    for index, window in enumerate(text.heldout.windows):
         sums[:, documents.index(window.document)] += (
-            *_window(student, teacher, text, number),
+            *_window_sums(student, teacher, text, index),
             window.nbytes,
         )
     if not np.isfinite(sums).all():
         raise RunFailed(f"step {step}: the slice gives no finite probability to the held-out text")
     kl, nll, count, nbytes = sums
-    bits = ratio(nll / np.log(2), nbytes)
-    return Point(step, tokens, ratio(kl, count), bits, float(nll.sum() / count.sum()), trained)
+    return EvalPoint(
+        step=step,
+        tokens=tokens,
+        kl=ratio(kl, count),
+        bits_per_byte=ratio(nll / np.log(2), nbytes),
+        nll=float(nll.sum() / count.sum()),
+        train_loss=train_loss,
+    )
 
 
-def _window(student: Student, teacher: Teacher, text: Text, number: int) -> tuple[float, float, int]:
-    """Sums over a window's tokens but the bos: divergence, nats, how many."""
+def _window_sums(student: Student, teacher: Teacher, text: HealText, index: int) -> tuple[float, float, int]:
+    """Sums over a window's tokens after the bos: KL, NLL, number of tokens."""
     import torch
 
-    tokens = torch.tensor(text.windows[number][None], dtype=torch.int64, device=student.device.name)
+    tokens = torch.tensor(text.windows[index][None], dtype=torch.int64, device=student.device.name)
     with torch.no_grad():
-        hidden = student.hidden(tokens)
-        found = measure(hidden, student.head, teacher.window(number), came_after(tokens))
+        hidden = student.last_hidden_state(tokens)
+        losses = evaluate_losses(hidden, student.head, teacher.window(index), next_token_ids(tokens))
     count = tokens.shape[1] - 1
-    return float(found.kl[:count].sum()), float(found.nll[:count].sum()), count
+    return float(losses.kl[:count].sum()), float(losses.nll[:count].sum()), count

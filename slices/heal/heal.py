@@ -1,6 +1,6 @@
-"""The story of healing: text, teacher, student, steps, the best weights as a slice of their own.
+"""Healing: knowledge distillation of the parent into a slice on domain text; the best weights become a slice.
 
-What is shipped is what was measured: the best weights on held-out text, rounded as they are stored. Where
+What is written is what was measured: the best weights on held-out text, rounded as they are stored. Where
 they are no better than the slice as given, nothing is written.
 """
 
@@ -16,247 +16,188 @@ from numpy.typing import NDArray
 from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import fingerprint, open_checkpoint
-from slices.cut.manifest_entry import versions
 from slices.device import Device, choose_device
 from slices.errors import BadConfig, RunFailed
 from slices.files import atomic
-from slices.heal import memory_bound, saved, state
-from slices.heal.compiled import WORTH, WORTH_MINUTES, can_compile, compile_layers
-from slices.heal.curve import Point, measured
-from slices.heal.loop import Ending, Told, backward, train
-from slices.heal.save import as_stored, ship
-from slices.heal.settings import Healing
-from slices.heal.state import Run
-from slices.heal.states import same_layers
-from slices.heal.student import Student, learned_weights, load_student
-from slices.heal.teacher import Parent, Teacher, find_parent
-from slices.heal.text import Text, read_text
-from slices.heal.time_budget import TRIED, steps_within
-from slices.text.corpus import Corpus
+from slices.heal import cached_teacher, memory_bound, run_state
+from slices.heal.cached_teacher import CachedTeacher
+from slices.heal.compiled import MIN_MINUTES, MIN_TOKENS, compile_layers
+from slices.heal.curve import EvalPoint, evaluate
+from slices.heal.hidden_states import matching_layers
+from slices.heal.loop import EarlyStop, StepCallback, backward, train
+from slices.heal.memory_bound import MemoryBound
+from slices.heal.record import healed_manifest, no_improvement
+from slices.heal.request import HealRequest, resolve_compile, resolve_defaults
+from slices.heal.run_state import RunState
+from slices.heal.save import save_healed_slice, to_stored_dtypes
+from slices.heal.settings import HealMethod
+from slices.heal.student import Student, load_student, trained_weights
+from slices.heal.teacher import ParentTeacher, Teacher, find_parent
+from slices.heal.text import HealText, read_text
+from slices.heal.time_budget import TIMED_STEPS, steps_within
+from slices.progress import Progress, no_progress
 
 
 @dataclass(frozen=True)
-class Order:
-    """What was asked of `mom heal`, beside how.
-
-    Attributes:
-        target: the folder of the healed slice, whose name is that of the folder.
-        teacher: a file of `save_teacher`; None runs the parent.
-    """
-
-    slice: Path
-    target: Path
-    text: Corpus
-    healing: Healing
-    teacher: Path | None = None
-    device: str = "auto"
-    threads: int | None = None
-    force: bool = False
-
-
-@dataclass(frozen=True)
-class Healed:
-    """What came of a run. `after` is of the weights as they are stored; `stopped` says why it ended early."""
+class HealResult:
+    """A finished run. `after` is measured on the weights as stored; `stopped` says why it ended early."""
 
     path: Path
-    before: Point
-    after: Point
-    run: Run
-    stopped: Ending | None
+    before: EvalPoint
+    after: EvalPoint
+    run: RunState
+    stopped: EarlyStop | None
     manifest: manifest.Manifest
 
 
 @dataclass(frozen=True)
-class _Scene:
-    """Everything that a run needs, loaded."""
+class _Loaded:
+    """Models, text and state of a run. `absent_rows`: vocabulary rows without a token, None for none."""
 
     student: Student
     teacher: Teacher
-    text: Text
-    run: Run
+    text: HealText
+    run: RunState
     device: Device
-    absent: NDArray[np.bool_] | None
+    absent_rows: NDArray[np.bool_] | None
 
 
-Bounded = Callable[[memory_bound.Memory], None]
+MemoryCallback = Callable[[MemoryBound], None]
 
 
-def heal(order: Order, told: Told = lambda news: None, bounded: Bounded = lambda needed: None) -> Healed:
-    """Heal a slice, or go on with a run that was killed, and write the result.
+def heal(
+    request: HealRequest,
+    on_step: StepCallback = lambda progress: None,
+    on_memory_bound: MemoryCallback = lambda bound: None,
+) -> HealResult:
+    """Heal a slice, or resume a killed run, and write the result.
 
     Args:
-        told: called after every step.
-        bounded: told the bound on memory before anything big is loaded.
+        on_step: called after every optimizer step.
+        on_memory_bound: called with the memory bound before a model is loaded.
 
     Raises:
         Exists: the target is there and `force` is false.
-        RunFailed: the memory is too small, or healing made nothing better, so that nothing is written.
+        RunFailed: the memory is too small, or no weights were better, so that nothing is written.
         SliceError: the slice, its parent, the text or a file of the run is missing or damaged.
     """
-    atomic.refuse_existing(order.target, order.force)
-    order = _compiled(order, order.healing.tokens >= WORTH)
-    scene = _set(order, bounded)
-    run = scene.run
+    atomic.refuse_existing(request.target, request.force)
+    request = resolve_compile(request, request.config.tokens >= MIN_TOKENS)
+    loaded = _load(request, on_memory_bound)
+    run = loaded.run
     if not run.curve:
-        run.curve.append(measured(scene.student, scene.teacher, scene.text))
+        run.curve.append(evaluate(loaded.student, loaded.teacher, loaded.text))
     before = run.curve[0]
-    order = _settled(order, before.kl.value)
-    stopped = train(scene.student, scene.teacher, scene.text, order.healing, run, told)
-    weights, after = _best(order, scene)
-    if not after.improves(before, order.healing.hard or 0.0):
-        state.discard(run)
-        raise RunFailed(_no_better(before, after, stopped, run))
-    made = _recorded(order, scene, after, stopped)
-    ship(order.slice, order.target, weights, made, order.force)
-    state.discard(run)
-    return Healed(order.target, before, after, run, stopped, made)
+    request = resolve_defaults(request, before.kl.value)
+    stopped = train(loaded.student, loaded.teacher, loaded.text, request.config, run, on_step)
+    weights, after = _best_weights(request, loaded)
+    if not after.improves(before, request.config.hard_label_weight or 0.0):
+        run_state.delete(run)
+        raise RunFailed(no_improvement(before, after, stopped, run.step))
+    healed = healed_manifest(request, loaded.device, loaded.text, run, after, stopped)
+    save_healed_slice(request.slice, request.target, weights, healed, request.force)
+    run_state.delete(run)
+    return HealResult(
+        path=request.target, before=before, after=after, run=run, stopped=stopped, manifest=healed
+    )
 
 
-def within(order: Order, minutes: float) -> Order:
-    """The order with as many steps as fit into `minutes` on this machine, by trying a few.
+def fit_steps(request: HealRequest, minutes: float) -> HealRequest:
+    """The request with as many steps as fit into `minutes` on this machine, by timing a few.
 
     Raises:
         BadConfig: not even one fits.
         SliceError: as `heal`.
     """
-    order = _compiled(order, minutes >= WORTH_MINUTES)
-    trial = _settled(replace(order, healing=replace(order.healing, steps=TRIED + 1)), inf)  # as if to mend
-    scene = _set(trial, lambda needed: None)
+    request = resolve_compile(request, minutes >= MIN_MINUTES)
+    trial = replace(request, config=replace(request.config, steps=TIMED_STEPS + 1))
+    trial = resolve_defaults(trial, inf)  # a large KL, whose defaults include the hidden-state loss
+    loaded = _load(trial, lambda bound: None)
 
-    def step(alone: float) -> None:
-        backward(scene.student, scene.teacher, scene.text, replace(trial.healing, alone=alone), 0)
-        scene.student.model.zero_grad()
+    def step(label_only: float) -> None:
+        config = replace(trial.config, label_only_fraction=label_only)
+        backward(loaded.student, loaded.teacher, loaded.text, config, 0)
+        loaded.student.model.zero_grad()
 
-    parts = _identity(trial, scene.text, find_parent(order.slice)[0], scene.device)
-    share = trial.healing.alone
-    found = steps_within(minutes, parts, [(1 - share, lambda: step(0.0)), (share, lambda: step(1.0))])
-    return replace(order, healing=replace(order.healing, steps=found))
-
-
-def save_teacher(order: Order, path: Path, k: int, told: Callable[[int, int], None]) -> int:
-    """Run the parent over the text of `order` and keep what it expects in `path`; returns its bytes."""
-    device = choose_device(order.device, order.healing.precision, order.threads)
-    text = read_text(order.slice, order.text, order.healing)
-    parent, ids = find_parent(order.slice)
-    return saved.save_teacher(Parent(parent, ids, text, device), text, len(ids), k, path, order.force, told)
+    key = _run_key(trial, loaded.text, find_parent(request.slice)[0], loaded.device)
+    fraction = trial.config.label_only_fraction
+    kinds = [(1 - fraction, lambda: step(0.0)), (fraction, lambda: step(1.0))]
+    return replace(request, config=replace(request.config, steps=steps_within(minutes, key, kinds)))
 
 
-def _set(order: Order, bounded: Bounded) -> _Scene:
-    device = choose_device(order.device, order.healing.precision, order.threads)
-    parent, ids = find_parent(order.slice)
-    if order.teacher and order.healing.states:
+def save_teacher(request: HealRequest, path: Path, k: int, progress: Progress = no_progress) -> int:
+    """Cache the parent's top-k logits on the text of `request` in `path`; returns the file's bytes."""
+    device = choose_device(request.device, request.config.precision, request.threads)
+    text = read_text(request.slice, request.text, request.config)
+    parent, ids = find_parent(request.slice)
+    teacher = ParentTeacher(parent, ids, text, device)
+    return cached_teacher.save_teacher(teacher, text, len(ids), k, path, request.force, progress)
+
+
+def _load(request: HealRequest, on_memory_bound: MemoryCallback) -> _Loaded:
+    """Check the memory, then load text, run state and models."""
+    config = request.config
+    device = choose_device(request.device, config.precision, request.threads)
+    parent, ids = find_parent(request.slice)
+    if request.teacher and config.hidden_state_weight:
         raise BadConfig(
-            f"--states {order.healing.states}: a saved teacher has no hidden states to be drawn to"
+            f"--hidden-state-weight {config.hidden_state_weight}: expected 0, since a cached teacher holds "
+            "no hidden states"
         )
-    needed = memory_bound.bound(
-        order.slice, None if order.teacher else parent, order.healing, device.compute.itemsize
+    bound = memory_bound.bound(
+        request.slice, None if request.teacher else parent, config, device.compute.itemsize
     )
-    bounded(needed)
+    on_memory_bound(bound)
     if device.name == "cpu":
-        memory_bound.check(needed)
-    text = read_text(order.slice, order.text, order.healing)
-    run = state.open_run(_identity(order, text, parent, device))
-    own, theirs = _watched(order.slice, parent)
+        memory_bound.check(bound)
+    text = read_text(request.slice, request.text, config)
+    run = run_state.open_run(_run_key(request, text, parent, device))
+    own_layers, parent_layers = _matching_layers(request.slice, parent)
     teacher: Teacher
-    if order.teacher:
-        teacher = saved.Saved(order.teacher, text, device.name)
+    if request.teacher:
+        teacher = CachedTeacher(request.teacher, text, device.name)
     else:
-        teacher = Parent(parent, ids, text, device, theirs)
-    absent = ids < 0 if bool((ids < 0).any()) else None
-    student = load_student(order.slice, order.healing, device, absent, own)
-    if order.healing.compiled:
-        models = [student.model, *([teacher.model] if isinstance(teacher, Parent) else [])]
-        for model in models:
-            compile_layers(model, order.healing.batch, order.healing.context)
-    return _Scene(student, teacher, text, run, device, absent)
+        teacher = ParentTeacher(parent, ids, text, device, parent_layers)
+    absent_rows = ids < 0 if bool((ids < 0).any()) else None
+    student = load_student(request.slice, config, device, absent_rows, own_layers)
+    if config.compiled:
+        for model in [student.model, *([teacher.model] if isinstance(teacher, ParentTeacher) else [])]:
+            compile_layers(model, config.batch, config.context)
+    return _Loaded(
+        student=student, teacher=teacher, text=text, run=run, device=device, absent_rows=absent_rows
+    )
 
 
-def _compiled(order: Order, worth: bool) -> Order:
-    """The order with that settled: compiled where it says so, or says nothing and it is worth it."""
-    if order.healing.compiled is not None:
-        return order
-    name = choose_device(order.device, order.healing.precision, order.threads).name
-    return replace(order, healing=replace(order.healing, compiled=worth and can_compile(name)))
-
-
-def _settled(order: Order, kl: float) -> Order:
-    healing = order.healing.settled(kl)
-    return replace(order, healing=replace(healing, states=0.0) if order.teacher else healing)
-
-
-def _watched(folder: Path, parent: Path) -> tuple[list[int], list[int]]:
-    """The layers whose inputs are held against each other, as the slice and as its parent count them."""
-    made = manifest.read(folder)
+def _matching_layers(folder: Path, parent: Path) -> tuple[list[int], list[int]]:
+    """The layers of the hidden-state loss, by their indices in the slice and in its parent."""
+    entry = manifest.read(folder)
     anatomy = read_anatomy(open_checkpoint(parent).config)
-    return same_layers(anatomy, made.layers, bool(made.recipe.get("portable")))
+    return matching_layers(anatomy, entry.layers, bool(entry.recipe.get("portable")))
 
 
-def _identity(order: Order, text: Text, parent: Path, device: Device) -> dict[str, Any]:
-    """Everything that decides the weights."""
-    taught = "parent" if order.teacher is None else saved.digest(order.teacher)
+def _run_key(request: HealRequest, text: HealText, parent: Path, device: Device) -> dict[str, Any]:
+    """Everything that determines the weights."""
+    teacher = "parent" if request.teacher is None else cached_teacher.file_sha256(request.teacher)
     return {
-        "slice": fingerprint(open_checkpoint(order.slice)),
+        "slice": fingerprint(open_checkpoint(request.slice)),
         "parent": fingerprint(open_checkpoint(parent)),
         "text": text.sha256,
-        "healing": order.healing.to_json(),
-        "teacher": taught,
+        "healing": request.config.to_json(),
+        "teacher": teacher,
         "compute": str(device.compute),
         "device": device.name,
     }
 
 
-def _best(order: Order, scene: _Scene) -> tuple[dict[str, Any], Point]:
-    """The best weights as they will be stored, and what they are worth so."""
-    student, run = scene.student, scene.run
+def _best_weights(request: HealRequest, loaded: _Loaded) -> tuple[dict[str, Any], EvalPoint]:
+    """The best weights as they will be stored, and their evaluation in that form."""
+    student, run = loaded.student, loaded.run
     if not run.best:
         return {}, run.curve[0]
-    student.restore(state.read(run.best_file))
-    weights = as_stored(order.slice, learned_weights(student))
-    shipped = load_student(order.slice, replace(order.healing, method="full"), scene.device, scene.absent)
-    shipped.restore({**shipped.trained, **weights})
+    student.restore(run_state.read(run.best_file))
+    weights = to_stored_dtypes(request.slice, trained_weights(student))
+    full = replace(request.config, method=HealMethod.FULL)
+    stored = load_student(request.slice, full, loaded.device, loaded.absent_rows)
+    stored.restore({**stored.trainable, **weights})
     best = run.point(run.best)
-    return weights, measured(shipped, scene.teacher, scene.text, best.step, best.tokens, best.trained)
-
-
-def _no_better(before: Point, after: Point, stopped: Ending | None, run: Run) -> str:
-    """Why nothing is written, in figures."""
-    found = f"{stopped.reason}. " if stopped else ""
-    return (
-        f"{found}Healing made no better slice on held-out text, so nothing is written: KL "
-        f"{before.kl.value:.4f} before and {after.kl.value:.4f} at best (step {after.step} of {run.step}), "
-        f"bits per byte {before.bits_per_byte.value:.4f} and {after.bits_per_byte.value:.4f}. A lower "
-        "--rate, another --hard or more text may help"
-    )
-
-
-def _recorded(order: Order, scene: _Scene, after: Point, stopped: Ending | None) -> manifest.Manifest:
-    """The healed slice's manifest: the slice's own, with what healing did; nothing of the old weights."""
-    given, run, text = manifest.read(order.slice), scene.run, scene.text
-    told = {
-        "slice": given.name,
-        "settings": order.healing.to_json(),
-        "teacher": "saved" if order.teacher else "parent",
-        "device": scene.device.name,
-        "threads": scene.device.threads,
-        "compute": str(scene.device.compute).removeprefix("torch."),
-        "text": {"source": order.text.source, "sha256": order.text.sha256, "tokens_sha256": text.sha256},
-        "heldout": {"sha256": text.heldout.sha256, "documents": text.heldout.documents},
-        "steps": run.step,
-        "tokens": run.curve[-1].tokens,
-        "seconds": round(run.seconds, 1),
-        "stopped": stopped.reason if stopped else None,
-        "before": run.curve[0].to_json(),
-        "after": after.to_json(),
-        "curve": [point.to_json() for point in run.curve],
-    }
-    return given.model_copy(
-        update={
-            "name": order.target.name,
-            "created": manifest.now(),
-            "quantized": [],
-            "measurements": [],
-            "verdicts": [],
-            "versions": versions(),
-            "healing": told,
-        }
-    )
+    return weights, evaluate(stored, loaded.teacher, loaded.text, best.step, best.tokens, best.train_loss)

@@ -1,186 +1,214 @@
-"""The steps of healing: read, compare, correct; measure now and then; keep what is needed to go on."""
+"""The training loop: optimizer steps, evaluation, early stopping, and checkpoints to resume from."""
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any
 
-from slices.heal import state
-from slices.heal.curve import Point, measured
-from slices.heal.objective import distil, from_text
-from slices.heal.settings import Healing
-from slices.heal.state import Run
+from slices.heal import run_state
+from slices.heal.curve import EvalPoint, evaluate
+from slices.heal.objective import distillation_loss, label_loss, next_token_ids
+from slices.heal.run_state import RunState
+from slices.heal.settings import HealConfig
 from slices.heal.student import Student
-from slices.heal.teacher import Teacher, came_after
-from slices.heal.text import Text
+from slices.heal.teacher import Teacher
+from slices.heal.text import HealText
 
-SAVE_SECONDS = 180.0
-_CLIP = 1.0
+CHECKPOINT_SECONDS = 180.0
+_MAX_GRAD_NORM = 1.0
 _BETAS = (0.9, 0.95)
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass(frozen=True)
-class News:
-    """What a run tells as it goes on: a step, and sometimes a new point."""
+class TrainingProgress:
+    """One optimizer step, and the evaluation that followed it, if one did."""
 
     step: int
-    of: int
+    total_steps: int
     loss: float
     tokens_per_second: float
-    point: Point | None = None
+    point: EvalPoint | None = None
 
 
 @dataclass(frozen=True)
-class Ending:
-    """Why a run ended before its last step; `failed` where that was no choice."""
+class EarlyStop:
+    """Why a run ended before its last step; `failed` on divergence, not on exhausted patience."""
 
     reason: str
     failed: bool
 
 
-Told = Callable[[News], None]
+StepCallback = Callable[[TrainingProgress], None]
 
 
 @dataclass
-class _Pace:
-    """Time and losses since something was last told, measured or saved."""
+class _RunningStats:
+    """Times, and the losses since the last evaluation."""
 
-    begun: float
-    first: int
-    saved: float
-    losses: list[float]
+    first_step: int
+    started: float = field(default_factory=monotonic)
+    checkpointed: float = field(default_factory=monotonic)
+    losses: list[float] = field(default_factory=list)
+
+    def tokens_per_second(self, config: HealConfig, step: int) -> float:
+        """Training throughput since the start of this process."""
+        tokens = (step - self.first_step) * config.rows_per_step * config.context
+        return tokens / max(monotonic() - self.started, 1e-9)
 
 
 def train(
-    student: Student, teacher: Teacher, text: Text, healing: Healing, run: Run, told: Told
-) -> Ending | None:
-    """Take the steps that are left of `run`, whose curve, best weights and files are kept up to date.
+    student: Student,
+    teacher: Teacher,
+    text: HealText,
+    config: HealConfig,
+    run: RunState,
+    on_step: StepCallback,
+) -> EarlyStop | None:
+    """Train from `run.step` to the end; the curve, best weights and files of `run` are kept up to date.
 
     Args:
-        healing: with a rate and a share (`Healing.settled`).
-        run: with the point of the slice as given.
+        config: with a learning rate and weights (`HealConfig.with_defaults`).
+        run: with the evaluation of the slice as given.
+        on_step: called after every optimizer step.
 
     Returns:
-        Why it ended before its last step, None if it did not.
+        Why training stopped early, None if it did not.
     """
-    optimizer = _optimizer(student, healing)
+    optimizer = _optimizer(student, config)
     if run.step:
-        _restore(student, optimizer, state.read(run.state_file), run.step)
-    pace = _Pace(monotonic(), run.step, monotonic(), [])
-    before = run.seconds
-    while run.step < healing.steps:
-        loss = _step(student, teacher, text, healing, run.step, optimizer)
+        _load_checkpoint(student, optimizer, run_state.read(run.state_file), run.step)
+    stats, seconds_before = _RunningStats(run.step), run.seconds
+    while run.step < config.steps:
+        loss = _train_step(student, teacher, text, config, run.step, optimizer)
         if not math.isfinite(loss):
-            return Ending(f"step {run.step + 1}: the loss is {loss}; a lower --rate may help", True)
+            return EarlyStop(f"step {run.step + 1}: the loss is {loss}; a lower --lr may help", failed=True)
         run.step += 1
-        pace.losses.append(loss)
-        run.seconds = before + monotonic() - pace.begun
-        point = _measure(student, teacher, text, healing, run, pace)
-        told(News(run.step, healing.steps, loss, _speed(healing, run, pace), point))
-        _keep(student, optimizer, run, pace, point)
-        if _stale(run) >= healing.patience:
-            return Ending(f"no better on held-out text since step {run.best}", False)
+        stats.losses.append(loss)
+        run.seconds = seconds_before + monotonic() - stats.started
+        point = _evaluate_if_due(student, teacher, text, config, run, stats)
+        on_step(
+            TrainingProgress(
+                step=run.step,
+                total_steps=config.steps,
+                loss=loss,
+                tokens_per_second=stats.tokens_per_second(config, run.step),
+                point=point,
+            )
+        )
+        _checkpoint_if_due(student, optimizer, run, stats, point)
+        if _evaluations_since_best(run) >= config.patience:
+            return EarlyStop(f"no improvement on held-out text since step {run.best}", failed=False)
     return None
 
 
-def _step(
-    student: Student, teacher: Teacher, text: Text, healing: Healing, step: int, optimizer: Any
+def _train_step(
+    student: Student, teacher: Teacher, text: HealText, config: HealConfig, step: int, optimizer: Any
 ) -> float:
-    """One correction; returns its loss. Weights stay as they were where the loss is not finite."""
+    """One optimizer step; returns its loss. Where that is not finite the weights stay as they were."""
     import torch
 
-    total = backward(student, teacher, text, healing, step)
-    norm = torch.nn.utils.clip_grad_norm_(list(student.trained.values()), _CLIP)
-    finite = math.isfinite(total) and bool(torch.isfinite(norm))
+    loss = backward(student, teacher, text, config, step)
+    norm = torch.nn.utils.clip_grad_norm_(list(student.trainable.values()), _MAX_GRAD_NORM)
+    finite = math.isfinite(loss) and bool(torch.isfinite(norm))
     if finite:
         for group in optimizer.param_groups:
-            group["lr"] = healing.rate_at(step)
+            group["lr"] = config.lr_at(step)
         optimizer.step()
     optimizer.zero_grad()
-    return total if finite else math.nan
+    return loss if finite else math.nan
 
 
-def backward(student: Student, teacher: Teacher, text: Text, healing: Healing, step: int) -> float:
-    """Add a step's gradients to the trained parameters' and return its mean loss, in nats a token.
+def backward(student: Student, teacher: Teacher, text: HealText, config: HealConfig, step: int) -> float:
+    """Accumulate a step's gradients; returns its mean loss in nats per token.
 
-    What draws hidden states together is learned from as well, but is no part of the loss that is told.
+    The hidden-state loss adds gradients but is not part of the returned loss.
     """
     import torch
 
-    numbers, hard = text.numbers(step, healing.rows), healing.hard or 0.0
-    total = 0.0
-    for start in range(0, len(numbers), healing.batch):
-        part = numbers[start : start + healing.batch]
-        tokens = torch.tensor(text.rows[part], dtype=torch.int64, device=student.device.name)
-        share = len(part) / len(numbers)
-        if healing.is_alone(step):
-            loss = from_text(student.hidden(tokens), student.head, came_after(tokens))
-            (loss * share).backward()
+    indices, total = text.row_indices(step, config.rows_per_step), 0.0
+    for start in range(0, len(indices), config.batch):
+        batch = indices[start : start + config.batch]
+        tokens = torch.tensor(text.rows[batch], dtype=torch.int64, device=student.device.name)
+        fraction = len(batch) / len(indices)
+        if config.is_label_only(step):
+            loss = label_loss(student.last_hidden_state(tokens), student.head, next_token_ids(tokens))
+            (loss * fraction).backward()
         else:
-            states, target = student.states(tokens), teacher.rows(part)
-            loss, _ = distil(states.last, student.head, target, came_after(tokens), hard)
-            pull = healing.states * target.apart(states) if healing.states else 0.0
-            ((loss + pull) * share).backward()
-        total += float(loss.detach()) * share
+            loss, hidden_loss = _distill(student, teacher, batch, tokens, config)
+            ((loss + hidden_loss) * fraction).backward()
+        total += float(loss.detach()) * fraction
     return total
 
 
-def _measure(
-    student: Student, teacher: Teacher, text: Text, healing: Healing, run: Run, pace: _Pace
-) -> Point | None:
-    if run.step % healing.every and run.step != healing.steps:
+def _distill(
+    student: Student, teacher: Teacher, batch: Any, tokens: Any, config: HealConfig
+) -> tuple[Any, Any]:
+    """The distillation loss and the weighted hidden-state loss of some rows, scalar tensors."""
+    states, output = student.hidden_states(tokens), teacher.rows(batch)
+    hard = config.hard_label_weight or 0.0
+    loss, _ = distillation_loss(states.last, student.head, output, next_token_ids(tokens), hard)
+    weight = config.hidden_state_weight
+    return loss, weight * output.hidden_state_loss(states) if weight else 0.0
+
+
+def _evaluate_if_due(
+    student: Student,
+    teacher: Teacher,
+    text: HealText,
+    config: HealConfig,
+    run: RunState,
+    stats: _RunningStats,
+) -> EvalPoint | None:
+    if run.step % config.eval_every and run.step != config.steps:
         return None
-    tokens = run.step * healing.rows * healing.context
-    trained = sum(pace.losses) / len(pace.losses)
-    point = measured(student, teacher, text, run.step, tokens, trained)
-    pace.losses.clear()
-    hard = healing.hard or 0.0
+    tokens = run.step * config.rows_per_step * config.context
+    train_loss = sum(stats.losses) / len(stats.losses)
+    point = evaluate(student, teacher, text, run.step, tokens, train_loss)
+    stats.losses.clear()
+    hard = config.hard_label_weight or 0.0
     if point.loss(hard) < run.point(run.best).loss(hard):
         run.best = point.step
     run.curve.append(point)
     return point
 
 
-def _keep(student: Student, optimizer: Any, run: Run, pace: _Pace, point: Point | None) -> None:
-    """Save at every point, and where the last time is long ago."""
-    if point is None and monotonic() - pace.saved < SAVE_SECONDS:
+def _checkpoint_if_due(
+    student: Student, optimizer: Any, run: RunState, stats: _RunningStats, point: EvalPoint | None
+) -> None:
+    """Write a checkpoint after every evaluation, and every `CHECKPOINT_SECONDS`."""
+    if point is None and monotonic() - stats.checkpointed < CHECKPOINT_SECONDS:
         return
-    best = student.values() if point is not None and run.best == point.step else None
-    state.save(run, _state(student, optimizer), best)
-    pace.saved = monotonic()
+    best = student.snapshot() if point is not None and run.best == point.step else None
+    run_state.save(run, _checkpoint(student, optimizer), best)
+    stats.checkpointed = monotonic()
 
 
-def _stale(run: Run) -> int:
-    """How many points came since the best one."""
+def _evaluations_since_best(run: RunState) -> int:
     return sum(point.step > run.best for point in run.curve)
 
 
-def _speed(healing: Healing, run: Run, pace: _Pace) -> float:
-    tokens = (run.step - pace.first) * healing.rows * healing.context
-    return tokens / max(monotonic() - pace.begun, 1e-9)
-
-
-def _optimizer(student: Student, healing: Healing) -> Any:
+def _optimizer(student: Student, config: HealConfig) -> Any:
     from torch.optim import AdamW
 
-    parameters = list(student.trained.values())
-    return AdamW(parameters, lr=healing.rate_at(0), betas=_BETAS, weight_decay=0.0, fused=True)
+    parameters = list(student.trainable.values())
+    return AdamW(parameters, lr=config.lr_at(0), betas=_BETAS, weight_decay=0.0, fused=True)
 
 
-def _state(student: Student, optimizer: Any) -> dict[str, Any]:
-    found = {f"weight.{name}": value for name, value in student.values().items()}
-    for name, parameter in student.trained.items():
+def _checkpoint(student: Student, optimizer: Any) -> dict[str, Any]:
+    """Trainable parameters and AdamW's moments, float32, by name."""
+    tensors = {f"weight.{name}": value for name, value in student.snapshot().items()}
+    for name, parameter in student.trainable.items():
         moments: Mapping[str, Any] = optimizer.state[parameter]
-        found |= {f"{key}.{name}": moments[key].detach().cpu() for key in _MOMENTS}
-    return found
+        tensors |= {f"{key}.{name}": moments[key].detach().cpu() for key in _MOMENTS}
+    return tensors
 
 
-def _restore(student: Student, optimizer: Any, found: Mapping[str, Any], step: int) -> None:
+def _load_checkpoint(student: Student, optimizer: Any, tensors: Mapping[str, Any], step: int) -> None:
     import torch
 
-    student.restore({name: found[f"weight.{name}"] for name in student.trained})
-    for name, parameter in student.trained.items():
-        moments = {key: found[f"{key}.{name}"].to(parameter.device) for key in _MOMENTS}
+    student.restore({name: tensors[f"weight.{name}"] for name in student.trainable})
+    for name, parameter in student.trainable.items():
+        moments = {key: tensors[f"{key}.{name}"].to(parameter.device) for key in _MOMENTS}
         optimizer.state[parameter] = {"step": torch.tensor(float(step), device=parameter.device), **moments}

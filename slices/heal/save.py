@@ -1,7 +1,7 @@
-"""A healed slice on disk: the files of the slice as given, with the weights that were learned.
+"""A healed slice on disk: the files of the original slice, with the trained weights overwritten.
 
-Each weight is stored as it was in the slice (bf16 as a rule); what was not trained is copied byte for byte.
-Quantized files of the slice as given are left behind, since they are of other weights.
+Each weight keeps the dtype that it has in the slice (bf16 as a rule); what was not trained is copied byte for
+byte. The original's quantized files are not copied, since they hold other weights.
 """
 
 import shutil
@@ -17,11 +17,11 @@ from slices.files.disk_space import check_free_space, map_full_disk_error
 from slices.files.safetensors_header import Entry
 
 _DTYPES = {"BF16": "bfloat16", "F16": "float16", "F32": "float32"}
-_SMALL = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+_CONFIG_FILES = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
 
 
-def as_stored(folder: Path, weights: Mapping[str, Any]) -> dict[str, Any]:
-    """`weights` rounded to the dtypes that the slice in `folder` stores them in.
+def to_stored_dtypes(folder: Path, weights: Mapping[str, Any]) -> dict[str, Any]:
+    """`weights` rounded to the dtypes in which the slice in `folder` stores them.
 
     Raises:
         BadCheckpoint: a weight is not in the slice's files, or of another shape or an integer dtype.
@@ -29,19 +29,19 @@ def as_stored(folder: Path, weights: Mapping[str, Any]) -> dict[str, Any]:
     import torch
 
     entries = {entry.name: entry for entry in open_checkpoint(folder).entries}
-    found = {}
+    rounded = {}
     for name, value in weights.items():
         entry = entries.get(name)
         if entry is None or entry.shape != tuple(value.shape) or entry.dtype not in _DTYPES:
             raise BadCheckpoint(f"{folder}: no tensor {name!r} of shape {list(value.shape)} to be healed")
-        found[name] = value.detach().cpu().to(getattr(torch, _DTYPES[entry.dtype])).contiguous()
-    return found
+        rounded[name] = value.detach().cpu().to(getattr(torch, _DTYPES[entry.dtype])).contiguous()
+    return rounded
 
 
-def ship(
-    source: Path, target: Path, weights: Mapping[str, Any], made: manifest.Manifest, force: bool
+def save_healed_slice(
+    source: Path, target: Path, weights: Mapping[str, Any], healed: manifest.Manifest, force: bool
 ) -> None:
-    """Write `target`: the slice in `source` with `weights` (as `as_stored` gives them), `made` written last.
+    """Write `target`: the slice in `source` with `weights` (of `to_stored_dtypes`), its manifest last.
 
     Raises:
         Exists: the target is there and `force` is false.
@@ -51,29 +51,24 @@ def ship(
     check_free_space(target, sum(file.stat().st_size for file in files), "the healed slice")
     with map_full_disk_error(target), atomic.staged(target, force) as folder:
         folder.mkdir()
-        for file in [*source.glob("*.index.json"), *(source / name for name in _small(source))]:
-            shutil.copyfile(file, folder / file.name)
-        for file in files:
+        for file in [*source.glob("*.index.json"), *_config_files(source), *files]:
             shutil.copyfile(file, folder / file.name)
         for entry in open_checkpoint(source).entries:
             if entry.name in weights:
                 _overwrite(folder / entry.file.name, entry, weights[entry.name])
-        manifest.write(folder, made)
+        manifest.write(folder, healed)
 
 
-def _small(source: Path) -> list[str]:
-    """The small files of a slice that are there, templates of its tokenizer among them."""
-    return [file.name for file in source.iterdir() if file.name in _SMALL or file.suffix == ".jinja"]
+def _config_files(source: Path) -> list[Path]:
+    """Config and tokenizer files that are there, chat templates included."""
+    return [file for file in source.iterdir() if file.name in _CONFIG_FILES or file.suffix == ".jinja"]
 
 
 def _overwrite(file: Path, entry: Entry, value: Any) -> None:
     import torch
 
-    data = (
-        value.view(torch.uint8).numpy().tobytes()
-        if value.ndim
-        else value[None].view(torch.uint8).numpy().tobytes()
-    )
+    array = value if value.ndim else value[None]
+    data = array.view(torch.uint8).numpy().tobytes()
     if len(data) != entry.nbytes:
         raise BadCheckpoint(f"tensor {entry.name!r} has {entry.nbytes} bytes in its file, not {len(data)}")
     with file.open("r+b") as out:

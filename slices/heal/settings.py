@@ -1,57 +1,70 @@
-"""What a healing run does, decided before it starts. Everything here changes the weights that come out."""
+"""Hyperparameters of a healing run. Every field changes the weights that come out."""
 
 from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
 from math import sqrt
 from typing import Any
 
 from slices.errors import BadConfig
 
-METHODS = ("norms", "lora", "full")
 PRECISIONS = ("auto", "float32", "bfloat16")
-INTACT = 0.5  # nats: a slice that is nearer to its parent than this is polished, not mended
-_RATES = {  # highest, to mend and to polish, for steps of `_STEP` tokens; only full is measured (docs/log.md)
-    "norms": (1e-2, 1e-3),
-    "lora": (5e-4, 1e-4),
-    "full": (1e-4, 2e-5),
+SMALL_KL = 0.5  # nats per token: below it a slice is close to its parent and gets the gentler defaults
+
+
+class HealMethod(StrEnum):
+    """Which parameters are trained."""
+
+    NORMS = "norms"
+    LORA = "lora"
+    FULL = "full"
+
+
+# Peak learning rates for steps of `_LR_TOKENS` tokens: (large KL, small KL).
+_DEFAULT_LR = {  # only `full` is measured (docs/log.md)
+    HealMethod.NORMS: (1e-2, 1e-3),
+    HealMethod.LORA: (5e-4, 1e-4),
+    HealMethod.FULL: (1e-4, 2e-5),
 }
-_STEP, _STEEPEST = 512, 4.0
-_HARD = (0.1, 0.5)
-_STATES = (10.0, 0.0)
+_LR_TOKENS, _MAX_LR_SCALE = 512, 4.0
+_DEFAULT_HARD_LABEL_WEIGHT = (0.1, 0.5)  # (large KL, small KL)
+_DEFAULT_HIDDEN_STATE_WEIGHT = (10.0, 0.0)
+_AT_LEAST_ONE = ("steps", "batch", "grad_accum", "eval_every", "patience", "rank")
 
 
 @dataclass(frozen=True)
-class Healing:
-    """One run. A step reads `batch` x `accumulate` rows of `context` tokens.
+class HealConfig:
+    """Hyperparameters of one run. An optimizer step reads `batch` x `grad_accum` rows of `context` tokens.
 
     Attributes:
-        method: `norms` trains norm gains and layer scalars; `lora` low-rank additions to every matrix, which
-            are merged back; `full` every matrix and gain. The embeddings stay as they are.
-        rate: AdamW's learning rate at its highest; by itself it grows with the root of the tokens in a step
+        method: `norms` trains norm gains and layer scalars; `lora` low-rank adapters on every matrix, which
+            are merged afterwards; `full` every matrix and gain. The embeddings are frozen.
+        lr: AdamW's peak learning rate; the default grows with the square root of the tokens per step
             (Malladi et al., 2022, arXiv 2205.10287).
-        hard: how much of the target is the token that came, the rest being the teacher's distribution. A
-            slice of all its parent's layers has little to learn from it but the spelling of cut words.
-        states: how strongly what enters each layer is drawn to what enters it in the parent, by the share of
-            its length that it is off (`slices.heal.states`); nothing where a saved teacher stands in.
-            Rate, `hard` and `states` None are decided by the slice's KL at the start (`settled`).
-        alone: share of the steps, the last ones, that learn from the text alone: without the teacher a step
-            takes two thirds to three quarters of the time (docs/log.md).
-        warmup: steps of rising rate; from there it falls to zero in a straight line.
-        every: steps between two measurements on held-out text.
-        patience: measurements without a better one after which the run ends.
-        compiled: whether layers are compiled for the rows; None where the run is long enough to gain by it.
+        hard_label_weight: weight of the cross-entropy to the text's own tokens, from 0 to 1; the rest is the
+            KL weight. A slice that kept all of its parent's layers learns from it only how cut words are
+            spelled by the tokens that are left.
+        hidden_state_weight: weight of the hidden-state loss (`slices.heal.hidden_states`); 0 with a cached
+            teacher. `lr`, `hard_label_weight` and `hidden_state_weight` default (None) by the slice's
+            initial KL (`with_defaults`).
+        label_only_fraction: fraction of the steps, at the end, that train on the text alone: without a
+            teacher forward pass a step takes two thirds to three quarters of the time (docs/log.md).
+        warmup_steps: linear warm-up; then linear decay to zero.
+        eval_every: steps between two evaluations on held-out text.
+        patience: evaluations without improvement before early stopping.
+        compiled: whether layers are compiled; None compiles where the run is long enough to gain by it.
     """
 
     steps: int = 500
-    method: str = "full"
-    rate: float | None = None
+    method: HealMethod = HealMethod.FULL
+    lr: float | None = None
     batch: int = 4
-    accumulate: int = 1
+    grad_accum: int = 1
     context: int = 512
-    hard: float | None = None
-    states: float | None = None
-    alone: float = 0.0
-    warmup: int = 20
-    every: int = 100
+    hard_label_weight: float | None = None
+    hidden_state_weight: float | None = None
+    label_only_fraction: float = 0.0
+    warmup_steps: int = 20
+    eval_every: int = 100
     patience: int = 5
     rank: int = 16
     seed: int = 0
@@ -59,64 +72,73 @@ class Healing:
     compiled: bool | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what no run can do.
+        """Validate every field.
 
         Raises:
-            BadConfig: a value is out of its range; it is named.
+            BadConfig: a value is out of its range; its option is named.
         """
-        if self.method not in METHODS:
-            raise BadConfig(f"--method {self.method}: expected {', '.join(METHODS)}")
+        if self.method not in list(HealMethod):
+            raise BadConfig(f"--method {self.method}: expected {', '.join(HealMethod)}")
         if self.precision not in PRECISIONS:
             raise BadConfig(f"precision {self.precision!r}: expected {', '.join(PRECISIONS)}")
-        for name in ("steps", "batch", "accumulate", "every", "patience", "rank"):
+        for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
-                raise BadConfig(f"--{name} {getattr(self, name)}: expected at least 1")
+                raise BadConfig(f"{_option(name)} {getattr(self, name)}: expected at least 1")
         if self.context < 2:
             raise BadConfig(f"--context {self.context}: expected at least 2 tokens, a bos and one to predict")
-        if self.hard is not None and not 0 <= self.hard <= 1:
-            raise BadConfig(f"--hard {self.hard}: expected a share from 0 to 1")
-        if self.states is not None and not 0 <= self.states < float("inf"):
-            raise BadConfig(f"--states {self.states}: expected a weight of 0 or more")
-        if not 0 <= self.alone <= 1:
-            raise BadConfig(f"--alone {self.alone}: expected a share from 0 to 1")
-        if self.warmup < 0 or self.seed < 0:
-            raise BadConfig("warmup and --seed: expected no negative number")
-        if self.rate is not None and not 0 < self.rate < float("inf"):
-            raise BadConfig(f"--rate {self.rate}: expected a positive learning rate")
+        if self.warmup_steps < 0 or self.seed < 0:
+            raise BadConfig("warmup_steps and --seed: expected no negative number")
+        if self.lr is not None and not 0 < self.lr < float("inf"):
+            raise BadConfig(f"--lr {self.lr}: expected a positive learning rate")
+        self._check_weights()
 
-    def settled(self, kl: float) -> "Healing":
-        """The same with nothing left open, for a slice of this KL to its parent, in nats a token."""
-        regime = int(kl < INTACT)
+    def _check_weights(self) -> None:
+        for name in ("hard_label_weight", "label_only_fraction"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise BadConfig(f"{_option(name)} {value}: expected a number from 0 to 1")
+        if self.hidden_state_weight is not None and not 0 <= self.hidden_state_weight < float("inf"):
+            raise BadConfig(f"--hidden-state-weight {self.hidden_state_weight}: expected 0 or more")
+
+    def with_defaults(self, kl: float) -> "HealConfig":
+        """The config with every open default filled in, for a slice of this KL to its parent (nats/token)."""
+        regime = int(kl < SMALL_KL)
+        lr, hard, hidden = self.lr, self.hard_label_weight, self.hidden_state_weight
         return replace(
             self,
-            rate=_RATES[self.method][regime] * self._steepness if self.rate is None else self.rate,
-            hard=_HARD[regime] if self.hard is None else self.hard,
-            states=_STATES[regime] if self.states is None else self.states,
+            lr=_DEFAULT_LR[self.method][regime] * self._lr_scale if lr is None else lr,
+            hard_label_weight=_DEFAULT_HARD_LABEL_WEIGHT[regime] if hard is None else hard,
+            hidden_state_weight=_DEFAULT_HIDDEN_STATE_WEIGHT[regime] if hidden is None else hidden,
         )
 
     @property
-    def _steepness(self) -> float:
-        return min(_STEEPEST, sqrt(self.rows * self.context / _STEP))
+    def _lr_scale(self) -> float:
+        return min(_MAX_LR_SCALE, sqrt(self.rows_per_step * self.context / _LR_TOKENS))
 
     @property
-    def rows(self) -> int:
-        """Rows that a step reads."""
-        return self.batch * self.accumulate
+    def rows_per_step(self) -> int:
+        """Rows that an optimizer step reads."""
+        return self.batch * self.grad_accum
 
     @property
     def tokens(self) -> int:
         """Tokens that all steps read, repetitions included."""
-        return self.steps * self.rows * self.context
+        return self.steps * self.rows_per_step * self.context
 
-    def is_alone(self, step: int) -> bool:
-        """Whether a step, the first being 0, does without the teacher."""
-        return step >= round((1 - self.alone) * self.steps)
+    def is_label_only(self, step: int) -> bool:
+        """Whether a step, counted from 0, trains without the teacher."""
+        return step >= round((1 - self.label_only_fraction) * self.steps)
 
-    def rate_at(self, step: int) -> float:
-        """The learning rate of a step, the first being 0."""
-        rising = (step + 1) / self.warmup if step < self.warmup else 1.0
-        return (self.rate or 0.0) * rising * (1 - step / self.steps)
+    def lr_at(self, step: int) -> float:
+        """The learning rate of a step, counted from 0: linear warm-up, then linear decay to zero."""
+        warmup = (step + 1) / self.warmup_steps if step < self.warmup_steps else 1.0
+        return (self.lr or 0.0) * warmup * (1 - step / self.steps)
 
     def to_json(self) -> dict[str, Any]:
-        """Every setting."""
-        return asdict(self)
+        """Every field."""
+        return {**asdict(self), "method": self.method.value}
+
+
+def _option(field: str) -> str:
+    """The command-line option of a field."""
+    return "--" + field.replace("_", "-")

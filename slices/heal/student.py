@@ -1,6 +1,6 @@
-"""The slice as it learns: float32 weights, of which the method trains a part; the embeddings stay.
+"""The student: the slice in float32, of which the heal method trains some parameters; embeddings are frozen.
 
-The output layer is the embedding (tied), so it is not trained either.
+The output layer is tied to the embedding, so it is frozen too.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,91 +10,97 @@ from typing import Any
 
 from slices.device import Device
 from slices.errors import BadCheckpoint, MissingExtra
-from slices.heal.objective import Head
-from slices.heal.settings import Healing
-from slices.heal.states import States, read
+from slices.heal.hidden_states import HiddenStates, forward_hidden_states
+from slices.heal.objective import OutputHead
+from slices.heal.settings import HealConfig, HealMethod
 from slices.runtimes.decoder import decoder_layers
 
-SCALAR = "layer_scalar"
-_TABLES = ("embed_tokens.weight", "embed_tokens_per_layer.weight", "lm_head.weight")
+LAYER_SCALAR = "layer_scalar"
+_EMBEDDINGS = ("embed_tokens.weight", "embed_tokens_per_layer.weight", "lm_head.weight")
 _LORA = (".lora_A.default.weight", ".lora_B.default.weight")
 
 
 @dataclass(frozen=True)
 class Student:
-    """A model in learning. `trained` are its parameters that change, by name, in a fixed order.
+    """A model in training mode.
 
-    `watched` are the layers whose inputs are held against the parent's.
+    Attributes:
+        trainable: the parameters that are trained, float32, by name, in a fixed order.
+        captured_layers: modules whose inputs the hidden-state loss compares with the parent's.
     """
 
     model: Any
-    trained: Mapping[str, Any]
-    head: Head
+    trainable: Mapping[str, Any]
+    head: OutputHead
     device: Device
-    watched: Sequence[Any] = ()
+    captured_layers: Sequence[Any] = ()
 
-    def states(self, tokens: Any) -> States:
-        """What enters the watched layers and leaves the last, for rows of tokens (rows, context)."""
-        return read(self.model, self.watched, self.device, tokens)
+    def hidden_states(self, tokens: Any) -> HiddenStates:
+        """The hidden states of rows of token ids (rows, context): captured inputs, and the last."""
+        return forward_hidden_states(self.model, self.captured_layers, self.device, tokens)
 
-    def hidden(self, tokens: Any) -> Any:
-        """The last hidden states after rows of tokens (rows, context): (rows x context, hidden)."""
-        return read(self.model, (), self.device, tokens).last
+    def last_hidden_state(self, tokens: Any) -> Any:
+        """The last hidden states of rows of token ids (rows, context): (rows x context, hidden)."""
+        return forward_hidden_states(self.model, (), self.device, tokens).last
 
-    def values(self) -> dict[str, Any]:
-        """Copies of the trained parameters on the processor."""
-        return {name: value.detach().cpu().clone() for name, value in self.trained.items()}
+    def snapshot(self) -> dict[str, Any]:
+        """Copies of the trainable parameters on the CPU."""
+        return {name: value.detach().cpu().clone() for name, value in self.trainable.items()}
 
     def restore(self, values: Mapping[str, Any]) -> None:
-        """Put the trained parameters back to `values`."""
+        """Set the trainable parameters to `values`."""
         import torch
 
         with torch.no_grad():
-            for name, parameter in self.trained.items():
+            for name, parameter in self.trainable.items():
                 parameter.copy_(values[name])
 
 
 def load_student(
-    folder: Path, healing: Healing, device: Device, absent: Any = None, watched: Sequence[int] = ()
+    folder: Path,
+    config: HealConfig,
+    device: Device,
+    absent_rows: Any = None,
+    captured_layers: Sequence[int] = (),
 ) -> Student:
-    """The slice in `folder`, made ready to learn by `healing.method`.
+    """Load the slice in `folder` for training by `config.method`.
 
-    What is trained is float32; what is not, under `norms` and `lora`, is what matrices are multiplied in.
+    Trainable parameters are float32; frozen ones, under `norms` and `lora`, are in the compute dtype.
 
     Args:
-        absent: which rows stand for no token, bool (vocabulary,); None for none.
-        watched: the layers whose inputs are held against the parent's.
+        absent_rows: vocabulary rows without a token, bool (vocabulary,); None for none.
+        captured_layers: indices of the layers whose inputs the hidden-state loss compares.
 
     Raises:
         BadCheckpoint: a file is damaged, or weights are missing from it.
-        MissingExtra: LoRA is wanted and peft is not installed.
+        MissingExtra: the method is LoRA and peft is not installed.
     """
     import torch
 
-    torch.manual_seed(healing.seed)
-    wide = torch.float32 if healing.method == "full" else device.compute
-    model = device.load(folder, wide).requires_grad_(False)
-    if model.get_output_embeddings().weight is not model.get_input_embeddings().weight:
-        raise BadCheckpoint(f"{folder}: the output layer is not the embedding, which healing counts on")
-    weight = model.get_output_embeddings().weight.detach().to(device.compute)
-    cap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
-    unknown = None if absent is None else torch.tensor(absent, device=device.name)
-    if unknown is not None:
-        unknown = torch.zeros(len(unknown), device=device.name).masked_fill(unknown, -torch.inf)
-    _free_scalars(model)
+    torch.manual_seed(config.seed)
+    full = config.method == HealMethod.FULL
+    model = device.load(folder, torch.float32 if full else device.compute).requires_grad_(False)
+    head = _output_head(model, folder, device, absent_rows)
+    _register_layer_scalars(model)
     layers = decoder_layers(model)
-    trained = _adapted(model, healing) if healing.method == "lora" else _chosen(model, healing.method)
-    for parameter in trained.values():
+    lora = config.method == HealMethod.LORA
+    trainable = _add_lora(model, config.rank) if lora else _select_parameters(model, config.method)
+    for parameter in trainable.values():
         parameter.data = parameter.data.float()
         parameter.requires_grad_(True)
-    head = Head(weight, cap, unknown)
-    return Student(model.train(), trained, head, device, [layers[index] for index in watched])
+    return Student(
+        model=model.train(),
+        trainable=trainable,
+        head=head,
+        device=device,
+        captured_layers=[layers[index] for index in captured_layers],
+    )
 
 
-def learned_weights(student: Student) -> dict[str, Any]:
-    """The weights that differ from the slice's, by their name in its files; low-rank additions merged in."""
-    if not any(name.endswith(_LORA) for name in student.trained):
-        return {name: value.detach() for name, value in student.trained.items()}
+def trained_weights(student: Student) -> dict[str, Any]:
+    """The trained weights by their name in the slice's files; LoRA adapters are merged."""
+    if not any(name.endswith(_LORA) for name in student.trainable):
+        return {name: value.detach() for name, value in student.trainable.items()}
     return {
         name + ".weight": module.get_base_layer().weight.detach().float()
         + module.get_delta_weight("default").float()
@@ -103,26 +109,41 @@ def learned_weights(student: Student) -> dict[str, Any]:
     }
 
 
-def _free_scalars(model: Any) -> None:
-    """Make Gemma 4's layer scalars, which transformers keeps as buffers, parameters like the other gains."""
+def _output_head(model: Any, folder: Path, device: Device, absent_rows: Any) -> OutputHead:
+    """The frozen output layer in the compute dtype."""
+    import torch
+
+    weight = model.get_output_embeddings().weight
+    if weight is not model.get_input_embeddings().weight:
+        raise BadCheckpoint(f"{folder}: expected an output layer tied to the embedding, found one of its own")
+    mask = None
+    if absent_rows is not None:
+        absent = torch.tensor(absent_rows, device=device.name)
+        mask = torch.zeros(len(absent), device=device.name).masked_fill(absent, -torch.inf)
+    softcap = getattr(model.config.get_text_config(), "final_logit_softcapping", None)
+    return OutputHead(weight.detach().to(device.compute), softcap, mask)
+
+
+def _register_layer_scalars(model: Any) -> None:
+    """Turn Gemma 4's layer scalars, which transformers keeps as buffers, into parameters."""
     import torch
 
     for module in model.modules():
-        value = module._buffers.pop(SCALAR, None)
+        value = module._buffers.pop(LAYER_SCALAR, None)
         if value is not None:
-            module.register_parameter(SCALAR, torch.nn.Parameter(value, requires_grad=False))
+            module.register_parameter(LAYER_SCALAR, torch.nn.Parameter(value, requires_grad=False))
 
 
-def _chosen(model: Any, method: str) -> dict[str, Any]:
-    """Gains and scalars (`norms`), or everything but the tables (`full`)."""
-    named = {name: value for name, value in model.named_parameters() if not name.endswith(_TABLES)}
-    if method == "full":
+def _select_parameters(model: Any, method: HealMethod) -> dict[str, Any]:
+    """Norm gains and layer scalars (`norms`), or everything but the embeddings (`full`)."""
+    named = {name: value for name, value in model.named_parameters() if not name.endswith(_EMBEDDINGS)}
+    if method == HealMethod.FULL:
         return named
     return {name: value for name, value in named.items() if value.ndim == 1}
 
 
-def _adapted(model: Any, healing: Healing) -> dict[str, Any]:
-    """Low-rank additions to every matrix of every layer (LoRA: Hu et al., 2021, arXiv 2106.09685)."""
+def _add_lora(model: Any, rank: int) -> dict[str, Any]:
+    """LoRA adapters on every matrix of every layer (Hu et al., 2021, arXiv 2106.09685)."""
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
@@ -134,6 +155,6 @@ def _adapted(model: Any, healing: Healing) -> dict[str, Any]:
         for name, module in model.named_modules()
         if isinstance(module, Linear) and ".layers." in f".{name}"
     ]
-    config = LoraConfig(r=healing.rank, lora_alpha=2 * healing.rank, lora_dropout=0.0, target_modules=targets)
+    config = LoraConfig(r=rank, lora_alpha=2 * rank, lora_dropout=0.0, target_modules=targets)
     inject_adapter_in_model(config, model)
     return {name: value for name, value in model.named_parameters() if name.endswith(_LORA)}

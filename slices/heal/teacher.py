@@ -1,7 +1,7 @@
-"""The teacher of a slice: its parent, which reads the slice's tokens and says what it expects next.
+"""The teacher: the slice's parent, whose next-token distributions on the slice's tokens are the targets.
 
-What the parent expects is shared out over the tokens that the slice kept. `slices.heal.saved` is a teacher
-that needs no parent.
+The parent's distribution is renormalized over the tokens that the slice kept. `slices.heal.cached_teacher`
+is a teacher that needs no parent in memory.
 """
 
 from collections.abc import Sequence
@@ -15,56 +15,62 @@ from numpy.typing import NDArray
 from slices import manifest
 from slices.device import Device
 from slices.errors import BadCheckpoint
-from slices.heal.objective import Head, Target
-from slices.heal.states import States, apart, read
-from slices.heal.text import Text
+from slices.heal.hidden_states import HiddenStates, forward_hidden_states, hidden_state_loss
+from slices.heal.objective import OutputHead, TeacherOutput
+from slices.heal.text import HealText
 from slices.measure.token_map import token_map
 from slices.model_ref import open_model
 from slices.runtimes.decoder import decoder_layers
 
 
 class Teacher(Protocol):
-    """Knows what to expect at each position of a text's rows and windows."""
+    """Distillation targets for the rows and held-out windows of a text."""
 
-    def rows(self, numbers: NDArray[np.int64]) -> Target:
-        """For rows of the text, one after another: rows x context positions."""
+    def rows(self, indices: NDArray[np.int64]) -> TeacherOutput:
+        """Targets of some rows, concatenated: rows x context positions."""
         ...
 
-    def window(self, number: int) -> Target:
-        """For a held-out window."""
+    def window(self, index: int) -> TeacherOutput:
+        """Targets of a held-out window."""
         ...
 
 
 @dataclass(frozen=True)
-class Expected:
-    """Distributions that are computed from the last hidden states as they are asked for.
+class ParentOutput:
+    """Hidden states of the parent; its distributions are computed from them on demand.
 
-    `norms` show entering states to their layers.
+    `norms` are the input norms of the captured layers, for the hidden-state loss.
     """
 
-    states: States
-    head: Head
+    states: HiddenStates
+    head: OutputHead
     norms: Sequence[Any] = ()
 
-    def logprobs(self, start: int, stop: int, given: Any) -> Any:
+    def logprobs(self, start: int, stop: int, student_logprobs: Any) -> Any:
         """Log probabilities over the slice's vocabulary, float32 (stop - start, vocabulary)."""
         return self.head.logprobs(self.states.last[start:stop])[0]
 
-    def apart(self, states: States) -> Any:
-        """How far a slice's states are from the parent's, where the layers read them."""
-        return apart(states, self.states, self.norms)
+    def hidden_state_loss(self, states: HiddenStates) -> Any:
+        """The hidden-state loss of the student's `states`, a scalar tensor."""
+        return hidden_state_loss(states, self.states, self.norms)
 
 
-class Parent:
-    """The parent, run as it is asked. Held-out windows are run once."""
+class ParentTeacher:
+    """A teacher that runs the parent. Outputs of held-out windows are kept."""
 
     def __init__(
-        self, folder: Path, ids: NDArray[np.int64], text: Text, device: Device, watched: Sequence[int] = ()
+        self,
+        folder: Path,
+        ids: NDArray[np.int64],
+        text: HealText,
+        device: Device,
+        captured_layers: Sequence[int] = (),
     ) -> None:
-        """Load the parent in `folder`, whose ids of the slice's tokens are `ids` (slice vocabulary,).
+        """Load the parent in `folder`.
 
         Args:
-            watched: the layers whose inputs the slice's are held against.
+            ids: the parent's id of each of the slice's tokens, -1 for none (slice vocabulary,).
+            captured_layers: indices of the layers whose inputs the hidden-state loss compares.
 
         Raises:
             BadCheckpoint: a file is damaged, or weights are missing from it.
@@ -74,39 +80,39 @@ class Parent:
         self._device, self._text = device, text
         self.model = device.load(folder, device.compute).requires_grad_(False).eval()
         layers = decoder_layers(self.model)
-        self._watched = [layers[index] for index in watched]
+        self._captured_layers = [layers[index] for index in captured_layers]
         self._ids = torch.tensor(ids, device=device.name)
         weight = self.model.get_output_embeddings().weight
-        absent = torch.zeros(len(ids), device=device.name).masked_fill(self._ids < 0, -torch.inf)
-        cap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        self._head = Head(weight[self._ids.clamp(min=0)], cap, absent if (ids < 0).any() else None)
-        self._windows: dict[int, Target] = {}
+        mask = torch.zeros(len(ids), device=device.name).masked_fill(self._ids < 0, -torch.inf)
+        softcap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
+        self._head = OutputHead(weight[self._ids.clamp(min=0)], softcap, mask if (ids < 0).any() else None)
+        self._windows: dict[int, TeacherOutput] = {}
 
-    def rows(self, numbers: NDArray[np.int64]) -> Target:
+    def rows(self, indices: NDArray[np.int64]) -> TeacherOutput:
         """Run the parent over rows of the text."""
-        return self._run(self._text.rows[numbers], self._watched)
+        return self._run(self._text.rows[indices], self._captured_layers)
 
-    def window(self, number: int) -> Target:
-        """Run the parent over a window, if it has not been; what enters its layers is not kept."""
-        if number not in self._windows:
-            self._windows[number] = self._run(self._text.windows[number][None], ())
-        return self._windows[number]
+    def window(self, index: int) -> TeacherOutput:
+        """Run the parent over a held-out window, once; without layer inputs."""
+        if index not in self._windows:
+            self._windows[index] = self._run(self._text.windows[index][None], ())
+        return self._windows[index]
 
-    def _run(self, tokens: NDArray[np.int32], watched: Sequence[Any]) -> Expected:
+    def _run(self, tokens: NDArray[np.int32], captured_layers: Sequence[Any]) -> ParentOutput:
         import torch
 
         with torch.no_grad():
             ids = self._ids[torch.tensor(tokens, dtype=torch.int64, device=self._device.name)]
-            states = read(self.model, watched, self._device, ids)
-        return Expected(states, self._head, [layer.input_layernorm for layer in watched])
+            states = forward_hidden_states(self.model, captured_layers, self._device, ids)
+        return ParentOutput(states, self._head, [layer.input_layernorm for layer in captured_layers])
 
 
 def find_parent(slice_folder: Path) -> tuple[Path, NDArray[np.int64]]:
-    """The folder of a slice's parent, and its id of each of the slice's tokens, -1 for a row without one.
+    """The folder of a slice's parent, and the parent's id of each of the slice's tokens, -1 for none.
 
     Raises:
         NotFound: the parent is not there.
-        BadCheckpoint: what is there now is not what the slice was cut from.
+        BadCheckpoint: the model there is not the one that the slice was cut from.
     """
     recorded = manifest.read(slice_folder).parent
     parent = open_model(recorded.model)
@@ -116,16 +122,3 @@ def find_parent(slice_folder: Path) -> tuple[Path, NDArray[np.int64]]:
             f"(sha256 {parent.headers_sha256[:12]}, recorded {recorded.headers_sha256[:12]})"
         )
     return parent.folder, token_map(slice_folder, parent.folder)
-
-
-def came_after(tokens: Any) -> Any:
-    """The token that came at each position of rows (rows, context), -1 after a row's last; flat, int64."""
-    import torch
-
-    last = torch.full_like(tokens[:, :1], -1)
-    return torch.cat([tokens[:, 1:], last], dim=1).flatten()
-
-
-def flat(rows: Sequence[NDArray[np.int32]] | NDArray[np.int32]) -> NDArray[np.int32]:
-    """Rows, one after another."""
-    return np.concatenate([np.asarray(row).ravel() for row in rows])

@@ -1,7 +1,7 @@
-"""The domain's text as a slice reads it: rows to learn from, windows to be measured on.
+"""The domain's text in the slice's token ids: training rows, and held-out windows for evaluation.
 
-Every row is a bos and the next `context` - 1 tokens of a stream of documents, which begin with a bos each.
-The documents come in the order of their hashes, so a run sees the same rows on every machine. Runs nothing.
+A row is a bos and the next `context` - 1 tokens of a stream of documents, each of which begins with a bos.
+Documents are ordered by hash, so a run reads the same rows on every machine. Runs no model.
 """
 
 import hashlib
@@ -14,20 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.errors import BadConfig, NotFound
-from slices.heal.settings import Healing
+from slices.heal.settings import HealConfig
 from slices.measure.heldout import Heldout, cut_heldout
 from slices.text.corpus import Corpus
 
 HELDOUT_BYTES = 16_000
-_AT_ONCE = 64  # documents tokenized together
+_DOCUMENTS_PER_BATCH = 64  # tokenized together
 
 
 @dataclass(frozen=True)
-class Text:
-    """What one run learns from and is measured on, in the slice's token ids."""
+class HealText:
+    """Training rows, and held-out windows that begin with a bos, in the slice's token ids."""
 
     rows: NDArray[np.int32]  # (rows, context)
-    windows: tuple[NDArray[np.int32], ...]  # a bos first
+    windows: tuple[NDArray[np.int32], ...]
     heldout: Heldout
     seed: int
 
@@ -39,72 +39,88 @@ class Text:
             digest.update(len(window).to_bytes(8, "little") + window.tobytes())
         return digest.hexdigest()
 
-    def numbers(self, step: int, count: int) -> NDArray[np.int64]:
-        """Which rows a step of `count` rows reads: every row once, in a new order, again and again."""
-        wanted = np.arange(step * count, (step + 1) * count)
+    def row_indices(self, step: int, count: int) -> NDArray[np.int64]:
+        """The rows that a step of `count` rows reads; every epoch is shuffled anew."""
+        positions = np.arange(step * count, (step + 1) * count)
         total = len(self.rows)
-        orders = {n: self._order(n) for n in set((wanted // total).tolist())}
-        return np.array([orders[at // total][at % total] for at in wanted.tolist()], dtype=np.int64)
+        orders = {epoch: self._order(epoch) for epoch in set((positions // total).tolist())}
+        return np.array([orders[at // total][at % total] for at in positions.tolist()], dtype=np.int64)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
         return np.random.default_rng([self.seed, epoch]).permutation(len(self.rows))
 
 
-def read_text(folder: Path, corpus: Corpus, healing: Healing, heldout_bytes: int = HELDOUT_BYTES) -> Text:
-    """Tokenize as much of a domain's calibration text as the steps read, and a sample of its held-out text.
+def read_text(
+    folder: Path, corpus: Corpus, config: HealConfig, heldout_bytes: int = HELDOUT_BYTES
+) -> HealText:
+    """Tokenize as much of a domain's training text as the steps read, and a sample of its held-out text.
 
     Raises:
-        NotFound: the slice has no tokenizer.json or no bos, or the text has less than a row of tokens.
-        BadConfig: fewer than two of the documents are held out, so that nothing can be measured.
+        NotFound: the slice has no tokenizer.json or no bos, or the training text is less than a row.
+        BadConfig: there are fewer than two held-out documents, or none is left to train on.
     """
     tokenizer, bos = _tokenizer(folder)
-    learned, kept = _sides(corpus)
-    rows = _rows(tokenizer, bos, learned, healing)
+    training, held_out = _split(corpus)
+    rows = _rows(tokenizer, bos, training, config)
     try:
-        heldout = cut_heldout(kept, heldout_bytes)
+        heldout = cut_heldout(held_out, heldout_bytes)
     except BadConfig:
         raise BadConfig(
-            f"the text has {len(kept)} held-out documents, and healing is measured on at least two; "
+            f"the text has {len(held_out)} held-out documents, and healing is measured on at least two; "
             "bring more text with --corpus"
         ) from None
     texts = [window.text for window in heldout.windows]
-    windows = [np.array([bos, *ids], dtype=np.int32) for ids in _encoded(tokenizer, texts)]
-    return Text(rows, tuple(windows), heldout, healing.seed)
+    windows = [np.array([bos, *ids], dtype=np.int32) for ids in _encode(tokenizer, texts)]
+    return HealText(rows, tuple(windows), heldout, config.seed)
 
 
-def _sides(corpus: Corpus) -> tuple[list[str], list[str]]:
-    """Documents to learn from and documents to measure on; never the same ones."""
-    kept = list(corpus.heldout().documents)
-    return [text for text in corpus.calibration().documents if text not in set(kept)], kept
+def _split(corpus: Corpus) -> tuple[list[str], list[str]]:
+    """Training and held-out documents, disjoint.
+
+    Raises:
+        BadConfig: the held-out split leaves no document to train on.
+    """
+    held_out = list(corpus.heldout().documents)
+    training = [text for text in corpus.calibration().documents if text not in set(held_out)]
+    if held_out and not training:
+        taken = "the only document" if len(held_out) == 1 else f"all {len(held_out)} documents"
+        raise BadConfig(
+            f"the held-out split (one document in ten) took {taken} of the text and leaves none to train on: "
+            "healing needs at least two documents, not all of them held out; bring more, or a longer corpus, "
+            "with --corpus"
+        )
+    return training, held_out
 
 
-def _rows(tokenizer: Any, bos: int, documents: Sequence[str], healing: Healing) -> NDArray[np.int32]:
-    wanted = healing.steps * healing.rows * (healing.context - 1)
+def _rows(tokenizer: Any, bos: int, documents: Sequence[str], config: HealConfig) -> NDArray[np.int32]:
+    width = config.context - 1
+    max_tokens = config.steps * config.rows_per_step * width
     stream: list[int] = []
-    for ids in _encoded(tokenizer, _ordered(documents, healing.seed)):
+    for ids in _encode(tokenizer, _hash_order(documents, config.seed)):
         stream += [bos, *ids]
-        if len(stream) >= wanted:
+        if len(stream) >= max_tokens:
             break
-    width = healing.context - 1
-    count = min(len(stream), wanted) // width
+    count = min(len(stream), max_tokens) // width
     if not count:
         raise NotFound(
-            f"the text has {len(stream)} tokens, less than one row of {healing.context}: bring more"
+            f"the training text has {len(stream)} tokens, less than one row of {config.context} "
+            "(--context); bring more text with --corpus, or take a smaller --context"
         )
     body = np.array(stream[: count * width], dtype=np.int32).reshape(count, width)
     return np.concatenate([np.full((count, 1), bos, dtype=np.int32), body], axis=1)
 
 
-def _ordered(documents: Sequence[str], seed: int) -> list[str]:
-    """The documents by a hash of seed and text."""
+def _hash_order(documents: Sequence[str], seed: int) -> list[str]:
+    """The documents sorted by a hash of seed and text."""
     salt = str(seed).encode()
     return sorted(documents, key=lambda text: hashlib.sha256(salt + text.encode()).digest())
 
 
-def _encoded(tokenizer: Any, texts: Sequence[str]) -> Iterator[list[int]]:
-    for start in range(0, len(texts), _AT_ONCE):
-        for found in tokenizer.encode_batch(texts[start : start + _AT_ONCE], add_special_tokens=False):
-            yield found.ids
+def _encode(tokenizer: Any, texts: Sequence[str]) -> Iterator[list[int]]:
+    for start in range(0, len(texts), _DOCUMENTS_PER_BATCH):
+        batch = texts[start : start + _DOCUMENTS_PER_BATCH]
+        for encoding in tokenizer.encode_batch(batch, add_special_tokens=False):
+            yield encoding.ids
 
 
 def _tokenizer(folder: Path) -> tuple[Any, int]:

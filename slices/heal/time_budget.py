@@ -1,4 +1,4 @@
-"""How many steps fit into a time: a few are tried, and the answer is kept, so that a killed run goes on."""
+"""A time budget as a number of optimizer steps; cached, so that a killed run resumes as the same run."""
 
 import hashlib
 import json
@@ -11,40 +11,39 @@ from slices.files import atomic
 from slices.files.safetensors_header import parse_json_object
 from slices.home import home
 
-TRIED = 3  # steps that are timed, after one that warms up
-_MEASURING = 1.1  # of the steps' own time, held-out text included
+TIMED_STEPS = 3  # after one warm-up step
+_EVAL_OVERHEAD = 1.1  # of the time of the steps, for evaluation on held-out text
+
+StepKind = tuple[float, Callable[[], object]]  # fraction of the steps, and a function that runs one
 
 
-Kind = tuple[float, Callable[[], object]]  # which share of the steps is like this, and one of them
-
-
-def steps_within(minutes: float, parts: Mapping[str, Any], kinds: Sequence[Kind]) -> int:
-    """Steps that take `minutes` here, by calling one of each kind, which must leave no trace.
+def steps_within(minutes: float, key: Mapping[str, Any], kinds: Sequence[StepKind]) -> int:
+    """The number of optimizer steps that take `minutes` on this machine, timed on one step of each kind.
 
     Args:
-        parts: what identifies the run; asked again for the same parts and minutes, the answer stays.
+        key: what identifies the run; the answer for the same key and minutes is cached on disk.
+        kinds: timed functions must leave the model as it was.
 
     Raises:
-        BadConfig: `minutes` is not positive, or too short for a step.
+        BadConfig: `minutes` is not positive, or too short for one step.
     """
     if not 0 < minutes < float("inf"):
         raise BadConfig(f"--minutes {minutes}: expected a positive number")
-    text = json.dumps({**parts, "minutes": minutes}, sort_keys=True, default=str)
+    text = json.dumps({**key, "minutes": minutes}, sort_keys=True, default=str)
     path = home() / "healing" / f"{hashlib.sha256(text.encode()).hexdigest()[:20]}.json"
     if path.is_file():
         return int(parse_json_object(path.read_bytes(), path)["steps"])
-    seconds = sum(share * _timed(step) for share, step in kinds if share)
-    steps = int(minutes * 60 / (seconds * _MEASURING))
+    seconds = sum(fraction * _seconds_per_step(step) for fraction, step in kinds if fraction)
+    steps = int(minutes * 60 / (seconds * _EVAL_OVERHEAD))
     if steps < 1:
         raise BadConfig(f"--minutes {minutes}: too short for a single step here; take a smaller --batch")
     atomic.write_text(path, json.dumps({"steps": steps}) + "\n")
     return steps
 
 
-def _timed(step: Callable[[], object]) -> float:
-    """Seconds of a step."""
+def _seconds_per_step(step: Callable[[], object]) -> float:
     step()
-    begun = monotonic()
-    for _ in range(TRIED):
+    start = monotonic()
+    for _ in range(TIMED_STEPS):
         step()
-    return max((monotonic() - begun) / TRIED, 1e-6)
+    return max((monotonic() - start) / TIMED_STEPS, 1e-6)

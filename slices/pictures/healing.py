@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from slices.heal.curve import Point
+from slices.heal.curve import EvalPoint
 from slices.pictures.figure import new_figure, save_figure
 
 
-def draw_healing(curves: Mapping[str, Sequence[Point]], path: Path) -> None:
+def draw_healing(curves: Mapping[str, Sequence[EvalPoint]], path: Path) -> None:
     """Draw one line a run, by its name, with standard errors; the suffix of `path` says the format.
 
     Raises:

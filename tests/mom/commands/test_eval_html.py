@@ -35,8 +35,17 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MOM_HOME", str(folder / "home"))
         slice_of(parent_gemma3(folder / "parent"), folder / "swa", "swa")
         corpus = ["--corpus", str(data / "corpora" / "biochem" / "calibration.jsonl")]
-        few = ["--steps", "40", "--context", "128", "--batch", "2", "--rate", "0.003", "--threads", "1"]
-        run("heal", str(folder / "swa"), *few, "--hard", "0", *corpus, "-o", str(folder / "healed"))
+        few = ["--steps", "40", "--context", "128", "--batch", "2", "--lr", "0.003", "--threads", "1"]
+        run(
+            "heal",
+            str(folder / "swa"),
+            *few,
+            "--hard-label-weight",
+            "0",
+            *corpus,
+            "-o",
+            str(folder / "healed"),
+        )
         run("quantize", str(folder / "healed"), "--type", "auto", "--max-kl", "0.5", "--data", str(data),
             "--threads", "1")  # fmt: skip
         out = folder / "report.html"

@@ -9,9 +9,10 @@ from typer.testing import CliRunner
 from mom.cli import app
 from slices import manifest
 from slices.errors import SliceError
+from slices.text.corpus import is_heldout
 from tests.slices.heal_fixtures import parent_gemma4, sentences, slice_of
 
-FEW = ["--steps", "40", "--context", "32", "--batch", "4", "--rate", "0.01", "--hard", "0"]
+FEW = ["--steps", "40", "--context", "32", "--batch", "4", "--lr", "0.01", "--hard-label-weight", "0"]
 FEW += ["--threads", "1"]
 
 
@@ -36,16 +37,16 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-def test_json_picture_and_a_slice_by_the_default_name(
+def test_json_plot_and_a_slice_by_the_default_name(
     slice_: str, corpus: str, mom_home: Path, tmp_path: Path
 ) -> None:
-    picture = tmp_path / "curve.svg"
-    figures = json.loads(run(slice_, *FEW, "--corpus", corpus, "--json", "--picture", str(picture)))
+    plot = tmp_path / "curve.svg"
+    figures = json.loads(run(slice_, *FEW, "--corpus", corpus, "--json", "--plot", str(plot)))
     assert figures["path"] == str(mom_home / "slices" / "swa-healed")
     assert figures["after"]["kl"]["value"] < figures["before"]["kl"]["value"]
     assert (figures["steps"], figures["tokens"], figures["failed"]) == (40, 40 * 4 * 32, False)
     assert manifest.read(Path(figures["path"])).healing is not None
-    assert "<svg" in picture.read_text()
+    assert "<svg" in plot.read_text()
 
 
 def test_the_table_shows_before_and_after(slice_: str, corpus: str) -> None:
@@ -57,9 +58,10 @@ def test_the_table_shows_before_and_after(slice_: str, corpus: str) -> None:
 
 def test_a_teacher_can_be_saved_and_used(slice_: str, corpus: str, tmp_path: Path) -> None:
     file = str(tmp_path / "teacher.safetensors")
-    told = json.loads(run(slice_, *FEW, "--corpus", corpus, "--save-teacher", file, "--top-k", "8", "--json"))
-    assert told["bytes"] == Path(file).stat().st_size
-    figures = json.loads(run(slice_, *FEW, "--corpus", corpus, "--teacher", file, "--json"))
+    few = [*FEW, "--corpus", corpus, "--json"]
+    figures = json.loads(run(slice_, *few, "--save-teacher", file, "--top-k", "8"))
+    assert figures["bytes"] == Path(file).stat().st_size
+    figures = json.loads(run(slice_, *few, "--teacher", file))
     assert figures["after"]["kl"]["value"] < figures["before"]["kl"]["value"]
 
 
@@ -68,6 +70,33 @@ def test_the_slice_itself_is_never_the_target(slice_: str, corpus: str, mom_home
         run(slice_, *FEW, "--corpus", corpus, "-o", str(mom_home / "slices" / "swa"), "--force")
 
 
+@pytest.mark.parametrize(
+    ("option", "choices"), [("--method", "'norms', 'lora', 'full'"), ("--device", "'auto', 'cpu', 'cuda'")]
+)
+def test_a_bad_choice_is_a_usage_error(option: str, choices: str, slice_: str) -> None:
+    done = CliRunner().invoke(app, ["heal", slice_, option, "magic"], env={"COLUMNS": "200"})
+    assert done.exit_code == 2
+    assert f"'magic' is not one of {choices}" in done.output
+
+
 def test_settings_are_checked_first(slice_: str) -> None:
-    with pytest.raises(SliceError, match="--method magic: expected norms, lora, full"):
-        run(slice_, "--method", "magic")
+    with pytest.raises(SliceError, match=r"--hard-label-weight 2\.0: expected a number from 0 to 1"):
+        run(slice_, "--hard-label-weight", "2")
+
+
+def held_out(document: str) -> str:
+    """The document with a suffix by which the held-out split takes it."""
+    return next(text for n in range(1000) if is_heldout(text := f"{document} {n}"))
+
+
+@pytest.mark.parametrize(("count", "taken"), [(1, "the only document"), (2, "all 2 documents")])
+def test_a_corpus_that_is_all_held_out_is_refused(
+    count: int, taken: str, slice_: str, tmp_path: Path
+) -> None:
+    """It once said that the text has 0 tokens."""
+    texts = [held_out(text) for text in sentences(count).documents]
+    file = tmp_path / "few.jsonl"
+    file.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    message = f"the held-out split .* took {taken} of the text .* needs at least two documents"
+    with pytest.raises(SliceError, match=message):
+        run(slice_, *FEW, "--corpus", str(file))

@@ -31,9 +31,9 @@ def run(*arguments: str) -> str:
     return done.stdout
 
 
-def test_scores_as_json_table_and_picture(parent: str, corpus: str, tmp_path: Path) -> None:
+def test_scores_as_json_table_and_plot(parent: str, corpus: str, tmp_path: Path) -> None:
     asked = ["inspect", parent, "--domain", "biochem", "--corpus", corpus]
-    scores = json.loads(run(*asked, "--json", "--picture", str(tmp_path / "layers.svg")))["scores"]
+    scores = json.loads(run(*asked, "--json", "--plot", str(tmp_path / "layers.svg")))["scores"]
     assert [each["layer"] for each in scores["layers"]] == list(range(6))
     assert [each["removable"] for each in scores["layers"]] == [True, False, False, True, True, True]
     assert [each.get("donor") for each in scores["layers"]] == [None, None, None, 1, 1, 2]
@@ -44,9 +44,9 @@ def test_scores_as_json_table_and_picture(parent: str, corpus: str, tmp_path: Pa
     assert "can go" in shown
 
 
-def test_a_picture_of_another_kind_is_refused_first(parent: str, corpus: str) -> None:
+def test_a_plot_of_another_format_is_refused_first(parent: str, corpus: str) -> None:
     with pytest.raises(SliceError, match=r"x\.gif: expected a name that ends in \.svg or \.png"):
-        run("inspect", parent, "--domain", "biochem", "--corpus", corpus, "--picture", "x.gif")
+        run("inspect", parent, "--domain", "biochem", "--corpus", corpus, "--plot", "x.gif")
 
 
 def test_layers_are_chosen_by_the_text(parent: str, corpus: str, tmp_path: Path) -> None:

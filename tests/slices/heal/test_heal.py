@@ -1,4 +1,4 @@
-"""Healing picos for real: every method helps, nothing else changes, nothing worse is ever written."""
+"""Healing tiny models: every method lowers the KL, nothing else changes, nothing worse is written."""
 
 import json
 from dataclasses import dataclass, replace
@@ -12,8 +12,9 @@ from slices import manifest
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadCheckpoint, BadConfig, Exists, RunFailed
 from slices.heal import memory_bound
-from slices.heal.heal import Healed, Order, heal
-from slices.heal.settings import Healing
+from slices.heal.heal import HealResult, heal
+from slices.heal.request import HealRequest
+from slices.heal.settings import HealConfig, HealMethod
 from slices.measure.divergence import against_parent
 from slices.measure.heldout import cut_heldout
 from slices.measure.token_map import token_map
@@ -21,12 +22,21 @@ from slices.runtimes.torch_runtime import TorchRuntime
 from tests.picos import load
 from tests.slices.heal_fixtures import parent_gemma3, parent_gemma4, sentences, slice_of
 
-SHORT = Healing(steps=40, context=32, batch=4, every=20, hard=0.0, rate=3e-3, precision="float32", warmup=4)
+SHORT = HealConfig(
+    steps=40,
+    context=32,
+    batch=4,
+    eval_every=20,
+    hard_label_weight=0.0,
+    lr=3e-3,
+    precision="float32",
+    warmup_steps=4,
+)
 GAINS = ("norm.weight", "layernorm.weight", "layer_scalar")
 
 
-def ordered(slice_: Path, target: Path, healing: Healing = SHORT) -> Order:
-    return Order(slice_, target, sentences(), healing, threads=1)
+def ordered(slice_: Path, target: Path, config: HealConfig = SHORT) -> HealRequest:
+    return HealRequest(slice_, target, sentences(), config, threads=1)
 
 
 @pytest.fixture(scope="module")
@@ -52,19 +62,19 @@ def changed(before: Path, after: Path) -> set[str]:
     return {name for name in old if old[name] != new[name]}
 
 
-@pytest.mark.parametrize("method", ["norms", "lora", "full"])
+@pytest.mark.parametrize("method", list(HealMethod))
 def test_every_method_brings_a_swa_slice_nearer_to_its_parent(
-    method: str, swa: Path, parent: Path, tmp_path: Path
+    method: HealMethod, swa: Path, parent: Path, tmp_path: Path
 ) -> None:
-    """By the run's own account, and by the code that `mom eval` measures with, on the shipped files."""
-    healed = heal(ordered(swa, tmp_path / "healed", replace(SHORT, method=method, rate=1e-2)))
+    """By the run's own evaluation, and by the code of `mom eval` on the written files."""
+    healed = heal(ordered(swa, tmp_path / "healed", replace(SHORT, method=method, lr=1e-2)))
     gained = healed.before.kl.value - healed.after.kl.value
     assert gained > 3 * (healed.before.kl.stderr + healed.after.kl.stderr)
     assert healed.after.kl.value == pytest.approx(_kl(tmp_path / "healed", parent), abs=1e-4)
     names = changed(swa, tmp_path / "healed")
-    assert any(name.endswith("layer_scalar") for name in names) == (method != "lora")
+    assert any(name.endswith("layer_scalar") for name in names) == (method != HealMethod.LORA)
     assert not any("embed_tokens" in name for name in names)
-    assert all(name.endswith(GAINS) for name in names) == (method == "norms")
+    assert all(name.endswith(GAINS) for name in names) == (method == HealMethod.NORMS)
     load(tmp_path / "healed")
 
 
@@ -75,10 +85,10 @@ def _kl(folder: Path, parent: Path) -> float:
     return found.kl.value
 
 
-def test_a_cut_vocabulary_learns_its_own_spelling(parent: Path, tmp_path: Path) -> None:
-    """Of the same layers, so that only the text itself (`hard`) has something to teach."""
+def test_a_cut_vocabulary_learns_from_the_text(parent: Path, tmp_path: Path) -> None:
+    """Of the same layers, so that only the cross-entropy to the text has a gradient."""
     slice_ = slice_of(parent, tmp_path / "slices" / "words", "all", "400")
-    healed = heal(ordered(slice_, tmp_path / "healed", replace(SHORT, hard=0.5)))
+    healed = heal(ordered(slice_, tmp_path / "healed", replace(SHORT, hard_label_weight=0.5)))
     assert healed.before.kl.value == pytest.approx(0, abs=1e-4)
     assert healed.after.bits_per_byte.value < 0.97 * healed.before.bits_per_byte.value
 
@@ -98,7 +108,7 @@ def test_slice_json_says_what_was_done(swa: Path, tmp_path: Path) -> None:
     )
     assert made.healing is not None
     assert made.healing["settings"] == {
-        **SHORT.settled(healed.before.kl.value).to_json(),
+        **SHORT.with_defaults(healed.before.kl.value).to_json(),
         "compiled": False,
     }
     assert made.healing["tokens"] == 40 * 4 * 32
@@ -107,9 +117,9 @@ def test_slice_json_says_what_was_done(swa: Path, tmp_path: Path) -> None:
 
 
 def test_accumulated_batches_are_one_big_batch(swa: Path, tmp_path: Path) -> None:
-    few = replace(SHORT, steps=3, every=3)
+    few = replace(SHORT, steps=3, eval_every=3)
     heal(ordered(swa, tmp_path / "whole", few))
-    heal(ordered(swa, tmp_path / "parts", replace(few, batch=2, accumulate=2)))
+    heal(ordered(swa, tmp_path / "parts", replace(few, batch=2, grad_accum=2)))
     whole, parts = (
         load_file(tmp_path / "whole/model.safetensors"),
         load_file(tmp_path / "parts/model.safetensors"),
@@ -127,16 +137,16 @@ def test_nothing_worse_is_written(parent: Path, tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class Explodes(Healing):
+class Explodes(HealConfig):
     """A run whose learning rate becomes absurd."""
 
     at: int = 0
 
-    def rate_at(self, step: int) -> float:
-        return 1e38 if step >= self.at else super().rate_at(step)
+    def lr_at(self, step: int) -> float:
+        return 1e38 if step >= self.at else super().lr_at(step)
 
 
-def exploding(swa: Path, tmp_path: Path, at: int) -> Healed:
+def exploding(swa: Path, tmp_path: Path, at: int) -> HealResult:
     fields = {name: getattr(SHORT, name) for name in SHORT.__dataclass_fields__}
     return heal(ordered(swa, tmp_path / "healed", Explodes(**fields, at=at)))
 
@@ -153,15 +163,15 @@ def test_nan_stops_with_the_step_and_keeps_the_last_good_weights(swa: Path, tmp_
     )
 
 
-@pytest.mark.parametrize("alone", [0.5, 1.0])
-def test_the_last_steps_may_learn_from_the_text_alone(alone: float, swa: Path, tmp_path: Path) -> None:
-    healing = replace(SHORT, alone=alone, hard=0.9)
-    assert [healing.is_alone(step) for step in (0, healing.steps // 2, healing.steps - 1)] == [
-        alone == 1.0, True, True,
+@pytest.mark.parametrize("fraction", [0.5, 1.0])
+def test_the_last_steps_may_train_on_labels_only(fraction: float, swa: Path, tmp_path: Path) -> None:
+    config = replace(SHORT, label_only_fraction=fraction, hard_label_weight=0.9)
+    assert [config.is_label_only(step) for step in (0, config.steps // 2, config.steps - 1)] == [
+        fraction == 1.0, True, True,
     ]  # fmt: skip
-    healed = heal(ordered(swa, tmp_path / "healed", healing))
+    healed = heal(ordered(swa, tmp_path / "healed", config))
     assert healed.after.bits_per_byte.value < healed.before.bits_per_byte.value
-    guided = heal(ordered(swa, tmp_path / "guided", replace(healing, alone=0.0)))
+    guided = heal(ordered(swa, tmp_path / "guided", replace(config, label_only_fraction=0.0)))
     assert healed.after.kl.value != guided.after.kl.value
 
 
@@ -171,8 +181,8 @@ def test_nan_before_anything_is_better_writes_nothing(swa: Path, tmp_path: Path)
     assert not (tmp_path / "healed").exists()
 
 
-def test_a_run_that_gets_no_better_ends_early(swa: Path, tmp_path: Path) -> None:
-    lively = replace(SHORT, steps=400, every=5, patience=2, rate=3e-2, seed=3)
+def test_a_run_without_improvement_stops_early(swa: Path, tmp_path: Path) -> None:
+    lively = replace(SHORT, steps=400, eval_every=5, patience=2, lr=3e-2, seed=3)
     healed = heal(ordered(swa, tmp_path / "healed", lively))
     assert healed.stopped is not None
     assert not healed.stopped.failed
@@ -204,9 +214,10 @@ def test_too_little_memory_is_said_before_the_start(
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"method": "magic"}, "--method magic"), ({"steps": 0}, "--steps 0"), ({"hard": 1.5}, "--hard 1.5"),
-        ({"rate": -1.0}, "--rate -1.0"), ({"context": 1}, "--context 1"),
-        ({"rate": float("nan")}, "--rate nan"), ({"alone": 1.5}, "--alone 1.5"),
+        ({"method": "magic"}, "--method magic"), ({"steps": 0}, "--steps 0"),
+        ({"hard_label_weight": 1.5}, "--hard-label-weight 1.5"), ({"grad_accum": 0}, "--grad-accum 0"),
+        ({"lr": -1.0}, "--lr -1.0"), ({"context": 1}, "--context 1"),
+        ({"lr": float("nan")}, "--lr nan"), ({"label_only_fraction": 1.5}, "--label-only-fraction 1.5"),
     ],
 )  # fmt: skip
 def test_settings_out_of_range_are_named(change: dict[str, object], named: str) -> None:
@@ -221,10 +232,10 @@ def test_a_gpu_heals_as_a_processor_does(swa: Path, tmp_path: Path) -> None:
     assert there.after.kl.value == pytest.approx(here.after.kl.value, rel=0.05)
 
 
-@pytest.mark.parametrize("method", ["norms", "lora", "full"])
-def test_products_in_bf16_heal_as_well(method: str, swa: Path, parent: Path, tmp_path: Path) -> None:
-    """Whatever is computed in bf16, what is trained is float32: small corrections are not lost."""
-    coarse = replace(SHORT, method=method, rate=1e-2, precision="bfloat16")
+@pytest.mark.parametrize("method", list(HealMethod))
+def test_products_in_bf16_heal_as_well(method: HealMethod, swa: Path, parent: Path, tmp_path: Path) -> None:
+    """Products are bf16, but trained weights are float32, so small updates are not lost."""
+    coarse = replace(SHORT, method=method, lr=1e-2, precision="bfloat16")
     healed = heal(ordered(swa, tmp_path / "healed", coarse))
     assert healed.after.kl.value < 0.95 * healed.before.kl.value
     assert _kl(tmp_path / "healed", parent) == pytest.approx(healed.after.kl.value, rel=0.05)

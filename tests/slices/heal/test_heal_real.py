@@ -16,13 +16,15 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 RUN = """
 import json, resource, sys
 from pathlib import Path
-from slices.heal.heal import Order, heal
-from slices.heal.settings import Healing
+from slices.heal.heal import heal
+from slices.heal.request import HealRequest
+from slices.heal.settings import HealConfig, HealMethod
 from tests.slices.heal_fixtures import sentences
 source, target, method, steps = sys.argv[1:]
 bounds = []
-order = Order(Path(source), Path(target), sentences(250), Healing(int(steps), method, every=100))
-done = heal(order, bounded=bounds.append)
+config = HealConfig(steps=int(steps), method=HealMethod(method), eval_every=100)
+request = HealRequest(Path(source), Path(target), sentences(250), config)
+done = heal(request, on_memory_bound=bounds.append)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps([done.before.kl.value, done.after.kl.value, peak, bounds[0].total]))
 """

@@ -1,4 +1,4 @@
-"""A killed healing run goes on to the same weights, to the bit; what is damaged is named."""
+"""A killed healing run resumes to the same weights, to the bit; damaged files are named."""
 
 import hashlib
 import os
@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from slices.errors import BadCheckpoint, BadConfig
-from slices.heal.heal import heal, within
+from slices.heal.heal import fit_steps, heal
 from tests.slices.heal.test_heal import SHORT, ordered
 from tests.slices.heal_fixtures import parent_gemma4, slice_of
 
-LONG = replace(SHORT, steps=120, every=10)
+LONG = replace(SHORT, steps=120, eval_every=10)
 RUN = """
 import sys
 from pathlib import Path
@@ -43,7 +43,7 @@ def begun(swa: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, in
 
 @pytest.fixture
 def saved(begun: tuple[Path, int], mom_home: Path) -> int:
-    """The test's own copy of that home; the step that was come to."""
+    """The test's own copy of that home; the step of its checkpoint."""
     shutil.copytree(begun[0], mom_home)
     return begun[1]
 
@@ -70,9 +70,9 @@ def killed(swa: Path, home: Path, target: Path) -> int:
     return int(state.stem.removeprefix("state-"))
 
 
-def test_a_killed_run_goes_on_to_the_same_bits(swa: Path, saved: int, mom_home: Path, tmp_path: Path) -> None:
+def test_a_killed_run_resumes_to_the_same_bits(swa: Path, saved: int, mom_home: Path, tmp_path: Path) -> None:
     steps: list[int] = []
-    again = heal(ordered(swa, tmp_path / "healed", LONG), lambda news: steps.append(news.step))
+    again = heal(ordered(swa, tmp_path / "healed", LONG), lambda progress: steps.append(progress.step))
     assert steps == list(range(saved + 1, LONG.steps + 1))
     assert not list(mom_home.glob("healing/*/*"))  # nothing is left of a finished run
     whole = heal(ordered(swa, tmp_path / "whole", LONG))
@@ -81,9 +81,11 @@ def test_a_killed_run_goes_on_to_the_same_bits(swa: Path, saved: int, mom_home: 
 
 
 @pytest.mark.usefixtures("saved")
-def test_another_run_is_not_taken_up(swa: Path, tmp_path: Path) -> None:
+def test_another_run_starts_anew(swa: Path, tmp_path: Path) -> None:
     steps: list[int] = []
-    heal(ordered(swa, tmp_path / "other", replace(SHORT, seed=1)), lambda news: steps.append(news.step))
+    heal(
+        ordered(swa, tmp_path / "other", replace(SHORT, seed=1)), lambda progress: steps.append(progress.step)
+    )
     assert steps[0] == 1
 
 
@@ -103,13 +105,13 @@ def test_a_damaged_run_is_named(damage: str, swa: Path, mom_home: Path, tmp_path
 
 
 def test_minutes_become_steps_once(swa: Path, tmp_path: Path) -> None:
-    """Asked again, as after a kill, the answer stays, so that the run is the same run."""
-    order = ordered(swa, tmp_path / "healed")
-    first = within(order, 0.05).healing.steps
+    """The number is cached, so that a killed run resumes as the same run."""
+    request = ordered(swa, tmp_path / "healed")
+    first = fit_steps(request, 0.05).config.steps
     assert first >= 1
-    assert within(order, 0.05).healing.steps == first
-    assert within(order, 5.0).healing.steps > first
-    apart = replace(order, healing=replace(order.healing, alone=0.5))
-    assert within(apart, 0.05).healing.steps >= 1
+    assert fit_steps(request, 0.05).config.steps == first
+    assert fit_steps(request, 5.0).config.steps > first
+    label_only = replace(request, config=replace(request.config, label_only_fraction=0.5))
+    assert fit_steps(label_only, 0.05).config.steps >= 1
     with pytest.raises(BadConfig, match="--minutes -1"):
-        within(order, -1)
+        fit_steps(request, -1)

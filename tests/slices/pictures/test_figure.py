@@ -7,12 +7,12 @@ import pytest
 
 from slices.errors import BadConfig, MissingExtra
 from slices.estimate import Estimate
-from slices.heal.curve import Point
+from slices.heal.curve import EvalPoint
 from slices.pictures.figure import new_figure, save_figure
 from slices.pictures.healing import draw_healing
 
 CURVE = [
-    Point(step, step * 1024, Estimate(8 / (step + 1), 0.1), Estimate(2 / (step + 1), 0.02), 3.0, None)
+    EvalPoint(step, step * 1024, Estimate(8 / (step + 1), 0.1), Estimate(2 / (step + 1), 0.02), 3.0, None)
     for step in range(3)
 ]
 

@@ -1,0 +1,63 @@
+"""What slice.json records of a healing run."""
+
+from typing import Any
+
+from slices import manifest
+from slices.cut.manifest_entry import versions
+from slices.device import Device
+from slices.heal.curve import EvalPoint
+from slices.heal.loop import EarlyStop
+from slices.heal.request import HealRequest
+from slices.heal.run_state import RunState
+from slices.heal.text import HealText
+
+
+def healed_manifest(
+    request: HealRequest,
+    device: Device,
+    text: HealText,
+    run: RunState,
+    after: EvalPoint,
+    stopped: EarlyStop | None,
+) -> manifest.Manifest:
+    """The manifest of the healed slice: the original's, without what was measured of the old weights."""
+    original = manifest.read(request.slice)
+    healing: dict[str, Any] = {
+        "slice": original.name,
+        "settings": request.config.to_json(),
+        "teacher": "cached" if request.teacher else "parent",
+        "device": device.name,
+        "threads": device.threads,
+        "compute": str(device.compute).removeprefix("torch."),
+        "text": {"source": request.text.source, "sha256": request.text.sha256, "tokens_sha256": text.sha256},
+        "heldout": {"sha256": text.heldout.sha256, "documents": text.heldout.documents},
+        "steps": run.step,
+        "tokens": run.curve[-1].tokens,
+        "seconds": round(run.seconds, 1),
+        "stopped": stopped.reason if stopped else None,
+        "before": run.curve[0].to_json(),
+        "after": after.to_json(),
+        "curve": [point.to_json() for point in run.curve],
+    }
+    return original.model_copy(
+        update={
+            "name": request.target.name,
+            "created": manifest.now(),
+            "quantized": [],
+            "measurements": [],
+            "verdicts": [],
+            "versions": versions(),
+            "healing": healing,
+        }
+    )
+
+
+def no_improvement(before: EvalPoint, after: EvalPoint, stopped: EarlyStop | None, steps: int) -> str:
+    """The message of a run whose best weights are no better than the original's, with figures."""
+    reason = f"{stopped.reason}. " if stopped else ""
+    return (
+        f"{reason}Healing made no better slice on held-out text, so nothing is written: KL "
+        f"{before.kl.value:.4f} before and {after.kl.value:.4f} at best (step {after.step} of {steps}), "
+        f"bits per byte {before.bits_per_byte.value:.4f} and {after.bits_per_byte.value:.4f}. A lower "
+        "--lr, another --hard-label-weight or more text may help"
+    )
