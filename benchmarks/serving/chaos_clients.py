@@ -1,4 +1,4 @@
-"""Clients of python -m benchmarks.serving.chaos, and the count of what they got."""
+"""Clients of `python -m benchmarks.serving.chaos`, and counts of their responses."""
 
 import asyncio
 from collections import Counter
@@ -18,57 +18,62 @@ CHAT = "/v1/chat/completions"
 
 
 def body(model: str = "auto", tokens: int = 8, **more: Any) -> dict[str, Any]:
-    """A short question."""
-    said = [{"role": "user", "content": QUESTION}]
-    return {"model": model, "messages": said, "max_tokens": tokens, "seed": 1, **more}
+    """The body of a short chat completion."""
+    messages = [{"role": "user", "content": QUESTION}]
+    return {"model": model, "messages": messages, "max_tokens": tokens, "seed": 1, **more}
 
 
 @dataclass
-class Tally:
-    """What requests came to: how many of each status (0: no answer), and how long the slowest took."""
+class ResponseCounts:
+    """Responses by status (0: none came), and the longest latency in seconds."""
 
     statuses: Counter[int]
-    slowest: float = 0.0
+    max_latency: float = 0.0
 
     @classmethod
-    def new(cls) -> "Tally":
-        """Of none."""
+    def new(cls) -> "ResponseCounts":
+        """No response yet."""
         return cls(Counter())
 
     def to_json(self) -> dict[str, Any]:
-        """For the report."""
+        """The counts as in the results file."""
         total = sum(self.statuses.values())
-        share = self.statuses[200] / total if total else 0.0
-        said = {str(status): count for status, count in sorted(self.statuses.items())}
-        return {"requests": total, "statuses": said, "succeeded": share, "slowest_seconds": self.slowest}
+        success_rate = self.statuses[200] / total if total else 0.0
+        statuses = {str(status): count for status, count in sorted(self.statuses.items())}
+        return {
+            "requests": total,
+            "statuses": statuses,
+            "success_rate": success_rate,
+            "max_latency_seconds": self.max_latency,
+        }
 
 
-async def ask(http: httpx.AsyncClient, tally: Tally, said: dict[str, Any]) -> int:
+async def ask(http: httpx.AsyncClient, counts: ResponseCounts, request: dict[str, Any]) -> int:
     """One unstreamed request; its status."""
-    begun = perf_counter()
+    start = perf_counter()
     try:
-        status = (await http.post(CHAT, json=said, timeout=2 * DEADLINE)).status_code
+        status = (await http.post(CHAT, json=request, timeout=2 * DEADLINE)).status_code
     except httpx.HTTPError:
         status = 0
-    tally.statuses[status] += 1
-    tally.slowest = max(tally.slowest, perf_counter() - begun)
+    counts.statuses[status] += 1
+    counts.max_latency = max(counts.max_latency, perf_counter() - start)
     return status
 
 
 @asynccontextmanager
-async def asking(url: str, clients: int, said: dict[str, Any]) -> AsyncGenerator[Tally]:
-    """So many clients that ask one question after another."""
-    tally, stop = Tally.new(), asyncio.Event()
+async def load(url: str, clients: int, request: dict[str, Any]) -> AsyncGenerator[ResponseCounts]:
+    """Concurrent clients that repeat one request until the block ends."""
+    counts, stop = ResponseCounts.new(), asyncio.Event()
 
-    async def one(http: httpx.AsyncClient) -> None:
+    async def repeat(http: httpx.AsyncClient) -> None:
         while not stop.is_set():
-            if await ask(http, tally, said) in (429, 503):
+            if await ask(http, counts, request) in (429, 503):
                 await asyncio.sleep(0.2)
 
     async with client(url) as http:
-        tasks = [asyncio.create_task(one(http)) for _ in range(clients)]
+        tasks = [asyncio.create_task(repeat(http)) for _ in range(clients)]
         try:
-            yield tally
+            yield counts
         finally:
             stop.set()
             await asyncio.gather(*tasks)

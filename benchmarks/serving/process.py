@@ -1,4 +1,4 @@
-"""Servers that scripts start, each in a process of its own, and what memory they hold."""
+"""Server processes of the benchmarks, and their resident memory."""
 
 import signal
 import socket
@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 import yaml
 
-SECONDS = 300  # until a server must be ready
+START_SECONDS = 300  # until a server must be ready
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ def free_port() -> int:
 
 @contextmanager
 def running(command: Sequence[str], url: str, path: str) -> Iterator[int]:
-    """A server in a process of its own, ready; its pid. Ends it, also where this script is terminated."""
+    """A server process that is ready; its pid. It is terminated at the end, also where this script is."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(command, stdout=said, stderr=said)
+    with tempfile.TemporaryFile() as output:
+        process = subprocess.Popen(command, stdout=output, stderr=output)
         try:
             wait_for(url + path, process)
             yield process.pid
@@ -49,8 +49,8 @@ def running(command: Sequence[str], url: str, path: str) -> Iterator[int]:
 
 
 def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    """Until it answers 200."""
-    deadline = monotonic() + SECONDS
+    """Wait until `url` answers 200."""
+    deadline = monotonic() + START_SECONDS
     while monotonic() < deadline:
         if process.poll() is not None:
             raise SystemExit(f"{process.args!r} ended with {process.returncode}")
@@ -60,40 +60,40 @@ def wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
         except httpx.HTTPError:
             pass
         sleep(0.5)
-    raise SystemExit(f"{url} was not ready after {SECONDS} s")
+    raise SystemExit(f"{url} was not ready after {START_SECONDS} s")
 
 
 @contextmanager
-def serving(served: Sequence[str], ready: str = "/ready", **more: Any) -> Iterator[Service]:
+def serving(experts: Sequence[str], ready: str = "/ready", **more: Any) -> Iterator[Service]:
     """`mom serve` with these experts, the last one the generalist; `more` goes into its serve.yaml."""
     port = free_port()
-    said: Mapping[str, Any] = {"experts": list(served), "generalist": served[-1], "port": port, **more}
+    settings: Mapping[str, Any] = {"experts": list(experts), "generalist": experts[-1], "port": port, **more}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "serve.yaml"
-        path.write_text(yaml.safe_dump(dict(said)), encoding="utf-8")
+        path.write_text(yaml.safe_dump(dict(settings)), encoding="utf-8")
         url = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "mom", "serve", "--config", str(path)]
         with running(command, url, ready) as pid:
             yield Service(url, pid, path)
 
 
-def below(pid: int) -> list[int]:
-    """The process and all that it started, and those started in turn."""
-    found, left = [], [pid]
-    while left:
-        found.append(each := left.pop())
+def process_tree(pid: int) -> list[int]:
+    """The pids of a process and all its descendants."""
+    pids, queue = [], [pid]
+    while queue:
+        pids.append(each := queue.pop())
         try:
             tasks = list(Path(f"/proc/{each}/task").iterdir())
-            left += [int(child) for task in tasks for child in (task / "children").read_text().split()]
+            queue += [int(child) for task in tasks for child in (task / "children").read_text().split()]
         except OSError:  # it has ended meanwhile
             continue
-    return found
+    return pids
 
 
-def resident(pid: int) -> int:
-    """Bytes of memory of a process and all below it, shared pages counted once between them."""
+def resident_bytes(pid: int) -> int:
+    """Resident bytes (PSS) of a process tree: shared pages are counted once."""
     total = 0
-    for each in below(pid):
+    for each in process_tree(pid):
         try:
             lines = Path(f"/proc/{each}/smaps_rollup").read_text().splitlines()
         except OSError:

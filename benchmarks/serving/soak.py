@@ -1,10 +1,10 @@
-"""An hour of questions from every domain, and what the service's memory does meanwhile.
+"""Soak test: an hour of queries from every domain, and the service's memory over time.
 
     python -m benchmarks.serving.soak law-words biochem-words general-all --minutes 60
 
-The questions are those of the domain files, in an order drawn by `--seed`, half of them streamed, and end
-after `--requests`. Memory is what the service and all that it started hold (PSS), looked at once a minute;
-its growth is from the look after `--settle` minutes to the last one.
+The queries are those of the domain files, in an order drawn by `--seed`, half of them streamed, up to
+`--requests`. Memory is the PSS of the service's process tree, sampled once a minute; its growth is from the
+sample after `--settle` minutes to the last one.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import httpx
 
 from benchmarks.paths import RESULTS
 from benchmarks.serving.load_client import client
-from benchmarks.serving.process import Service, resident, serving
+from benchmarks.serving.process import Service, resident_bytes, serving
 from router.serving.build import domain_queries
 
 OUT = RESULTS / "soak.json"
@@ -34,41 +34,41 @@ CHAT = "/v1/chat/completions"
 
 
 class Load:
-    """Clients that ask until the time or the requests are used up, and what came of it."""
+    """Clients that send queries until the time or the requests are used up, and counts of the responses."""
 
     def __init__(self, service: Service, args: argparse.Namespace) -> None:
         self._service, self._args = service, args
         self._random = Random(args.seed)
-        self._questions = [text for texts in domain_queries().values() for text in texts]
-        self._left, self._until = count(args.requests, -1), monotonic() + 60 * args.minutes
+        self._queries = [text for texts in domain_queries().values() for text in texts]
+        self._remaining, self._deadline = count(args.requests, -1), monotonic() + 60 * args.minutes
         self.statuses: Counter[str] = Counter()
         self.experts: Counter[str] = Counter()
         self.memory: list[int] = []
 
     async def run(self) -> None:
-        """Ask, and look at memory each minute."""
+        """Send queries, and sample memory each minute."""
         async with client(self._service.url) as http:
-            watching = asyncio.create_task(self._watch())
-            await asyncio.gather(*(self._ask(http) for _ in range(self._args.clients)))
-            watching.cancel()
+            sampler = asyncio.create_task(self._sample_memory())
+            await asyncio.gather(*(self._client(http) for _ in range(self._args.clients)))
+            sampler.cancel()
             with suppress(asyncio.CancelledError):
-                await watching
-        self.memory.append(resident(self._service.pid))
+                await sampler
+        self.memory.append(resident_bytes(self._service.pid))
 
-    async def _watch(self) -> None:
+    async def _sample_memory(self) -> None:
         while True:
             await asyncio.sleep(60)
-            self.memory.append(await asyncio.to_thread(resident, self._service.pid))
+            self.memory.append(await asyncio.to_thread(resident_bytes, self._service.pid))
             print(
                 f"{len(self.memory)} min, {self.memory[-1]:,} bytes, {dict(self.statuses)}", file=sys.stderr
             )
 
-    async def _ask(self, http: httpx.AsyncClient) -> None:
-        while monotonic() < self._until and next(self._left) > 0:
-            said = [{"role": "user", "content": self._random.choice(self._questions)}]
+    async def _client(self, http: httpx.AsyncClient) -> None:
+        while monotonic() < self._deadline and next(self._remaining) > 0:
+            messages = [{"role": "user", "content": self._random.choice(self._queries)}]
             body = {
                 "model": "auto",
-                "messages": said,
+                "messages": messages,
                 "max_tokens": 16,
                 "stream": self._random.random() < 0.5,
             }
@@ -77,16 +77,16 @@ class Load:
 
     async def _status(self, http: httpx.AsyncClient, body: dict[str, Any]) -> str:
         try:
-            answer = await http.post(CHAT, json=body, timeout=120)
+            response = await http.post(CHAT, json=body, timeout=120)
         except httpx.HTTPError as error:
             return type(error).__name__
-        self.experts[answer.headers.get("x-mom-expert", "nobody")] += 1
-        whole = not body["stream"] or answer.text.endswith("data: [DONE]\n\n")
-        return str(answer.status_code) if whole else "broken off"
+        self.experts[response.headers.get("x-mom-expert", "none")] += 1
+        complete = not body["stream"] or response.text.endswith("data: [DONE]\n\n")
+        return str(response.status_code) if complete else "truncated"
 
 
 def main() -> None:
-    """Serve, ask, and write what came."""
+    """Serve, load, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -95,7 +95,7 @@ def main() -> None:
     parser.add_argument("--settle", type=int, default=5)
     parser.add_argument("--requests", type=int, default=20_000)
     parser.add_argument("--clients", type=int, default=2)
-    parser.add_argument("--pause", type=float, default=0.5, help="seconds between a client's questions")
+    parser.add_argument("--pause", type=float, default=0.5, help="seconds between two queries of a client")
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--type", default="Q4_K_M")
     parser.add_argument("--seed", type=int, default=0)
@@ -105,8 +105,8 @@ def main() -> None:
     with serving(args.slices, type=args.type, default=capacity) as service:
         load = Load(service, args)
         asyncio.run(load.run())
-    settled = load.memory[min(args.settle, len(load.memory)) - 1]
-    found = {
+    baseline = load.memory[min(args.settle, len(load.memory)) - 1]
+    results = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {each: version(each) for each in ("llama-cpp-python", "ray", "fastapi")},
         "settings": {
@@ -114,12 +114,12 @@ def main() -> None:
         },
         "requests": sum(load.statuses.values()),
         "statuses": dict(load.statuses),
-        "experts": dict(load.experts),
-        "memory_by_minute": load.memory,
-        "memory_growth": load.memory[-1] / settled - 1,
+        "requests_by_expert": dict(load.experts),
+        "memory_bytes_by_minute": load.memory,
+        "memory_growth": load.memory[-1] / baseline - 1,
     }
-    args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
+    args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -4,10 +4,10 @@
 
 The first slice is also given to llama-server. Both take turns in every round, so that a busy spell of the
 machine meets both; ratios are taken within a round and their spread is the machine's noise. Throughput is in
-tokens written a second over all streams; the time to the first text of ours includes routing (`auto`), of
-questions of the slice's domain; those that the router sends elsewhere are not timed. The
-last of the slices is the generalist, and stands for the parent where it is one of all layers and words. The
-mixed load is questions of the domain files that are served, sent once to `auto` and once to the parent alone.
+decoded tokens per second over all streams; mom's time to first token includes routing (`auto`), of queries of
+the slice's domain; those routed elsewhere are not timed. The last of the slices is the generalist, and stands
+for the parent where it keeps all layers and the whole vocabulary. The mixed load is queries of the served
+domains, sent once to `auto` and once to the parent alone.
 """
 
 import argparse
@@ -27,8 +27,8 @@ from statistics import fmean, median, quantiles
 from typing import Any
 
 from benchmarks.paths import RESULTS
-from benchmarks.serving.load_client import Told, ask, client, prompts, questions, together
-from benchmarks.serving.process import free_port, resident, running, serving
+from benchmarks.serving.load_client import TimedCompletion, client, complete, complete_all, prompts, questions
+from benchmarks.serving.process import free_port, resident_bytes, running, serving
 from router.serving.build import domain_queries
 from slices import home, manifest
 
@@ -38,8 +38,8 @@ CONTEXT = 1024
 
 
 @contextmanager
-def theirs(file: Path, args: argparse.Namespace) -> Iterator[tuple[str, int]]:
-    """`llama-server` with this file; its address and pid."""
+def llama_server(file: Path, args: argparse.Namespace) -> Iterator[tuple[str, int]]:
+    """`llama-server` with this file; its URL and pid."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     command = [
@@ -51,8 +51,8 @@ def theirs(file: Path, args: argparse.Namespace) -> Iterator[tuple[str, int]]:
         yield url, pid
 
 
-def throughput(url: str, model: str, streams: int, number: int, tokens: int) -> float:
-    """Tokens written a second over `streams` at a time."""
+def decode_speed(url: str, model: str, streams: int, seed: int, tokens: int) -> float:
+    """Decoded tokens per second over `streams` concurrent streams."""
     count = max(2 * streams, 4)
     bodies = [
         {
@@ -60,57 +60,64 @@ def throughput(url: str, model: str, streams: int, number: int, tokens: int) -> 
             "prompt": text,
             "max_tokens": tokens,
             "temperature": 1.0,
-            "seed": number,
+            "seed": seed,
             "top_k": 64,
         }
         for text in prompts(count)
     ]
-    found, seconds = asyncio.run(together(url, bodies, streams))
-    check(found)
-    return sum(told.tokens for told in found) / seconds
+    completions, seconds = asyncio.run(complete_all(url, bodies, streams))
+    check(completions)
+    return sum(each.completion_tokens for each in completions) / seconds
 
 
-def mixed(url: str, model: str, number: int, args: argparse.Namespace) -> tuple[float, Counter[str]]:
-    """Requests a second with questions from every domain that is served, and who answered."""
+def mixed_load(url: str, model: str, seed: int, args: argparse.Namespace) -> tuple[float, Counter[str]]:
+    """Requests per second with queries of every served domain, and the responses by expert."""
     queries = domain_queries()
-    served = [manifest.read(home.home() / "slices" / name).domain for name in args.slices]
-    asked = [query for each in served for query in Random(number).sample(queries[each], args.mixed)]
-    Random(number).shuffle(asked)
-    bodies = [{"model": model, "prompt": text, "max_tokens": args.tokens, "seed": number} for text in asked]
-    found, seconds = asyncio.run(together(url, bodies, args.slots))
-    check(found)
-    return len(found) / seconds, Counter(told.expert for told in found)
+    domains = [manifest.read(home.home() / "slices" / name).domain for name in args.slices]
+    texts = [query for domain in domains for query in Random(seed).sample(queries[domain], args.mixed)]
+    Random(seed).shuffle(texts)
+    bodies = [{"model": model, "prompt": text, "max_tokens": args.tokens, "seed": seed} for text in texts]
+    completions, seconds = asyncio.run(complete_all(url, bodies, args.slots))
+    check(completions)
+    return len(completions) / seconds, Counter(each.expert for each in completions)
 
 
-def first_texts(starters: Mapping[str, tuple[str, str]], expert: str, count: int) -> dict[str, list[float]]:
-    """Seconds to the first text of `count` answers of each, by turns, one after another; those of `expert`.
+def first_token_times(
+    targets: Mapping[str, tuple[str, str]], expert: str, count: int
+) -> dict[str, list[float]]:
+    """Seconds to the first text of `count` completions of each target, in turns; those by `expert` alone.
 
     Args:
-        starters: who is asked: an address, and a model there.
+        targets: a server's URL and the model there, by name.
     """
-    asked = domain_queries()[manifest.read(home.home() / "slices" / expert).domain]
+    queries = domain_queries()[manifest.read(home.home() / "slices" / expert).domain]
 
-    async def by_turns() -> dict[str, list[Told]]:
-        found: dict[str, list[Told]] = {who: [] for who in starters}
+    async def in_turns() -> dict[str, list[TimedCompletion]]:
+        completions: dict[str, list[TimedCompletion]] = {name: [] for name in targets}
         async with AsyncExitStack() as stack:
-            https = {url: await stack.enter_async_context(client(url)) for url, _ in starters.values()}
+            clients = {url: await stack.enter_async_context(client(url)) for url, _ in targets.values()}
             for _ in range(count):
-                for (who, (url, model)), text in zip(
-                    starters.items(), questions(asked, len(starters)), strict=True
-                ):
+                texts = questions(queries, len(targets))
+                for (name, (url, model)), text in zip(targets.items(), texts, strict=True):
                     body = {"model": model, "prompt": text, "max_tokens": 2, "seed": 1}
-                    found[who].append(await ask(https[url], body))
-        return found
+                    completions[name].append(await complete(clients[url], body))
+        return completions
 
-    found = asyncio.run(by_turns())
-    check([told for each in found.values() for told in each])
-    return {who: [told.first for told in each if told.expert in ("", expert)] for who, each in found.items()}
+    completions = asyncio.run(in_turns())
+    check([each for timed in completions.values() for each in timed])
+    return {
+        name: [each.first_text_seconds for each in timed if each.expert in ("", expert)]
+        for name, timed in completions.items()
+    }
 
 
-def check(found: Sequence[Told]) -> None:
-    """A benchmark of refused requests would mean nothing."""
-    if bad := [told.status for told in found if told.status != 200 or not told.tokens]:
-        raise SystemExit(f"{len(bad)} of {len(found)} answers failed or were empty: {bad[:3]}")
+def check(completions: Sequence[TimedCompletion]) -> None:
+    """End the benchmark where a completion failed: its figures would mean nothing."""
+    failed = [each.status for each in completions if each.status != 200 or not each.completion_tokens]
+    if failed:
+        raise SystemExit(
+            f"{len(failed)} of {len(completions)} completions failed or were empty: {failed[:3]}"
+        )
 
 
 def spread(values: Sequence[float]) -> dict[str, float]:
@@ -118,60 +125,66 @@ def spread(values: Sequence[float]) -> dict[str, float]:
     return {"median": median(values), "min": min(values), "max": max(values)}
 
 
-def percentiles(values: Sequence[float]) -> dict[str, float]:
-    """Of milliseconds."""
-    cuts = quantiles([1000 * value for value in values], n=20, method="inclusive")
+def percentiles_ms(seconds: Sequence[float]) -> dict[str, float]:
+    """p50 and p95 in milliseconds."""
+    cuts = quantiles([1000 * value for value in seconds], n=20, method="inclusive")
     return {"p50": cuts[9], "p95": cuts[18]}
 
 
-def one_round(number: int, mine: str, other: str, args: argparse.Namespace) -> dict[str, Any]:
-    """Everything once, by who was asked: tokens/s, seconds to first texts, requests/s and who answered."""
+def one_round(number: int, mom: str, other: str, args: argparse.Namespace) -> dict[str, Any]:
+    """All measurements once, with the round's number as the seed.
+
+    Args:
+        mom: URL of the service; `other` is llama-server's.
+    """
     expert, generalist = args.slices[0], args.slices[-1]
-    writers = {"ours": (mine, expert), "theirs": (other, expert), "parent": (mine, generalist)}
-    starters = {"ours": (mine, "auto"), "ours_named": (mine, expert), "theirs": (other, expert)}
-    found = {
+    decoders = {"mom": (mom, expert), "llama_server": (other, expert), "parent": (mom, generalist)}
+    starters = {"mom": (mom, "auto"), "mom_named": (mom, expert), "llama_server": (other, expert)}
+    results = {
         "speeds": {
-            streams: {who: throughput(*asked, streams, number, args.tokens) for who, asked in writers.items()}
+            streams: {
+                name: decode_speed(*target, streams, number, args.tokens) for name, target in decoders.items()
+            }
             for streams in args.streams
         },
-        "first": first_texts(starters, expert, args.first),
+        "first": first_token_times(starters, expert, args.first),
         "mixed": {
-            who: mixed(mine, model, number, args)
-            for who, model in (("mixture", "auto"), ("parent", generalist))
+            name: mixed_load(mom, model, number, args)
+            for name, model in (("mixture", "auto"), ("parent", generalist))
         },
     }
-    print(f"round {number}: {found['speeds']} tokens/s, {found['mixed']} requests/s", file=sys.stderr)
-    return found
+    print(f"round {number}: {results['speeds']} tokens/s, {results['mixed']} requests/s", file=sys.stderr)
+    return results
 
 
-def ratios(rounds: Sequence[Mapping[str, float]], one: str, other: str) -> dict[str, float]:
-    """Of two figures of the same round."""
-    return spread([each[one] / each[other] for each in rounds])
+def ratios(rounds: Sequence[Mapping[str, float]], numerator: str, denominator: str) -> dict[str, float]:
+    """Ratios of two figures of the same round."""
+    return spread([each[numerator] / each[denominator] for each in rounds])
 
 
-def writing(rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
-    """Tokens/s of all rounds."""
+def decode_summary(rounds: Sequence[Mapping[str, float]]) -> dict[str, Any]:
+    """Tokens per second over all rounds."""
     return {
-        **{who: spread([each[who] for each in rounds]) for who in rounds[0]},
-        "against_llama_server": ratios(rounds, "ours", "theirs"),
-        "against_parent": ratios(rounds, "ours", "parent"),
+        **{name: spread([each[name] for each in rounds]) for name in rounds[0]},
+        "ratio_to_llama_server": ratios(rounds, "mom", "llama_server"),
+        "ratio_to_parent": ratios(rounds, "mom", "parent"),
     }
 
 
-def answering(rounds: Sequence[Mapping[str, tuple[float, Counter[str]]]]) -> dict[str, Any]:
-    """Requests/s of all rounds under the mixed load, and who answered."""
-    speeds = [{who: speed for who, (speed, _) in each.items()} for each in rounds]
+def mixed_summary(rounds: Sequence[Mapping[str, tuple[float, Counter[str]]]]) -> dict[str, Any]:
+    """Requests per second under the mixed load over all rounds, and responses by expert."""
+    speeds = [{name: speed for name, (speed, _) in each.items()} for each in rounds]
     return {
-        **{who: spread([each[who] for each in speeds]) for who in speeds[0]},
-        "against_parent": ratios(speeds, "mixture", "parent"),
-        "answered_by": {
-            who: dict(sum((each[who][1] for each in rounds), Counter[str]())) for who in rounds[0]
+        **{name: spread([each[name] for each in speeds]) for name in speeds[0]},
+        "ratio_to_parent": ratios(speeds, "mixture", "parent"),
+        "requests_by_expert": {
+            name: dict(sum((each[name][1] for each in rounds), Counter[str]())) for name in rounds[0]
         },
     }
 
 
 def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
-    """Every figure."""
+    """All figures."""
     expert, generalist = args.slices[0], args.slices[-1]
     capacity = {
         "max_num_seqs": args.slots,
@@ -180,27 +193,28 @@ def measure(args: argparse.Namespace, file: Path) -> dict[str, Any]:
         "max_queued_requests": 256,
     }
     started = serving(args.slices, type=args.type, default=capacity)
-    with started as service, theirs(file, args) as (other, other_pid):
+    with started as service, llama_server(file, args) as (other, other_pid):
         for url, model in ((service.url, expert), (other, expert), (service.url, generalist)):
-            throughput(url, model, max(args.streams), 0, 8)  # warm up
+            decode_speed(url, model, max(args.streams), 0, 8)  # warm up
         rounds = [one_round(number, service.url, other, args) for number in range(1, args.rounds + 1)]
-        memory = {"ours": resident(service.pid), "theirs": resident(other_pid)}
+        memory = {"mom": resident_bytes(service.pid), "llama_server": resident_bytes(other_pid)}
     return {
-        "memory": memory,
-        "throughput": {
-            str(streams): writing([each["speeds"][streams] for each in rounds]) for streams in args.streams
+        "memory_bytes": memory,
+        "decode_tokens_per_second": {
+            str(streams): decode_summary([each["speeds"][streams] for each in rounds])
+            for streams in args.streams
         },
-        "first_text_ms": {
-            who: percentiles([seconds for each in rounds for seconds in each["first"][who]])
-            for who in rounds[0]["first"]
+        "time_to_first_token_ms": {
+            name: percentiles_ms([seconds for each in rounds for seconds in each["first"][name]])
+            for name in rounds[0]["first"]
         },
-        "routed_to_the_slice": fmean(len(each["first"]["ours"]) / args.first for each in rounds),
-        "mixed_requests_per_second": answering([each["mixed"] for each in rounds]),
+        "routed_to_slice": fmean(len(each["first"]["mom"]) / args.first for each in rounds),
+        "mixed_requests_per_second": mixed_summary([each["mixed"] for each in rounds]),
     }
 
 
 def main() -> None:
-    """Measure, and write what came."""
+    """Measure, and write the results."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -212,13 +226,13 @@ def main() -> None:
     parser.add_argument("--streams", type=lambda text: [int(n) for n in text.split(",")], default=STREAMS)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--tokens", type=int, default=64)
-    parser.add_argument("--first", type=int, default=10, help="answers a round for the time to first text")
-    parser.add_argument("--mixed", type=int, default=8, help="questions of each domain in a round")
+    parser.add_argument("--first", type=int, default=10, help="completions a round for time to first token")
+    parser.add_argument("--mixed", type=int, default=8, help="queries of each domain in a round")
     parser.add_argument("-o", "--output", type=Path, default=OUT)
     args = parser.parse_args()
     folder = home.home() / "slices" / args.slices[0]
     name = next(each.file for each in manifest.read(folder).quantized if each.type == args.type)
-    found = {
+    results = {
         "made": datetime.now(UTC).isoformat(timespec="seconds"),
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
@@ -229,8 +243,8 @@ def main() -> None:
         "file_bytes": (folder / name).stat().st_size,
         **measure(args, folder / name),
     }
-    args.output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
-    print(json.dumps(found, indent=1))
+    args.output.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    print(json.dumps(results, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,90 +1,107 @@
-"""The tables of the service's and llama.cpp's figures in benchmarks/. Measures nothing."""
+"""Tables of the serving benchmarks and of the comparison with llama.cpp's tools. Measures nothing."""
 
 from collections.abc import Mapping
 from typing import Any
 
-Lines = tuple[list[str], list[list[str]]]
+Lines = tuple[list[str], list[list[str]]]  # columns, rows
+SERVERS = ("mom", "llama_server")
 
 
 def serve_lines(figures: Mapping[str, Any]) -> Lines:
-    """Tokens a second by streams, the time to the first text, memory; a column a server."""
-    columns = ["", "mom", "llama-server", "ratio in a round", "the slice against the parent, both in mom"]
+    """Tokens per second by streams, time to first token, memory; a column a server."""
+    columns = ["", "mom", "llama-server", "ratio within a round", "slice / parent, both in mom"]
     lines = []
-    for streams, found in figures["throughput"].items():
-        speeds = [f"{found[who]['median']:.0f}" for who in ("ours", "theirs")]
-        ratios = [_spread(found[which]) for which in ("against_llama_server", "against_parent")]
+    for streams, found in figures["decode_tokens_per_second"].items():
+        speeds = [f"{found[server]['median']:.0f}" for server in SERVERS]
+        ratios = [_spread(found[which]) for which in ("ratio_to_llama_server", "ratio_to_parent")]
         lines.append([f"tokens/s, streams: {streams}", *speeds, *ratios])
-    first = figures["first_text_ms"]
+    first = figures["time_to_first_token_ms"]
     for cut in ("p50", "p95"):
-        ours, theirs = first["ours"][cut], first["theirs"][cut]
+        ours, theirs = (first[server][cut] for server in SERVERS)
         lines.append(
-            [f"first text, {cut}", f"{ours:.0f} ms", f"{theirs:.0f} ms", f"{ours - theirs:+.0f} ms", ""]
+            [
+                f"time to first token, {cut}",
+                f"{ours:.0f} ms",
+                f"{theirs:.0f} ms",
+                f"{ours - theirs:+.0f} ms",
+                "",
+            ]
         )
     load, settings = figures["mixed_requests_per_second"], figures["settings"]
-    speed, ratio = f"{load['mixture']['median']:.1f}", _spread(load["against_parent"])
-    what = f"requests/s, questions of {len(settings['slices'])} domains, streams: {settings['slots']}"
+    speed, ratio = f"{load['mixture']['median']:.1f}", _spread(load["ratio_to_parent"])
+    what = f"requests/s, queries of {len(settings['slices'])} domains, streams: {settings['slots']}"
     lines.append([what, speed, "", "", ratio])
-    memory = figures["memory"]
-    lines.append(["memory", *(f"{memory[who] / 1e9:.2f} GB" for who in ("ours", "theirs")), "", ""])
+    memory = figures["memory_bytes"]
+    lines.append(["memory", *(f"{memory[server] / 1e9:.2f} GB" for server in SERVERS), "", ""])
     return columns, lines
 
 
 def chaos_lines(figures: Mapping[str, Any]) -> Lines:
-    """What was broken, and what callers noticed."""
+    """Injected faults, and the responses of the clients."""
     parts, lines = figures["parts"], []
-    kills, overload, gone = parts["kills"], parts["overload"], parts["disconnects"]
-    away = kills["recovery_seconds"]
+    kills, overload, disconnects = parts["kills"], parts["overload"], parts["disconnects"]
+    recovery = kills["recovery_seconds"]
     lines.append(
         [f"kill -9 of an expert, {kills['kills']} times", _answered(kills),
-         f"back after {away['median']:.1f} s, at most {away['max']:.1f} s"]
+         f"recovery in {recovery['median']:.1f} s (median), {recovery['max']:.1f} s (maximum)"]
     )  # fmt: skip
-    said = ", ".join(f"{count:,} times {status}" for status, count in overload["statuses"].items())
+    statuses = ", ".join(f"{count:,} times {status}" for status, count in overload["statuses"].items())
     lines.append(
-        [f"80 clients for {overload['seconds']:.0f} s", said, f"memory {overload['memory_growth']:+.1%}"]
+        [f"80 clients for {overload['seconds']:.0f} s", statuses, f"memory {overload['memory_growth']:+.1%}"]
     )
-    left = gone["answers_left_running"]
+    running = disconnects["running_afterwards"]
     lines.append(
         [
-            f"{gone['hung_up']:,} clients hang up",
-            f"{left} answers go on",
-            f"free after {gone['seconds_to_be_free']:.2f} s",
+            f"{disconnects['disconnected']:,} clients disconnect",
+            f"{running} requests keep running",
+            f"idle after {disconnects['seconds_to_idle']:.2f} s",
         ]
     )
     loris = parts["slow_loris"]
-    took = f"{loris['route_ms_before']:.0f} ms before, {loris['route_ms_during']:.0f} ms meanwhile"
+    latency = f"{loris['route_ms_before']:.0f} ms before, {loris['route_ms_during']:.0f} ms during"
     lines.append(
-        [f"{loris['connections']} connections that never finish asking", "a routing decision takes", took]
+        [
+            f"{loris['connections']} connections that never finish a request",
+            "latency of a routing decision",
+            latency,
+        ]
     )
-    stayed = "the experts stay" if parts["bad_reload"]["experts_as_before"] else "the experts change"
-    lines.append(["three reloads of a bad serve.yaml", _answered(parts["bad_reload"]), stayed])
+    experts = (
+        "the experts are unchanged" if parts["bad_reload"]["experts_unchanged"] else "the experts change"
+    )
+    lines.append(["three reloads of an invalid serve.yaml", _answered(parts["bad_reload"]), experts])
     corrupted = parts["corrupted"]
     lines.append(
-        ["a slice's file cut in half", f"{corrupted['answered_by']} answers", f"“{corrupted['because']}”"]
+        [
+            "a slice's file truncated to half",
+            f"{corrupted['answered_by']} answers",
+            f"“{corrupted['decision']}”",
+        ]
     )
-    return ["what happens", "what callers get", "and"], lines
+    return ["fault", "responses", "outcome"], lines
 
 
 def load_lines(figures: Mapping[str, Any]) -> Lines:
-    """A long load: what callers got, and what became of the memory."""
+    """The soak test: responses and memory growth."""
     settings = figures["settings"]
-    what = f"{settings['minutes']:.0f} minutes, {settings['clients']} clients, questions of every domain"
-    grown = f"memory {figures['memory_growth']:+.1%}"
-    return ["what happens", "what callers get", "and"], [[what, _answered(figures), grown]]
+    load = f"{settings['minutes']:.0f} minutes, {settings['clients']} clients, queries of every domain"
+    growth = f"memory {figures['memory_growth']:+.1%}"
+    return ["load", "responses", "outcome"], [[load, _answered(figures), growth]]
 
 
 def fuzz_lines(figures: Mapping[str, Any]) -> Lines:
-    """Cases by operation and by what they were answered with."""
+    """Cases by operation and class of status."""
     lines = []
-    for label, statuses in figures["asked"].items():
+    for label, statuses in figures["statuses"].items():
         kinds = {kind: sum(n for s, n in statuses.items() if s.startswith(kind)) for kind in "245"}
         lines.append([label, *(f"{count:,}" for count in kinds.values())])
     totals = [sum(int(line[at].replace(",", "")) for line in lines) for at in (1, 2, 3)]
     lines.append(["all", *(f"{count:,}" for count in totals)])
-    return ["operation", "answered", "refused (4xx)", "failed (5xx)"], lines
+    return ["operation", "2xx", "4xx", "5xx"], lines
 
 
 def perplexity_lines(figures: Mapping[str, Any]) -> Lines:
-    """Ours beside llama-perplexity's, by type."""
+    """Perplexity and KL by mom and by llama-perplexity, by type."""
     lines = []
     for row in figures["rows"]:
         ours, theirs, ratio = row["ours"], row["llama_perplexity"], row["ratio"]

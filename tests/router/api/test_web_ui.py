@@ -88,16 +88,16 @@ def test_a_person_asks_by_keyboard_and_sees_who_answered(width: int, page_url: s
         page.wait_for_selector("#experts tr")
         page.keyboard.press("Tab")
         page.keyboard.type("Is a verbal contract enforceable?")
-        page.select_option("#second", "bio")
-        page.focus("#question")
+        page.select_option("#compare", "bio")
+        page.focus("#prompt")
         page.keyboard.press("Control+Enter")
-        page.locator("#status", has_text="answered").wait_for(timeout=20_000)
+        page.locator("#status", has_text="done").wait_for(timeout=20_000)
         answers = page.locator(".answer")
-        assert sorted(answers.locator("h2").all_inner_texts()) == ["bio", "lex"]
+        assert sorted(answers.locator("h2").all_inner_texts()) == ["Answered by bio", "Answered by lex"]
         assert MARKED in page.inner_text("#answers")
-        assert page.locator(".said b").count() == 0
+        assert page.locator(".text b").count() == 0
         assert "lex: law at" in page.inner_text("#reason")
-        assert page.locator("#chances tr").count() == 4
+        assert page.locator("#probabilities tr").count() == 4
         assert page.locator("#experts tr").count() == 3
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.screenshot(path=tmp_path / f"{width}.png", full_page=True)
@@ -109,11 +109,11 @@ def test_a_person_asks_by_keyboard_and_sees_who_answered(width: int, page_url: s
 def test_an_error_is_told_in_its_words(page_url: str) -> None:
     with opened(page_url, 800, "dark") as (page, _):
         page.wait_for_selector("#experts tr")
-        page.fill("#question", "x")
-        page.fill("#tokens", "1")
-        page.evaluate("document.getElementById('first').add(new Option('gone', 'gone', true, true))")
-        page.click("#ask")
-        page.wait_for_selector(".bad")
+        page.fill("#prompt", "x")
+        page.fill("#max-tokens", "1")
+        page.evaluate("document.getElementById('model').add(new Option('gone', 'gone', true, true))")
+        page.click("#send")
+        page.wait_for_selector(".error")
         assert "there is no model 'gone'" in page.inner_text(".answer")
 
 
@@ -128,9 +128,9 @@ def test_axe_finds_no_barrier(width: int, scheme: str, page_url: str) -> None:
     with opened(page_url, width, scheme) as (page, _):
         page.wait_for_selector("#experts tr")
         found = Axe().run(page).response["violations"]
-        page.fill("#question", "Is a verbal contract enforceable?")
-        page.select_option("#second", "bio")
-        page.click("#ask")
-        page.locator("#status", has_text="answered").wait_for(timeout=20_000)
+        page.fill("#prompt", "Is a verbal contract enforceable?")
+        page.select_option("#compare", "bio")
+        page.click("#send")
+        page.locator("#status", has_text="done").wait_for(timeout=20_000)
         found += Axe().run(page).response["violations"]
         assert [(each["id"], each["impact"], each["nodes"][0]["html"]) for each in found] == []
