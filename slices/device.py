@@ -1,7 +1,4 @@
-"""Where models learn and are scored, in what precision: matrices are multiplied in bf16 where that is fast.
-
-A GPU is taken where there is one. On processors without bf16 instructions everything is float32.
-"""
+"""The torch device and compute dtype: a GPU where there is one; bf16 wherever it is native, else float32."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -16,14 +13,14 @@ from slices.runtimes.torch_runtime import load_libraries, load_model
 
 @dataclass(frozen=True)
 class Device:
-    """`name` as torch says it; `compute` is the dtype of matrix products."""
+    """A torch device; `compute` is the dtype of matrix products, `threads` the CPU threads."""
 
     name: str
     compute: Any
     threads: int
 
     def autocast(self) -> AbstractContextManager[Any]:
-        """A context in which matrices are multiplied in `compute`."""
+        """Autocast to `compute`; nothing where that is float32."""
         import torch
 
         if self.compute == torch.float32:
@@ -31,7 +28,7 @@ class Device:
         return torch.autocast(torch.device(self.name).type, self.compute)
 
     def load(self, folder: Path, dtype: Any) -> Any:
-        """The checkpoint in `folder`, in that dtype, on this device.
+        """Load the checkpoint in `folder` in `dtype` onto this device.
 
         Raises:
             BadCheckpoint: a file is damaged, or weights are missing from it.
@@ -56,8 +53,14 @@ def choose_device(name: str = "auto", precision: str = "auto", threads: int | No
     return Device(name, _compute(torch, name, precision), torch.get_num_threads())
 
 
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bf16 matrices natively (AVX512-BF16 or AMX)."""
+    import torch
+
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def _compute(torch: Any, name: str, precision: str) -> Any:
     if precision != "auto":
         return getattr(torch, precision)
-    fast = name != "cpu" or torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return torch.bfloat16 if fast else torch.float32
+    return torch.bfloat16 if name != "cpu" or cpu_has_bf16() else torch.float32

@@ -15,6 +15,7 @@ from router.embedding.finetuned import finetuned_name
 from router.embedding.onnx_export import use_onnx_runtime
 from router.embedding.single_text import single_text_encoder
 from router.errors import BadSettings
+from slices.device import cpu_has_bf16
 from slices.errors import MissingExtra
 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
@@ -144,7 +145,7 @@ def _cast_to_bf16(model: Any) -> None:
     """bf16 where the CPU has bf16 instructions: half the latency, cosine similarity to float32 over .9999."""
     import torch
 
-    if torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported():
+    if cpu_has_bf16():
         model.to(torch.bfloat16)
 
 
