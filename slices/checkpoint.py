@@ -90,6 +90,15 @@ def weight_files(folder: Path) -> list[Path]:
     return [folder / name for name in files]
 
 
+def read_optional_json(path: Path) -> dict[str, Any]:
+    """The object of a checkpoint's JSON file that may be absent, then {}.
+
+    Raises:
+        BadCheckpoint: it is not a JSON object.
+    """
+    return parse_json_object(path.read_bytes(), path) if path.is_file() else {}
+
+
 def _check_unique(entries: list[Entry]) -> None:
     seen: dict[str, Entry] = {}
     for entry in entries:

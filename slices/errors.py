@@ -4,7 +4,7 @@ SliceError
 ├── NotFound        a model, slice, domain or corpus that is not there
 ├── BadCheckpoint   a file that lies, is cut short, or does not match its config
 ├── BadConfig       a YAML or JSON file that does not say what it should
-├── IllegalCut      a plan that the architecture cannot express
+├── InvalidCut      a plan that the architecture cannot express
 ├── Unsupported     legal, but not built (yet)
 ├── Exists          an output that is already there
 ├── MissingExtra    an optional package that is not installed
@@ -31,7 +31,7 @@ class BadConfig(SliceError):
     """A YAML or JSON file does not say what it should."""
 
 
-class IllegalCut(SliceError):
+class InvalidCut(SliceError):
     """The architecture cannot express the cut that was asked for."""
 
 

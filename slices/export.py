@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from slices import manifest
-from slices.architecture.anatomy import Anatomy, match, read_anatomy
+from slices.architecture.anatomy import Anatomy, match_tensors, read_anatomy
 from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.dialects.gemma3 import GEMMA3
 from slices.dialects.gemma4 import GEMMA4
@@ -69,7 +69,7 @@ def write_gguf(
     model = _open(folder)
     if not model.checkpoint.entries:
         raise NotFound(f"{folder} has no weights to export")
-    entries, _ = match(model.checkpoint, model.anatomy)
+    entries, _ = match_tensors(model.checkpoint, model.anatomy)
     sources = list_sources(entries, model.anatomy, model.dialect, model.blocks, precision)
     _write_header(path, model, name or folder.resolve().name, sources, precision, hashed=data)
     _write_data(path, sources, precision, data)
@@ -133,7 +133,7 @@ def _describe(writer: "gguf.GGUFWriter", model: _Model, name: str, precision: Pr
     model.dialect.describe(writer, model.anatomy, model.blocks)
     config = {**model.checkpoint.config, **model.anatomy.config}
     tokenizer = read_tokenizer(
-        model.checkpoint.folder, config, model.anatomy.shape.vocab, model.dialect.writes_merges
+        model.checkpoint.folder, config, model.anatomy.dims.vocab, model.dialect.writes_merges
     )
     write_tokenizer(writer, tokenizer)
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from slices.architecture.anatomy import read_anatomy
-from slices.architecture.anatomy import tensors as expected_tensors
 from slices.cut.pipeline import cut, plan_cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.gemma4_slice import register
 from slices.manifest import Manifest
 from slices.runtimes.torch_runtime import cache_name
@@ -212,7 +211,7 @@ def add_dead_kv(folder: Path) -> Path:
         "embed_tokens.weight"
     )
     anatomy = read_anatomy(json.loads((folder / "config.json").read_text()))
-    for name, tensor in expected_tensors(anatomy).items():
+    for name, tensor in anatomy.tensors.items():
         if tensor.dead:
             tensors[prefix + name] = torch.randn(tensor.shape).to(torch.bfloat16)
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -250,7 +249,7 @@ def logits(model: Any, ids: Sequence[int] = IDS) -> Any:
     return whole, torch.stack(steps)
 
 
-def cut_exactly(request: Request) -> Manifest:
+def cut_exactly(request: SliceRequest) -> Manifest:
     """Cut, and hold the planned size against what was written, to the byte."""
     _, plan, _ = plan_cut(request, measure=False)
     made = cut(request)

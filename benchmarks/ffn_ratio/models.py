@@ -19,7 +19,7 @@ from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint, weight_files
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.demo_model import ensure, to_bf16
 from slices.errors import NotFound
 from slices.export import export
@@ -57,7 +57,7 @@ def from_checkpoint(
     gguf = work / f"{name.replace(' ', '-')}-{identity.hexdigest()[:8]}-BF16.gguf"
     if not gguf.is_file():
         export(folder, gguf)
-    ratios = tuple(layer.ffn / anatomy.shape.hidden for layer in anatomy.layers)
+    ratios = tuple(layer.ffn / anatomy.dims.hidden for layer in anatomy.layers)
     share = len(anatomy.sliding) / len(anatomy.layers)
     return Model(name, ratios, share, gguf, folder, origin, tuple(domains), parent)
 
@@ -87,7 +87,11 @@ def swa_only(parent: Model, work: Path) -> Model:
     name = f"{parent.name} SWA only"
     folder = parent.gguf.with_name(f"{parent.gguf.stem}-swa")
     if not (folder / manifest.FILE).is_file():
-        cut(Request(parent.domains[0], "swa", str(parent.source), output=folder, name="swa"))
+        cut(
+            SliceRequest(
+                domain=parent.domains[0], layers="swa", model=str(parent.source), output=folder, name="swa"
+            )
+        )
     return from_checkpoint(name, folder, work, "its sliding layers", parent.domains, parent)
 
 

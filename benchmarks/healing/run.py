@@ -29,7 +29,7 @@ from benchmarks.paths import RESULTS
 from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import RunFailed, SliceError
 from slices.files.atomic import write_text
 from slices.heal.heal import heal
@@ -91,7 +91,17 @@ def slice_of(row: Row, bench: Bench, model: str) -> Path:
         if layers.startswith("chance:"):
             layers = by_chance(model, int(layers.removeprefix("chance:")), row.seed)
         text = (corpus(bench, row.by or row.domain),)
-        cut(Request(row.domain, layers, model, row.vocab, text, folder, seed=row.seed))
+        cut(
+            SliceRequest(
+                domain=row.domain,
+                layers=layers,
+                model=model,
+                vocab=row.vocab,
+                corpus=text,
+                output=folder,
+                seed=row.seed,
+            )
+        )
     if row.unshared is None:
         return folder
     target = folder.with_name(f"{folder.name}-own")
@@ -192,7 +202,7 @@ def main() -> None:
     args = arguments()
     anatomy = read_anatomy(open_model(args.model).config)
     shared = sum(layer.shared for layer in anatomy.layers)
-    every = rows(len(anatomy.layers), anatomy.shape.vocab, shared)
+    every = rows(len(anatomy.layers), anatomy.dims.vocab, shared)
     wanted = [row for row in every if not args.names or row.name in args.names]
     if args.show:
         print("\n".join(f"{row.name}: {asdict(row)}" for row in wanted))

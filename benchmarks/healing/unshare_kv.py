@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from slices import manifest
-from slices.architecture.anatomy import Anatomy, read_anatomy, tensors
+from slices.architecture.anatomy import Anatomy, read_anatomy
 from slices.checkpoint import open_checkpoint
 
 NOISE = 0.02  # the standard deviation that transformers draws matrices with
@@ -29,7 +29,7 @@ def unshare(source: Path, target: Path, by: str, seed: int = 0) -> Path:
     (target / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
     found = load_file(source / "model.safetensors")
     draw = torch.Generator().manual_seed(seed)
-    for name, tensor in tensors(read_anatomy(config)).items():
+    for name, tensor in read_anatomy(config).tensors.items():
         if f"model.{name}" in found or tensor.layer is None:
             continue
         donor = _of_donor(name, before)

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from slices.architecture.anatomy import read_anatomy, tensors
+from slices.architecture.anatomy import read_anatomy
 from slices.files.safetensors_header import parse_json_object
 from slices.files.safetensors_writer import Slot, lay_out, write, write_all
 
@@ -114,7 +114,7 @@ def towers(hidden: int) -> Iterator[Slot]:
 def slots(config: Mapping[str, Any], with_towers: bool) -> list[Slot]:
     """All tensors in the order of the original file: by name."""
     prefix = "model.language_model." if with_towers else "model."
-    text = [Slot(prefix + n, "BF16", t.shape) for n, t in tensors(read_anatomy(config)).items()]
+    text = [Slot(prefix + n, "BF16", t.shape) for n, t in read_anatomy(config).tensors.items()]
     other = list(towers(config["hidden_size"])) if with_towers else []
     return sorted([*text, *other], key=lambda slot: slot.name)
 

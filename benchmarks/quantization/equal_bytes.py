@@ -18,7 +18,7 @@ from typing import Any
 from benchmarks.paths import RESULTS
 from slices.checkpoint import weight_files
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import Unsupported
 from slices.estimate import Values, ratio
 from slices.files.atomic import write_text
@@ -119,7 +119,16 @@ def slice_of(domain: str, rows: int, settings: Settings) -> Path:
     folder = settings.work / f"{domain}-{rows}"
     if not folder.is_dir():
         corpus = settings.data / "corpora" / domain / "calibration.jsonl"
-        cut(Request(domain, "all", str(settings.parent), str(rows), (corpus,), folder))
+        cut(
+            SliceRequest(
+                domain=domain,
+                layers="all",
+                model=str(settings.parent),
+                vocab=str(rows),
+                corpus=(corpus,),
+                output=folder,
+            )
+        )
     return folder
 
 

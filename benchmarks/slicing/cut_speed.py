@@ -26,11 +26,11 @@ from typing import Any
 import numpy as np
 
 from benchmarks.paths import README, RESULTS
-from slices.architecture.anatomy import match, read_anatomy
+from slices.architecture.anatomy import match_tensors, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.cut.pipeline import plan_cut
-from slices.cut.plan import Step
-from slices.cut.request import Request
+from slices.cut.plan import TensorPlan
+from slices.cut.request import SliceRequest
 from slices.errors import SliceError
 from slices.files.safetensors_header import ITEM_BYTES, read_header
 
@@ -120,40 +120,42 @@ def mergekit_config(case: Case, parent: Path) -> str:
 
 def check(case: Case, parent: Path, corpus: Path, out: Path) -> str:
     """Whether every tensor of the slice has the parent's bytes, by numpy: "right", or what is not."""
-    request = Request("law", case.layers, str(parent), case.vocab, (corpus,), out)
+    request = SliceRequest(
+        domain="law", layers=case.layers, model=str(parent), vocab=case.vocab, corpus=(corpus,), output=out
+    )
     _, plan, _ = plan_cut(request)
     found = {
         entry.name: entry for file in sorted(out.glob("*.safetensors")) for entry in read_header(file)[0]
     }
-    if found.keys() != {step.slot.name for step in plan.steps}:
+    if found.keys() != {tensor.slot.name for tensor in plan.tensors}:
         return "other tensors than planned"
     written = sum(file.stat().st_size for file in out.glob("model*"))
     if written != plan.nbytes:
         return f"{written} bytes, planned {plan.nbytes}"
-    for step in plan.steps:
-        entry = found[step.slot.name]
+    for tensor in plan.tensors:
+        entry = found[tensor.slot.name]
         ours = np.memmap(entry.file, f"u{ITEM_BYTES[entry.dtype]}", "r", entry.start, entry.shape)
-        if not all(np.array_equal(ours[a : a + len(rows)], rows) for a, rows in expected(step)):
+        if not all(np.array_equal(ours[a : a + len(rows)], rows) for a, rows in expected(tensor)):
             return f"{entry.name} differs"
     return "right"
 
 
-def expected(step: Step) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
+def expected(tensor: TensorPlan) -> Iterator[tuple[int, np.ndarray[Any, Any]]]:
     """The kept part of a parent's tensor, some rows at a time, with the position of the first."""
-    assert step.source is not None
-    kind = f"u{ITEM_BYTES[step.source.dtype]}"
-    whole = np.memmap(step.source.file, kind, "r", step.source.start, step.source.shape)
-    kept = np.arange(len(whole)) if step.rows is None else step.rows
+    assert tensor.source is not None
+    kind = f"u{ITEM_BYTES[tensor.source.dtype]}"
+    whole = np.memmap(tensor.source.file, kind, "r", tensor.source.start, tensor.source.shape)
+    kept = np.arange(len(whole)) if tensor.rows is None else tensor.rows
     for at in range(0, len(kept), ROWS):
         rows = whole[kept[at : at + ROWS]]
-        yield at, rows if step.columns is None else rows[:, step.columns]
+        yield at, rows if tensor.columns is None else rows[:, tensor.columns]
 
 
 def verdict(folder: Path) -> str:
     """What our own reader says of a checkpoint: "complete", or the first thing that is wrong."""
     try:
         checkpoint = open_checkpoint(folder)
-        match(checkpoint, read_anatomy(checkpoint.config))
+        match_tensors(checkpoint, read_anatomy(checkpoint.config))
     except SliceError as error:
         return str(error).replace(f"{folder}", "the result").removeprefix("the result: ")
     return "complete"

@@ -22,9 +22,9 @@ import numpy as np
 from benchmarks.models.synthetic_e4b import E4B, slots, tokenizer_json
 from benchmarks.paths import RESULTS
 from slices.architecture.anatomy import read_anatomy
-from slices.architecture.layer_spec import select
+from slices.architecture.layer_spec import select_layers
 from slices.checkpoint import open_checkpoint
-from slices.cut.plan import make_plan
+from slices.cut.plan import Selection, make_plan
 from slices.export import write_gguf
 from slices.files.safetensors_header import parse_json_object
 from slices.files.safetensors_writer import Layout, lay_out
@@ -73,8 +73,8 @@ def cut(parent: Path, layers: str, rows: int | None, folder: Path) -> None:
     """The checkpoint that `mom slice` would make, as holes. Which rows stay changes no size."""
     checkpoint = open_checkpoint(parent)
     anatomy = read_anatomy(checkpoint.config)
-    kept = select(layers, [layer.type for layer in anatomy.layers])
-    plan = make_plan(checkpoint, anatomy, kept, None if rows is None else np.arange(rows))
+    kept = select_layers(layers, [layer.type for layer in anatomy.layers])
+    plan = make_plan(checkpoint, anatomy, Selection(kept, rows=None if rows is None else np.arange(rows)))
     document = parent / "tokenizer.json"
     write_holes(folder, plan.config, plan.layout, tokenizer_of(plan.vocabulary, document))
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from mom.commands.options import DEFAULT_MODEL, Compare, Corpus, Force, Json, ModelOption, Output, emit
+from slices.cut.request import FfnRank
 
 
 def slice_(
@@ -17,7 +18,9 @@ def slice_(
         str | None, typer.Option(help="all (default) | domain (rows its text uses) | N rows")
     ] = None,
     ffn: Annotated[str | None, typer.Option(help="all (default) | N neurons a layer")] = None,
-    ffn_rank: Annotated[str, typer.Option(help="scores (of the domain's text) | random")] = "scores",
+    ffn_rank: Annotated[
+        FfnRank, typer.Option(help="How neurons are ranked: by scores on the domain's text, or at random.")
+    ] = FfnRank.SCORES,
     corpus: Corpus = None,
     output: Output = None,
     name: Annotated[str | None, typer.Option(help="The slice's name; default the domain's.")] = None,
@@ -38,12 +41,23 @@ def slice_(
 ) -> None:
     """Cut a domain expert out of a checkpoint."""
     from mom.workflows import slice
-    from slices.cut.request import Request
+    from slices.cut.request import SliceRequest
 
-    request = Request(
-        domain, layers, model, vocab or "all", tuple(corpus or ()), output, name, seed, force, ffn or "all",
-        ffn_rank, repair, portable,
-    )  # fmt: skip
+    request = SliceRequest(
+        domain=domain,
+        layers=layers,
+        model=model,
+        vocab=vocab or "all",
+        corpus=tuple(corpus or ()),
+        output=output,
+        name=name,
+        seed=seed,
+        force=force,
+        ffn=ffn or "all",
+        ffn_rank=ffn_rank,
+        repair=repair,
+        portable=portable,
+    )
     if budget is not None:
         _search(request, budget, vocab, ffn, compare, dry_run, json)
         return

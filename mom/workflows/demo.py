@@ -21,15 +21,18 @@ from mom.display import console
 from mom.workflows.compare import judge_file
 from slices import demo_model, manifest
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import RunFailed
 from slices.home import home, slices_home
 from slices.quant.quantize import quantize
 
 TYPE = "Q4_K_M"
 REQUESTS = (
-    *(Request(name, "all", demo_model.NAME, vocab="32768") for name in ("biochem", "law", "computing")),
-    Request("general", "all", demo_model.NAME, name="generalist"),
+    *(
+        SliceRequest(domain=name, layers="all", model=demo_model.NAME, vocab="32768")
+        for name in ("biochem", "law", "computing")
+    ),
+    SliceRequest(domain="general", layers="all", model=demo_model.NAME, name="generalist"),
 )
 QUESTIONS = (
     "How does an enzyme lower the activation energy of a reaction?",

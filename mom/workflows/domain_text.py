@@ -5,7 +5,7 @@ from pathlib import Path
 from mom.display import console
 from slices import manifest
 from slices.cut.pipeline import domain_text
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.model_ref import open_model
 from slices.text import domains
 from slices.text.corpus import Corpus
@@ -14,5 +14,5 @@ from slices.text.corpus import Corpus
 def own_text(name: str, made: manifest.Manifest, report: console.Report) -> Corpus:
     """The text of the domain `name`: what the slice `made` was cut by, if that is its domain."""
     corpus = tuple(Path(path) for path in made.recipe.get("corpus", [])) if made.domain == name else ()
-    request = Request(name, "all", made.parent.model, corpus=corpus, seed=made.seed)
+    request = SliceRequest(domain=name, layers="all", model=made.parent.model, corpus=corpus, seed=made.seed)
     return domain_text(open_model(made.parent.model), domains.load(name), request, report)

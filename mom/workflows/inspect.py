@@ -6,8 +6,8 @@ from typing import Any
 
 from mom.display import console
 from slices import manifest
-from slices.architecture.anatomy import Anatomy, match, read_anatomy, weigh
-from slices.architecture.layer_spec import spell
+from slices.architecture.anatomy import Anatomy, count_parameters, match_tensors, read_anatomy
+from slices.architecture.layer_spec import format_layers
 from slices.manifest import Parameters
 from slices.measure.predictor import (
     HIGH,
@@ -28,8 +28,8 @@ def inspect(model: str) -> dict[str, Any]:
     """The figures of MODEL under the keys that DESIGN fixes; a lone config.json is enough."""
     checkpoint = open_model(model)
     anatomy = read_anatomy(checkpoint.config)
-    present = match(checkpoint, anatomy)[0] if checkpoint.entries else None
-    parameters, dead = weigh(anatomy, present)
+    present = match_tensors(checkpoint, anatomy)[0] if checkpoint.entries else None
+    parameters, dead = count_parameters(anatomy, present)
     stored = sum(entry.nbytes for entry in present.values()) if present else 2 * parameters.total
     return {
         "model_type": anatomy.model_type,
@@ -38,13 +38,13 @@ def inspect(model: str) -> dict[str, Any]:
         "full_layers": anatomy.full,
         "kv_shared_layers": [layer.index for layer in anatomy.layers if layer.shared],
         "kv_donors": anatomy.donors,
-        "ffn_ratio": [round(layer.ffn / anatomy.shape.hidden, 4) for layer in anatomy.layers],
+        "ffn_ratio": [round(layer.ffn / anatomy.dims.hidden, 4) for layer in anatomy.layers],
         "parameters": _parameters(parameters, dead),
         "bytes": stored,
         "head_dim": {kind: _head(anatomy, kind) for kind in ("sliding_attention", "full_attention")},
-        "sliding_window": anatomy.shape.sliding_window,
-        "hidden_size": anatomy.shape.hidden,
-        "vocabulary": anatomy.shape.vocab,
+        "sliding_window": anatomy.dims.sliding_window,
+        "hidden_size": anatomy.dims.hidden,
+        "vocabulary": anatomy.dims.vocab,
         "weights_read": present is not None,
         "advice": advice_figures(advise(anatomy), track_record(), _ladders(checkpoint.folder)),
     }
@@ -175,4 +175,4 @@ def _head(anatomy: Anatomy, kind: str) -> int | None:
 
 def _list(indices: list[int]) -> list[str]:
     """How many, and which as ranges: 0-4, 6-10."""
-    return [str(len(indices)), spell(indices).replace(",", ", ") or "none"]
+    return [str(len(indices)), format_layers(indices).replace(",", ", ") or "none"]

@@ -11,7 +11,7 @@ from mom.display import console
 from mom.workflows.compare import judge_made, show_verdict
 from mom.workflows.domain_text import own_text
 from slices import manifest
-from slices.architecture.anatomy import match, read_anatomy
+from slices.architecture.anatomy import match_tensors, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadConfig, Unsupported
 from slices.gguf.tensor_types import TABLES
@@ -151,7 +151,7 @@ def covered(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
     """What an importance matrix covers of a slice, and what it was measured on."""
     checkpoint = open_checkpoint(folder)
     anatomy = read_anatomy(checkpoint.config)
-    found = measure_coverage(anatomy, imatrix.values, match(checkpoint, anatomy)[0])
+    found = measure_coverage(anatomy, imatrix.values, match_tensors(checkpoint, anatomy)[0])
     return {
         "covered": found.covered,
         "quantizable": found.executed,

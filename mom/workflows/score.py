@@ -10,7 +10,7 @@ from mom.display import console
 from slices.architecture.anatomy import Anatomy, read_anatomy
 from slices.checkpoint import Checkpoint
 from slices.cut.pipeline import domain_text
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.families.table import FULL
 from slices.model_ref import open_model
 from slices.pictures.figure import check_picture
@@ -33,7 +33,7 @@ def score(model: str, domain: str, corpus: tuple[Path, ...], plot: Path | None) 
     checkpoint = open_model(model)
     anatomy = read_anatomy(checkpoint.config)
     with console.progress_bar() as report:
-        request = Request(domain, "all", model, corpus=corpus)
+        request = SliceRequest(domain=domain, layers="all", model=model, corpus=corpus)
         text = domain_text(checkpoint, domains.load(domain), request, report).calibration()
         layers = layer_scores(checkpoint, anatomy, text, progress=lambda n, of: report("score layers", n, of))
         halves = _halves(checkpoint, anatomy, text, report)

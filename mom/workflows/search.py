@@ -8,7 +8,7 @@ from mom.workflows.quantize_auto import parse_size
 from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.cut.pipeline import domain_text, plan_cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.measure.judge import check_when
 from slices.model_ref import open_model
 from slices.search.candidates import Structure, layer_choices, may_fit, row_choices, width_choices
@@ -19,7 +19,7 @@ from slices.text import domains
 
 
 def search_slice(
-    request: Request, budget: str, vocab: str | None, ffn: str | None, compare: str
+    request: SliceRequest, budget: str, vocab: str | None, ffn: str | None, compare: str
 ) -> dict[str, Any]:
     """Search, write the best, and report as `mom slice --budget --json` prints it."""
     check_when(compare)
@@ -45,13 +45,13 @@ def search_slice(
     }
 
 
-def plan_search(request: Request, budget: str, vocab: str | None, ffn: str | None) -> dict[str, Any]:
+def plan_search(request: SliceRequest, budget: str, vocab: str | None, ffn: str | None) -> dict[str, Any]:
     """The structures that would be tried, and their bytes in bf16; nothing is measured or written."""
     most = parse_size(budget)
     anatomy = read_anatomy(open_model(request.model).config)
     layers = [each for each in layer_choices(request.layers, len(anatomy.layers)) if "auto" not in each]
     planned = []
-    for rows in row_choices(vocab, anatomy.shape.vocab):
+    for rows in row_choices(vocab, anatomy.dims.vocab):
         for width in width_choices(ffn, int(anatomy.config["intermediate_size"])):
             structure = Structure(layers[0], rows, width)
             wanted = request_for(request, structure, request.target)

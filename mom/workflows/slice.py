@@ -8,12 +8,12 @@ from slices import manifest
 from slices.cut.manifest_entry import summary
 from slices.cut.pipeline import cut, plan_cut
 from slices.cut.plan import Plan
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.manifest import BF16, Manifest
 from slices.measure.judge import check_when
 
 
-def slice_model(request: Request, compare: str = "auto") -> dict[str, Any]:
+def slice_model(request: SliceRequest, compare: str = "auto") -> dict[str, Any]:
     """Cut, hold the result against plain quants, and report, as `mom slice --json` prints it."""
     check_when(compare)
     with console.progress_bar() as report:
@@ -22,7 +22,7 @@ def slice_model(request: Request, compare: str = "auto") -> dict[str, Any]:
     return {**summary(request, made), "verdict": told(found)}
 
 
-def dry_run(request: Request) -> dict[str, Any]:
+def dry_run(request: SliceRequest) -> dict[str, Any]:
     """The plan, with the exact bytes of the weight files, and nothing written."""
     with console.progress_bar() as report:
         _, plan, _ = plan_cut(request, report, measure=False)
@@ -30,8 +30,8 @@ def dry_run(request: Request) -> dict[str, Any]:
         "path": str(request.target),
         "name": request.slice_name,
         "layers": list(plan.layers),
-        "spacers": plan.spacers,
-        "repair": None if plan.repair is None else plan.repair.figures(),
+        "identity_layers": plan.identity_layers,
+        "repair": None if plan.selection.repair is None else plan.selection.repair.to_json(),
         "vocabulary": plan.vocabulary,
         "parameters": plan.parameters.model_dump(),
         "bytes": plan.nbytes,
@@ -110,9 +110,9 @@ def _row(folder: str, found: Manifest) -> dict[str, Any]:
 def _parts(plan: Plan) -> list[dict[str, Any]]:
     """Bytes by kind of tensor, the largest first."""
     kinds: dict[str, int] = {}
-    for step in plan.steps:
-        kind = ".".join(part for part in step.slot.name.split(".") if not part.isdigit())
-        kinds[kind] = kinds.get(kind, 0) + step.slot.nbytes
+    for tensor in plan.tensors:
+        kind = ".".join(part for part in tensor.slot.name.split(".") if not part.isdigit())
+        kinds[kind] = kinds.get(kind, 0) + tensor.slot.nbytes
     return [
         {"tensor": kind, "bytes": count} for kind, count in sorted(kinds.items(), key=lambda item: -item[1])
     ]

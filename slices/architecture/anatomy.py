@@ -1,17 +1,18 @@
 """What a model is made of: layers, K/V donors and sharers, tensors, parameters by part.
 
-Read from the config alone; `match` then holds the checkpoint's headers against it.
+Read from the config alone; `match_tensors` then holds the checkpoint's headers against it.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from slices.checkpoint import Checkpoint
 from slices.errors import BadCheckpoint, Unsupported
 from slices.families.gemma3 import GEMMA3
 from slices.families.gemma4 import GEMMA4
-from slices.families.table import FULL, SLIDING, Family, Layer, Rule, Shape, axis_sizes
+from slices.families.table import FULL, SLIDING, Family, Layer, ModelDims, Rule, axis_sizes
 from slices.files.safetensors_header import Entry
 from slices.manifest import Parameters
 
@@ -27,7 +28,7 @@ _MAX_COUNT = 2**24
 
 
 @dataclass(frozen=True)
-class Tensor:
+class TensorSpec:
     """A tensor that the config calls for, or (`dead`) that may be stored but is never executed."""
 
     name: str
@@ -44,8 +45,8 @@ class Anatomy:
     family: Family
     model_type: str
     config: Mapping[str, Any]  # of the text model
-    outer: Mapping[str, Any]  # config.json as a whole
-    shape: Shape
+    root_config: Mapping[str, Any]  # config.json as a whole
+    dims: ModelDims
     layers: tuple[Layer, ...]
 
     def of_type(self, kind: str) -> list[int]:
@@ -56,6 +57,21 @@ class Anatomy:
     def donors(self) -> dict[str, int]:
         """The layer whose K/V the shared layers of each attention type read."""
         return {layer.type: layer.donor for layer in self.layers if layer.donor is not None}
+
+    @cached_property
+    def tensors(self) -> dict[str, TensorSpec]:
+        """Every tensor the model may have, by its name without prefix."""
+        return {spec.name: spec for rule in self.family.read_rules(self.config) for spec in self._specs(rule)}
+
+    def _specs(self, rule: Rule) -> Iterator[TensorSpec]:
+        layers: Iterable[Layer | None] = self.layers if "{}" in rule.name else [None]
+        for layer in layers:
+            live = layer is None or rule.when(layer)
+            if live or (layer is not None and rule.dead_when(layer)):
+                sizes = axis_sizes(self.dims, layer, len(self.layers))
+                shape = tuple(sizes[axis] for axis in rule.axes)
+                name = rule.name if layer is None else rule.name.format(layer.index)
+                yield TensorSpec(name, rule, layer, shape, dead=not live)
 
     @property
     def sliding(self) -> list[int]:
@@ -87,12 +103,14 @@ def read_anatomy(config: Mapping[str, Any]) -> Anatomy:
     text = {**family.defaults[text_type], **text, "model_type": text_type}
     _check_config(text, config)
     try:
-        shape, layers = family.read_shape(text), family.read_layers(text)
+        dims, layers = family.read_dims(text), family.read_layers(text)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadCheckpoint(f"config.json: a value is missing or of the wrong kind: {error}") from None
-    _check_shape(shape)
+    _check_dims(dims)
     _check_layers(layers, text)
-    return Anatomy(family, text_type, text, config, shape, layers)
+    return Anatomy(
+        family=family, model_type=text_type, config=text, root_config=config, dims=dims, layers=layers
+    )
 
 
 def _text_type(family: Family, stated: str) -> str:
@@ -104,30 +122,13 @@ def _text_type(family: Family, stated: str) -> str:
     return family.model_types[stated]
 
 
-def tensors(anatomy: Anatomy) -> dict[str, Tensor]:
-    """Every tensor the model may have, by its name without prefix."""
-    found: dict[str, Tensor] = {}
-    count = len(anatomy.layers)
-    for rule in anatomy.family.read_rules(anatomy.config):
-        scopes: Iterable[Layer | None] = anatomy.layers if "{}" in rule.name else [None]
-        for layer in scopes:
-            live = layer is None or rule.when(layer)
-            if not live and not (layer is not None and rule.dead_when(layer)):
-                continue
-            sizes = axis_sizes(anatomy.shape, layer, count)
-            name = rule.name if layer is None else rule.name.format(layer.index)
-            shape = tuple(sizes[axis] for axis in rule.axes)
-            found[name] = Tensor(name, rule, layer, shape, dead=not live)
-    return found
-
-
-def match(checkpoint: Checkpoint, anatomy: Anatomy) -> tuple[dict[str, Entry], list[str]]:
+def match_tensors(checkpoint: Checkpoint, anatomy: Anatomy) -> tuple[dict[str, Entry], list[str]]:
     """The text tensors of a checkpoint by their name without prefix, and the names of dropped towers.
 
     Raises:
         BadCheckpoint: a tensor is unknown, missing, or of another shape than the config says.
     """
-    expected = tensors(anatomy)
+    expected = anatomy.tensors
     found: dict[str, Entry] = {}
     dropped: list[str] = []
     for entry in checkpoint.entries:
@@ -156,9 +157,9 @@ def match(checkpoint: Checkpoint, anatomy: Anatomy) -> tuple[dict[str, Entry], l
     return found, dropped
 
 
-def weigh(anatomy: Anatomy, present: Iterable[str] | None = None) -> tuple[Parameters, int]:
+def count_parameters(anatomy: Anatomy, present: Iterable[str] | None = None) -> tuple[Parameters, int]:
     """Parameters by part, and how many of the decoder's are dead K/V; all that may be stored by default."""
-    expected = tensors(anatomy)
+    expected = anatomy.tensors
     names = expected.keys() if present is None else present
     parts = {"decoder": 0, "per_layer_embedding": 0, "embedding": 0}
     dead = 0
@@ -179,21 +180,21 @@ def _strip(name: str, family: Family) -> str:
     return name
 
 
-def _check_config(text: Mapping[str, Any], outer: Mapping[str, Any]) -> None:
+def _check_config(text: Mapping[str, Any], root_config: Mapping[str, Any]) -> None:
     for key in _COUNTS:
         value = text.get(key)
         if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= _MAX_COUNT:
             raise BadCheckpoint(f"config.json: expected {key!r} to be a positive number, found {value!r}")
     if text["num_hidden_layers"] > 4096:
         raise BadCheckpoint(f"config.json: {text['num_hidden_layers']} layers are more than any model has")
-    if False in (text.get("tie_word_embeddings"), outer.get("tie_word_embeddings")):
+    if False in (text.get("tie_word_embeddings"), root_config.get("tie_word_embeddings")):
         raise Unsupported(
             "config.json: tie_word_embeddings is false: an output layer of its own is not supported"
         )
 
 
-def _check_shape(shape: Shape) -> None:
-    for name, value in vars(shape).items():
+def _check_dims(dims: ModelDims) -> None:
+    for name, value in vars(dims).items():
         if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= _MAX_COUNT:
             raise BadCheckpoint(f"config.json: expected the {name} size to be a number, found {value!r}")
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.architecture.anatomy import Anatomy
-from slices.architecture.layer_spec import spell
-from slices.errors import IllegalCut, Unsupported
+from slices.architecture.layer_spec import format_layers
+from slices.errors import InvalidCut, Unsupported
 from slices.families.table import Layer
 from slices.tokenizer.files import token_ids
 
@@ -30,13 +30,13 @@ class Repair:
     added: tuple[int, ...]
     dropped: tuple[int, ...] = ()
 
-    def figures(self) -> dict[str, list[int]]:
-        """The same for JSON."""
+    def to_json(self) -> dict[str, list[int]]:
+        """As `slice.json` records it."""
         return {"added": list(self.added), "dropped": list(self.dropped)}
 
     def __str__(self) -> str:
         return " and ".join(
-            f"{verb} {spell(layers)}"
+            f"{verb} {format_layers(layers)}"
             for verb, layers in (("adds", self.added), ("drops", self.dropped))
             if layers
         )
@@ -46,21 +46,21 @@ def check_layers(anatomy: Anatomy, layers: Sequence[int]) -> None:
     """Refuse a set of layers in which a layer would read another K/V than in the parent.
 
     Raises:
-        IllegalCut: a kept layer shares the K/V of one that is not kept; names the rule, both, and the
+        InvalidCut: a kept layer shares the K/V of one that is not kept; names the rule, both, and the
             nearest legal cut.
     """
     missing = _missing_donors(anatomy, layers)
     if not missing:
         return
     said = "; ".join(_orphans(anatomy, layers, donor) for donor in missing)
-    legal, repair = nearest(anatomy, layers)
-    raise IllegalCut(
-        f"the rule of donors: {said}. The nearest legal cut is --layers {spell(legal)} ({repair}); "
+    legal, repair = nearest_valid_layers(anatomy, layers)
+    raise InvalidCut(
+        f"the rule of donors: {said}. The nearest legal cut is --layers {format_layers(legal)} ({repair}); "
         "--repair takes it"
     )
 
 
-def nearest(anatomy: Anatomy, layers: Sequence[int]) -> tuple[tuple[int, ...], Repair | None]:
+def nearest_valid_layers(anatomy: Anatomy, layers: Sequence[int]) -> tuple[tuple[int, ...], Repair | None]:
     """The legal set that differs in the fewest layers, and how; None where `layers` is legal itself."""
     missing = _missing_donors(anatomy, layers)
     return tuple(sorted({*layers, *missing})), Repair(tuple(missing)) if missing else None
@@ -96,29 +96,29 @@ def check_rows(anatomy: Anatomy, rows: NDArray[np.int64]) -> None:
     """Refuse vocabulary rows that are out of order, or that lose a token the config refers to.
 
     Raises:
-        IllegalCut: rows repeat, descend, are not the parent's, or leave out such a token.
+        InvalidCut: rows repeat, descend, are not the parent's, or leave out such a token.
         Unsupported: the per-layer embeddings have another vocabulary than the embedding.
     """
-    shape = anatomy.shape
-    if shape.ple and shape.ple_vocab != shape.vocab:
+    dims = anatomy.dims
+    if dims.ple and dims.ple_vocab != dims.vocab:
         raise Unsupported(
-            f"the embedding has {shape.vocab} rows and the per-layer embeddings {shape.ple_vocab}: "
+            f"the embedding has {dims.vocab} rows and the per-layer embeddings {dims.ple_vocab}: "
             "such a vocabulary can only stay whole"
         )
-    if not len(rows) or rows[0] < 0 or rows[-1] >= shape.vocab or bool(np.any(np.diff(rows) <= 0)):
-        raise IllegalCut(f"the rows to keep must ascend and lie within 0-{shape.vocab - 1}")
-    needed = {i for i in special_ids(anatomy) if i < shape.vocab}
+    if not len(rows) or rows[0] < 0 or rows[-1] >= dims.vocab or bool(np.any(np.diff(rows) <= 0)):
+        raise InvalidCut(f"the rows to keep must ascend and lie within 0-{dims.vocab - 1}")
+    needed = {i for i in special_ids(anatomy) if i < dims.vocab}
     lost = sorted(needed - set(rows.tolist()))
     if lost:
-        raise IllegalCut(
+        raise InvalidCut(
             f"the rule of special tokens: the config refers to token {lost[0]}, whose row is cut"
         )
 
 
 def special_ids(anatomy: Anatomy) -> set[int]:
     """Every token id that the slice's config.json will refer to."""
-    outer = {key: anatomy.outer[key] for key in ID_KEYS if key in anatomy.outer}
-    return token_ids(anatomy.config) | token_ids(outer)
+    ids = {key: anatomy.root_config[key] for key in ID_KEYS if key in anatomy.root_config}
+    return token_ids(anatomy.config) | token_ids(ids)
 
 
 def ffn_width(anatomy: Anatomy, spec: str) -> int | None:
@@ -128,21 +128,21 @@ def ffn_width(anatomy: Anatomy, spec: str) -> int | None:
     where the parent's is, else of 32 where the parent's is.
 
     Raises:
-        IllegalCut: it is no number, not below the parent's, or no such multiple; the nearest are named.
+        InvalidCut: it is no number, not below the parent's, or no such multiple; the nearest are named.
     """
     if spec == "all":
         return None
     parent = int(anatomy.config["intermediate_size"])
     step = next((block for block in BLOCKS if parent % block == 0), 1)
     if not (spec.isascii() and spec.isdigit()) or len(spec) > 9:
-        raise IllegalCut(f"--ffn {spec}: expected all, or a number of neurons that is a multiple of {step}")
+        raise InvalidCut(f"--ffn {spec}: expected all, or a number of neurons that is a multiple of {step}")
     width = int(spec)
     if width == parent:
         return None
     if not 0 < width < parent or width % step:
         below = min(max(width // step * step, step), parent)
         options = sorted({below, min(below + step, parent)})
-        raise IllegalCut(
+        raise InvalidCut(
             f"--ffn {spec}: the parent has {parent} neurons a layer, so it takes a multiple of {step} "
             f"up to {parent}; nearest: {' or '.join(map(str, options))}"
         )
@@ -158,7 +158,7 @@ def check_faithful(parent: Sequence[Layer | None], after: Anatomy, ffn: Mapping[
         ffn: the width that each of the parent's kept layers shall have.
 
     Raises:
-        IllegalCut: the config would give a layer another type, size or donor than the parent's has.
+        InvalidCut: the config would give a layer another type, size or donor than the parent's has.
     """
     for old, new in zip(parent, after.layers, strict=True):
         if old is None:
@@ -167,7 +167,7 @@ def check_faithful(parent: Sequence[Layer | None], after: Anatomy, ffn: Mapping[
         found = (*_traits(new), new.ffn, None if donor is None else donor.index)
         expected = (*_traits(old), ffn[old.index], old.donor)
         if found != expected:
-            raise IllegalCut(
+            raise InvalidCut(
                 f"the slice's config would make layer {old.index} another layer: type, head size, heads, "
                 f"K/V heads, sharing, values, FFN width and donor are {expected}, it says {found}"
             )

@@ -3,13 +3,13 @@
 import re
 from collections.abc import Sequence
 
-from slices.errors import IllegalCut
+from slices.errors import InvalidCut
 from slices.families.table import FULL, SLIDING
 
 _RANGE = re.compile(r"([0-9]{1,4})(?:-([0-9]{1,4}))?")
 
 
-def select(spec: str, types: Sequence[str]) -> tuple[int, ...]:
+def select_layers(spec: str, types: Sequence[str]) -> tuple[int, ...]:
     """Indices of the layers that SPEC keeps, ascending.
 
     Args:
@@ -17,7 +17,7 @@ def select(spec: str, types: Sequence[str]) -> tuple[int, ...]:
         types: the attention type of each of the parent's layers.
 
     Raises:
-        IllegalCut: SPEC is not of that form, names a layer twice or one that is not there, or keeps none.
+        InvalidCut: SPEC is not of that form, names a layer twice or one that is not there, or keeps none.
     """
     everything = range(len(types))
     match spec:
@@ -33,21 +33,21 @@ def select(spec: str, types: Sequence[str]) -> tuple[int, ...]:
         case _:
             kept = _indices(spec, spec, len(types))
     if not kept:
-        raise IllegalCut(f"--layers {spec} keeps no layer of the {len(types)}")
+        raise InvalidCut(f"--layers {spec} keeps no layer of the {len(types)}")
     return tuple(kept)
 
 
-def auto_count(spec: str, count: int) -> int | None:
+def parse_auto_count(spec: str, count: int) -> int | None:
     """How many of `count` layers `auto:N` keeps; None for `auto`, which decides by what it costs.
 
     Raises:
-        IllegalCut: N is no number from 1 to `count`.
+        InvalidCut: N is no number from 1 to `count`.
     """
     if spec == "auto":
         return None
     number = spec.removeprefix("auto:")
     if not (number.isascii() and number.isdigit()) or not 1 <= int(number[:9]) <= count:
-        raise IllegalCut(f"--layers {spec}: expected auto, or auto:N with N from 1 to {count}")
+        raise InvalidCut(f"--layers {spec}: expected auto, or auto:N with N from 1 to {count}")
     return int(number)
 
 
@@ -56,7 +56,7 @@ def is_auto(spec: str) -> bool:
     return spec == "auto" or spec.startswith("auto:")
 
 
-def spell(layers: Sequence[int]) -> str:
+def format_layers(layers: Sequence[int]) -> str:
     """Ascending layers as a SPEC that selects them: 0-5,11,17."""
     runs: list[list[int]] = []
     for index in layers:
@@ -72,16 +72,16 @@ def _indices(text: str, spec: str, count: int) -> list[int]:
     for part in text.split(","):
         range_ = _RANGE.fullmatch(part.strip())
         if range_ is None:
-            raise IllegalCut(
+            raise InvalidCut(
                 f"--layers {spec}: {part!r} is no layer; expected all, swa, full, 0-23, 0-5,11 or drop:12,13"
             )
         first, last = int(range_[1]), int(range_[2] or range_[1])
         if first > last:
-            raise IllegalCut(f"--layers {spec}: {part.strip()} runs backwards; expected {last}-{first}")
+            raise InvalidCut(f"--layers {spec}: {part.strip()} runs backwards; expected {last}-{first}")
         if last >= count:
-            raise IllegalCut(f"--layers {spec}: {part.strip()} is outside the parent's layers 0-{count - 1}")
+            raise InvalidCut(f"--layers {spec}: {part.strip()} is outside the parent's layers 0-{count - 1}")
         found += range(first, last + 1)
     if len(set(found)) != len(found):
         twice = next(i for i in found if found.count(i) > 1)
-        raise IllegalCut(f"--layers {spec}: layer {twice} is named twice")
+        raise InvalidCut(f"--layers {spec}: layer {twice} is named twice")
     return sorted(found)

@@ -30,7 +30,7 @@ Bytes = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Matrix:
+class MatrixGather:
     """A stored tensor that loses rows or columns, as a matrix: its first axis against all others.
 
     Rows and columns are ascending, None for all; -1 stands for one of zeros.
@@ -41,7 +41,7 @@ class Matrix:
     columns: NDArray[np.int64] | None
 
     @property
-    def kind(self) -> np.dtype[np.generic]:
+    def dtype(self) -> np.dtype[np.generic]:
         """Unsigned integers as wide as the stored numbers."""
         return np.dtype(f"u{ITEM_BYTES[self.entry.dtype]}")
 
@@ -53,7 +53,7 @@ class Matrix:
     @property
     def row_bytes(self) -> int:
         """Bytes of a stored row, at least 1."""
-        return max(1, self.width * self.kind.itemsize)
+        return max(1, self.width * self.dtype.itemsize)
 
     @property
     def kept_width(self) -> int:
@@ -98,21 +98,21 @@ class Buffers:
         return self._kept[:nbytes]
 
 
-def blocks(matrix: Matrix) -> Iterator[tuple[int, int]]:
-    """Ranges of positions in `matrix.rows`, each a block of at most BLOCK bytes (or one row)."""
+def blocks(matrix: MatrixGather) -> Iterator[tuple[int, int]]:
+    """Ranges of positions in `matrix.rows`, each a block of at end_row BLOCK bytes (or one row)."""
     span = max(1, BLOCK // matrix.row_bytes)
     for first in range(0, len(matrix.rows), span):
         yield first, min(first + span, len(matrix.rows))
 
 
-def span_of(matrix: Matrix, first: int, last: int) -> tuple[int, int]:
+def byte_range(matrix: MatrixGather, first: int, last: int) -> tuple[int, int]:
     """Where the file holds rows `matrix.rows[first:last]` and what is between: first byte and how many."""
     rows = matrix.rows[first:last]
     low, high = max(0, int(rows.min())), int(rows.max()) + 1
     return matrix.entry.start + low * matrix.row_bytes, (high - low) * matrix.row_bytes
 
 
-def gather(matrix: Matrix, first: int, last: int, source: int, buffers: Buffers) -> Array:
+def gather(matrix: MatrixGather, first: int, last: int, source: int, buffers: Buffers) -> Array:
     """The kept columns of rows `matrix.rows[first:last]`, shape (last - first, kept_width), in a buffer.
 
     Raises:
@@ -120,7 +120,7 @@ def gather(matrix: Matrix, first: int, last: int, source: int, buffers: Buffers)
     """
     rows = matrix.rows[first:last]
     shape = (len(rows), matrix.kept_width)
-    kept = buffers.kept(math.prod(shape) * matrix.kind.itemsize).view(matrix.kind).reshape(shape)
+    kept = buffers.kept(math.prod(shape) * matrix.dtype.itemsize).view(matrix.dtype).reshape(shape)
     done = 0
     for piece in _pieces(rows, matrix.row_bytes):
         part = kept[done : done + len(piece)]
@@ -139,27 +139,27 @@ def _pieces(rows: NDArray[np.int64], row_bytes: int) -> Iterator[NDArray[np.int6
     for near in np.split(rows, np.flatnonzero(far) + 1):
         start = 0
         while start < len(near):
-            most = int(near[start]) + max(1, BLOCK // row_bytes)
-            end = len(near) if near[0] < 0 else int(np.searchsorted(near, most))
+            end_row = int(near[start]) + max(1, BLOCK // row_bytes)
+            end = len(near) if near[0] < 0 else int(np.searchsorted(near, end_row))
             yield near[start:end]
             start = end
 
 
-def _take(matrix: Matrix, rows: NDArray[np.int64], source: int, buffers: Buffers, kept: Array) -> None:
+def _take(matrix: MatrixGather, rows: NDArray[np.int64], source: int, buffers: Buffers, kept: Array) -> None:
     """Read the span of `rows` at once and copy what is kept of it into `kept`."""
     span = int(rows[-1] - rows[0]) + 1
     offset = matrix.entry.start + int(rows[0]) * matrix.row_bytes
     dense = span == len(rows)
     if dense and matrix.columns is None:
-        read_into(matrix.entry, source, offset, kept.reshape(-1).view(np.uint8))
+        read_exactly(matrix.entry, source, offset, kept.reshape(-1).view(np.uint8))
         return
-    raw = buffers.read(span * matrix.width * matrix.kind.itemsize)
-    read_into(matrix.entry, source, offset, raw)
-    block = raw.view(matrix.kind).reshape(span, matrix.width)
+    raw = buffers.read(span * matrix.width * matrix.dtype.itemsize)
+    read_exactly(matrix.entry, source, offset, raw)
+    block = raw.view(matrix.dtype).reshape(span, matrix.width)
     _take_columns(matrix, block if dense else block[rows - rows[0]], kept)
 
 
-def _take_columns(matrix: Matrix, block: Array, kept: Array) -> None:
+def _take_columns(matrix: MatrixGather, block: Array, kept: Array) -> None:
     if matrix.columns is not None and len(matrix.runs) >= _MANY_RUNS:
         np.take(block, matrix.columns, axis=1, out=kept, mode="clip")
         kept[:, matrix.columns < 0] = 0
@@ -168,7 +168,7 @@ def _take_columns(matrix: Matrix, block: Array, kept: Array) -> None:
         kept[:, at : at + count] = 0 if begin < 0 else block[:, begin : begin + count]
 
 
-def read_into(entry: Entry, source: int, offset: int, into: Bytes) -> None:
+def read_exactly(entry: Entry, source: int, offset: int, into: Bytes) -> None:
     """Fill `into` from `offset` of the file descriptor `source`.
 
     Raises:
@@ -178,12 +178,12 @@ def read_into(entry: Entry, source: int, offset: int, into: Bytes) -> None:
     while rest:
         count = os.preadv(source, [rest], offset)
         if count == 0:
-            raise short(entry)
+            raise truncated_error(entry)
         offset += count
         rest = rest[count:]
 
 
-def short(entry: Entry) -> BadCheckpoint:
+def truncated_error(entry: Entry) -> BadCheckpoint:
     """The error for a file that has shrunk since its header was read."""
     return BadCheckpoint(
         f"{entry.file}: ended inside tensor {entry.name!r}: it was cut short while it was read"

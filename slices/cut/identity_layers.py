@@ -1,11 +1,11 @@
-"""The layers of a slice in order: the parent's that stay, and spacers where stock transformers needs one.
+"""The layers of a slice in order: the parent's that stay, and the identity layers that transformers needs.
 
 Stock transformers makes the last layer of a Gemma 4 a full-attention layer, whatever its config says,
-and wants every attention type in use to have a layer with K/V of its own. A slice that ends on a sliding
-layer gets there by spacers: full layers that hand their input on unchanged, because every matrix in them
-is zero (and every norm and scale one). Where the slice shares K/V, the last layer shares too, so a second
-spacer right before the sharing boundary gives it K/V to read. That one changes no sliding layer's donor,
-and puts the two donors where llama.cpp looks for them.
+and needs a layer with K/V of its own for every attention type in use. A slice that ends on a sliding layer
+satisfies both with identity layers: full-attention layers whose matrices are all zero (norms and scales are
+one), so that the residual stream passes unchanged. Where the slice shares K/V, the last layer shares too, so
+a second identity layer right before the sharing boundary gives it K/V to read. That one changes no sliding
+layer's K/V donor, and puts the two donors where llama.cpp looks for them.
 """
 
 from collections.abc import Sequence
@@ -16,29 +16,34 @@ from slices.families.table import FULL, LayerType
 
 
 @dataclass(frozen=True)
-class Place:
-    """One layer of the slice: which of the parent's it is, None for a spacer."""
+class SliceLayer:
+    """One layer of the slice. `parent` is its index in the parent, None for an identity layer."""
 
     parent: int | None
     type: LayerType
-    shared: bool
+    shared: bool  # it reads the K/V of an earlier layer
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether it passes its input on unchanged."""
+        return self.parent is None
 
 
-def arrange(anatomy: Anatomy, layers: Sequence[int], portable: bool) -> tuple[Place, ...]:
-    """The slice's layers, with the spacers that it takes if it is to be `portable`."""
-    kept = [Place(i, anatomy.layers[i].type, anatomy.layers[i].shared) for i in layers]
+def build_slice_layers(anatomy: Anatomy, layers: Sequence[int], portable: bool) -> tuple[SliceLayer, ...]:
+    """The slice's layers, with identity layers where it is to be `portable` and needs them."""
+    kept = [SliceLayer(i, anatomy.layers[i].type, anatomy.layers[i].shared) for i in layers]
     if not portable or not ends_sliding(anatomy, layers):
         return tuple(kept)
-    own = [place for place in kept if not place.shared]
-    shared = [place for place in kept if place.shared]
-    if shared and any(place.type == FULL for place in own):
-        return (*own, *shared, Place(None, FULL, shared=True))
-    boundary = Place(None, FULL, shared=False)
-    return (*own, boundary, *shared, Place(None, FULL, shared=True)) if shared else (*own, boundary)
+    own = [layer for layer in kept if not layer.shared]
+    shared = [layer for layer in kept if layer.shared]
+    if shared and any(layer.type == FULL for layer in own):
+        return (*own, *shared, SliceLayer(None, FULL, shared=True))
+    boundary = SliceLayer(None, FULL, shared=False)
+    return (*own, boundary, *shared, SliceLayer(None, FULL, shared=True)) if shared else (*own, boundary)
 
 
 def ends_sliding(anatomy: Anatomy, layers: Sequence[int]) -> bool:
-    """Whether transformers would turn the last of these layers into another one."""
+    """Whether transformers would force the last of these layers, a sliding one, to full attention."""
     family = anatomy.family
     forced = anatomy.model_type in {*family.ends_full, *family.ends_full.values()}
     return forced and anatomy.layers[layers[-1]].type != FULL

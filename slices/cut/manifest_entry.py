@@ -10,12 +10,12 @@ from typing import Any
 from slices import manifest
 from slices.checkpoint import Checkpoint
 from slices.cut.plan import Plan
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.text.corpus import Corpus
 
 
-def recorded(
-    request: Request,
+def build_manifest(
+    request: SliceRequest,
     checkpoint: Checkpoint,
     plan: Plan,
     text: Corpus | None,
@@ -43,11 +43,11 @@ def recorded(
             "layers": request.layers,
             "vocab": request.vocab,
             "ffn": request.ffn,
-            "ffn_rank": request.ffn_rank if request.ffn != "all" else None,
+            "ffn_rank": str(request.ffn_rank) if request.ffn != "all" else None,
             "portable": request.portable,
-            "spacers": plan.spacers,
-            "removed": [asdict(removal) for removal in plan.removed],
-            "repair": None if plan.repair is None else plan.repair.figures(),
+            "identity_layers": plan.identity_layers,
+            "removed": [asdict(removal) for removal in plan.selection.removed],
+            "repair": None if plan.selection.repair is None else plan.selection.repair.to_json(),
             "corpus": [str(path.absolute()) for path in request.corpus],
             "seconds": round(seconds, 2),
         },
@@ -73,13 +73,13 @@ def versions() -> dict[str, str]:
     return found
 
 
-def summary(request: Request, made: manifest.Manifest) -> dict[str, Any]:
+def summary(request: SliceRequest, made: manifest.Manifest) -> dict[str, Any]:
     """What `mom slice --json` prints."""
     return {
         "path": str(request.target),
         "name": made.name,
         "layers": made.layers,
-        "spacers": made.recipe["spacers"],
+        "identity_layers": made.recipe["identity_layers"],
         "removed": made.recipe["removed"],
         "repair": made.recipe["repair"],
         "vocabulary": made.vocabulary,

@@ -1,9 +1,10 @@
-"""The plan of a cut: which layers, rows and neurons stay, what the config must then say, and the size to
-the byte. Computed from headers alone; `slices.cut.extract` only carries it out.
+"""The plan of a cut: the kept layers, vocabulary rows and neurons, the resulting config, the exact size.
 
-An illegal cut is refused here, by the rules in `slices.architecture.constraints`.
+Computed from headers alone; `slices.cut.extract` only applies it. An invalid cut is refused here, by the
+rules in `slices.architecture.constraints`.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,27 +13,27 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.architecture import constraints
-from slices.architecture.anatomy import Anatomy, Tensor, match, read_anatomy, tensors
+from slices.architecture.anatomy import Anatomy, TensorSpec, match_tensors, read_anatomy
 from slices.architecture.removal import Removal
 from slices.checkpoint import Checkpoint
-from slices.cut.identity_layers import Place, arrange, ends_sliding
+from slices.cut.identity_layers import SliceLayer, build_slice_layers
+from slices.cut.notes import dropped_notes, loading_notes, repair_note
 from slices.cut.slice_config import slice_config
-from slices.families.table import FULL
 from slices.files.safetensors_header import Entry
 from slices.files.safetensors_writer import Layout, Slot, lay_out
 from slices.manifest import Parameters
-from slices.tokenizer.files import Renumbering
+from slices.tokenizer.files import TokenIdMap
 
 _PREFIX = "model."
-Neurons = Mapping[int, NDArray[np.int64]]  # the parent's layer -> its FFN neurons that stay, ascending
+NeuronIndices = Mapping[int, NDArray[np.int64]]  # parent layer -> its kept FFN neurons, ascending
 
 
 @dataclass(frozen=True)
-class Step:
-    """One tensor of the slice: where it comes from and which of its rows and columns stay.
+class TensorPlan:
+    """One tensor of the slice: its source in the parent and the rows and columns to keep.
 
-    Rows and columns are the parent's, ascending, None for all; -1 stands for one of zeros, which a spacer
-    layer needs. A tensor without a source is a spacer's own: zeros throughout, or ones.
+    Rows and columns are the parent's, ascending, None for all; -1 stands for one of zeros, which an identity
+    layer needs. A tensor without a source belongs to an identity layer: zeros throughout, or ones.
     """
 
     slot: Slot
@@ -43,21 +44,48 @@ class Step:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """What a cut keeps of the parent.
+
+    Args:
+        layers: ascending indices of the parent's layers.
+        rows: kept vocabulary rows, ascending, shape (kept,); None for all.
+        neurons: kept FFN neurons by layer; None for all.
+        portable: add the identity layers without which stock transformers would misread the slice.
+        repair: how `layers` was changed to be valid.
+        removed: where layers were chosen by scores, which were removed, in order.
+    """
+
+    layers: tuple[int, ...]
+    rows: NDArray[np.int64] | None = None
+    neurons: NeuronIndices | None = None
+    portable: bool = False
+    repair: constraints.Repair | None = None
+    removed: tuple[Removal, ...] = ()
+
+
+@dataclass(frozen=True)
 class Plan:
     """Everything that will be written, before anything is."""
 
-    anatomy: Anatomy
-    layers: tuple[int, ...]  # the parent's
-    places: tuple[Place, ...]  # the slice's, spacers included
-    rows: NDArray[np.int64] | None  # kept vocabulary rows, None for all
-    vocabulary: int
+    anatomy: Anatomy  # the parent's
+    selection: Selection
+    slice_layers: tuple[SliceLayer, ...]
     config: Mapping[str, Any]
-    steps: tuple[Step, ...]
+    tensors: tuple[TensorPlan, ...]
     layout: Layout
     parameters: Parameters
     notes: tuple[str, ...]
-    repair: constraints.Repair | None = None
-    removed: tuple[Removal, ...] = ()  # where layers were chosen by scores: which went, in order
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """The parent's layers that are kept."""
+        return self.selection.layers
+
+    @property
+    def vocabulary(self) -> int:
+        """Rows of the slice's embedding."""
+        return self.anatomy.dims.vocab if self.selection.rows is None else len(self.selection.rows)
 
     @property
     def nbytes(self) -> int:
@@ -65,168 +93,139 @@ class Plan:
         return self.layout.nbytes
 
     @property
-    def ids(self) -> Renumbering | None:
-        """How token ids change, None if they do not."""
-        return None if self.rows is None else Renumbering(self.rows, self.anatomy.shape.vocab)
+    def token_ids(self) -> TokenIdMap | None:
+        """The parent's token ids to the slice's, None if they do not change."""
+        rows = self.selection.rows
+        return None if rows is None else TokenIdMap(rows, self.anatomy.dims.vocab)
 
     @property
-    def spacers(self) -> list[int]:
-        """Which layers of the slice are spacers."""
-        return [index for index, place in enumerate(self.places) if place.parent is None]
+    def identity_layers(self) -> list[int]:
+        """Indices of the slice's identity layers."""
+        return [index for index, layer in enumerate(self.slice_layers) if layer.is_identity]
 
 
-def make_plan(
-    checkpoint: Checkpoint,
-    anatomy: Anatomy,
-    layers: tuple[int, ...],
-    rows: NDArray[np.int64] | None = None,
-    neurons: Neurons | None = None,
-    portable: bool = False,
-    repair: constraints.Repair | None = None,
-    removed: tuple[Removal, ...] = (),
-) -> Plan:
-    """Plan the slice of `checkpoint` with these layers, vocabulary rows and neurons (None: all of them).
-
-    Args:
-        portable: add the spacers without which stock transformers would misread the slice.
-        repair, removed: how `layers` came to be what they are, for the record.
+def check_cut(checkpoint: Checkpoint, anatomy: Anatomy, selection: Selection) -> None:
+    """Refuse an invalid cut without planning its tensors: for callers with hours of work ahead.
 
     Raises:
-        IllegalCut: the architecture cannot express it; says which rule and which layers.
+        InvalidCut, BadCheckpoint: as `make_plan`.
+    """
+    match_tensors(checkpoint, anatomy)
+    _configure(anatomy, selection)
+
+
+def make_plan(checkpoint: Checkpoint, anatomy: Anatomy, selection: Selection) -> Plan:
+    """Plan the slice of `checkpoint` that keeps `selection`.
+
+    Raises:
+        InvalidCut: the architecture cannot express it; names the rule and the layers.
         BadCheckpoint: the headers do not match the config.
     """
-    entries, dropped = match(checkpoint, anatomy)
-    constraints.check_layers(anatomy, layers)
-    if rows is not None:
-        constraints.check_rows(anatomy, rows)
-    places = arrange(anatomy, layers, portable)
-    widths = _widths(anatomy, layers, neurons)
-    config = slice_config(anatomy, places, rows, _base_width(anatomy, layers, widths))
-    after = read_anatomy(config)
-    parents = [None if place.parent is None else anatomy.layers[place.parent] for place in places]
-    constraints.check_faithful(parents, after, widths)
-    steps = _steps(entries, _Cut(anatomy, places, rows, neurons), after)
+    entries, dropped = match_tensors(checkpoint, anatomy)
+    slice_layers, config, after = _configure(anatomy, selection)
+    tensors = _tensors(entries, _Cut(anatomy, selection, slice_layers), after)
     return Plan(
         anatomy=anatomy,
-        layers=layers,
-        places=places,
-        rows=rows,
-        vocabulary=anatomy.shape.vocab if rows is None else len(rows),
+        selection=selection,
+        slice_layers=slice_layers,
         config=config,
-        steps=tuple(steps),
-        layout=lay_out([step.slot for step in steps]),
-        parameters=_parameters(steps, after),
-        notes=tuple(_notes(anatomy, entries, dropped, places, config, repair)),
-        repair=repair,
-        removed=removed,
+        tensors=tuple(tensors),
+        layout=lay_out([tensor.slot for tensor in tensors]),
+        parameters=_parameters(tensors, after),
+        notes=(
+            *([] if selection.repair is None else [repair_note(selection.repair)]),
+            *dropped_notes(anatomy, entries, dropped),
+            *loading_notes(anatomy, slice_layers, config),
+        ),
     )
 
 
-def _widths(anatomy: Anatomy, layers: Sequence[int], neurons: Neurons | None) -> dict[int, int]:
-    return {i: anatomy.layers[i].ffn if neurons is None else len(neurons[i]) for i in layers}
+def _configure(
+    anatomy: Anatomy, selection: Selection
+) -> tuple[tuple[SliceLayer, ...], dict[str, Any], Anatomy]:
+    """The slice's layers, its config, and the anatomy that this config describes; refuses an invalid cut."""
+    constraints.check_layers(anatomy, selection.layers)
+    if selection.rows is not None:
+        constraints.check_rows(anatomy, selection.rows)
+    slice_layers = build_slice_layers(anatomy, selection.layers, selection.portable)
+    widths = _widths(anatomy, selection)
+    config = slice_config(
+        anatomy, slice_layers, selection.rows, _intermediate_size(anatomy, selection.layers, widths)
+    )
+    after = read_anatomy(config)
+    parents = [None if layer.parent is None else anatomy.layers[layer.parent] for layer in slice_layers]
+    constraints.check_faithful(parents, after, widths)
+    return slice_layers, config, after
 
 
-def _base_width(anatomy: Anatomy, layers: Sequence[int], widths: Mapping[int, int]) -> int:
-    """The `intermediate_size` of the slice; a double-wide layer has twice as much."""
-    base = int(anatomy.config["intermediate_size"])
-    return widths[layers[0]] * base // anatomy.layers[layers[0]].ffn
+def _widths(anatomy: Anatomy, selection: Selection) -> dict[int, int]:
+    """The FFN width of each kept layer."""
+    neurons = selection.neurons
+    return {i: anatomy.layers[i].ffn if neurons is None else len(neurons[i]) for i in selection.layers}
+
+
+def _intermediate_size(anatomy: Anatomy, layers: Sequence[int], widths: Mapping[int, int]) -> int:
+    """The slice's `intermediate_size`; a double-wide layer has twice as much."""
+    parent = int(anatomy.config["intermediate_size"])
+    return widths[layers[0]] * parent // anatomy.layers[layers[0]].ffn
 
 
 @dataclass(frozen=True)
 class _Cut:
-    """What stays of the parent."""
+    """A selection, applied to the parent's anatomy."""
 
     anatomy: Anatomy
-    places: Sequence[Place]
-    rows: NDArray[np.int64] | None
-    neurons: Neurons | None
+    selection: Selection
+    slice_layers: Sequence[SliceLayer]
 
-    def taken(self, axis: str, parent: int | None) -> NDArray[np.int64] | None:
-        """Which indices of a named axis stay, in the layer `parent` or the whole model; None for all."""
+    def kept_indices(self, axis: str, layer: int | None) -> NDArray[np.int64] | None:
+        """The kept indices of a named axis, in the parent's `layer` or the whole model; None for all."""
         if axis in ("vocab", "ple_vocab"):
-            return self.rows
-        if axis == "ffn" and self.neurons is not None and parent is not None:
-            return self.neurons[parent]
-        whole = [place.parent for place in self.places] == list(range(len(self.anatomy.layers)))
-        return self._blocks() if axis == "ple_layers" and not whole else None
+            return self.selection.rows
+        if axis == "ffn" and self.selection.neurons is not None and layer is not None:
+            return self.selection.neurons[layer]
+        if axis != "ple_layers":
+            return None
+        unchanged = [each.parent for each in self.slice_layers] == list(range(len(self.anatomy.layers)))
+        return None if unchanged else self._per_layer_blocks()
 
-    def _blocks(self) -> NDArray[np.int64]:
-        """The kept layers' blocks of the packed per-layer embeddings, -1 throughout a spacer's block."""
-        width = self.anatomy.shape.ple
-        parents = np.array([-1 if p.parent is None else p.parent for p in self.places], dtype=np.int64)
+    def _per_layer_blocks(self) -> NDArray[np.int64]:
+        """The kept layers' blocks of the packed per-layer embeddings, -1 throughout an identity layer's."""
+        width = self.anatomy.dims.ple
+        parents = np.array([-1 if each.parent is None else each.parent for each in self.slice_layers])
         blocks = parents[:, None] * width + np.arange(width)
-        return np.where(parents[:, None] < 0, -1, blocks).reshape(-1)
+        return np.where(parents[:, None] < 0, -1, blocks).reshape(-1).astype(np.int64)
 
 
-def _steps(entries: Mapping[str, Entry], cut: _Cut, after: Anatomy) -> list[Step]:
-    """One step a tensor of the slice, in the order in which the parent's file holds them."""
-    live = [tensor for tensor in tensors(after).values() if not tensor.dead]
-    return sorted((_step(entries, cut, tensor) for tensor in live), key=_position)
+def _tensors(entries: Mapping[str, Entry], cut: _Cut, after: Anatomy) -> list[TensorPlan]:
+    """Each tensor of the slice, in the order in which the parent's files hold them."""
+    live = [spec for spec in after.tensors.values() if not spec.dead]
+    return sorted((_tensor(entries, cut, spec) for spec in live), key=_source_position)
 
 
-def _step(entries: Mapping[str, Entry], cut: _Cut, tensor: Tensor) -> Step:
-    name, parent = tensor.name, None
-    if tensor.layer is not None:
-        parent = cut.places[tensor.layer.index].parent
+def _tensor(entries: Mapping[str, Entry], cut: _Cut, spec: TensorSpec) -> TensorPlan:
+    name, parent = spec.name, None
+    if spec.layer is not None:
+        parent = cut.slice_layers[spec.layer.index].parent
         if parent is None:
-            slot = Slot(_PREFIX + name, entries["norm.weight"].dtype, tensor.shape)
-            return Step(slot, None, ones=len(tensor.shape) == 1)  # norms and scales are vectors
-        name = tensor.rule.name.format(parent)
-    rows, columns = (cut.taken(axis, parent) for axis in (*tensor.rule.axes, "none")[:2])
-    slot = Slot(_PREFIX + tensor.name, entries[name].dtype, tensor.shape)
-    return Step(slot, entries[name], rows, columns)
+            slot = Slot(_PREFIX + name, entries["norm.weight"].dtype, spec.shape)
+            return TensorPlan(slot, None, ones=len(spec.shape) == 1)  # norms and scales are vectors
+        name = spec.rule.name.format(parent)
+    rows, columns = (cut.kept_indices(axis, parent) for axis in (*spec.rule.axes, "none")[:2])
+    slot = Slot(_PREFIX + spec.name, entries[name].dtype, spec.shape)
+    return TensorPlan(slot, entries[name], rows, columns)
 
 
-def _position(step: Step) -> tuple[bool, str, int]:
-    """Where the parent holds it; what no parent holds goes last."""
-    if step.source is None:
-        return True, step.slot.name, 0
-    return False, str(step.source.file), step.source.start
+def _source_position(tensor: TensorPlan) -> tuple[bool, str, int]:
+    """Where the parent's files hold it; what no parent holds sorts last."""
+    if tensor.source is None:
+        return True, tensor.slot.name, 0
+    return False, str(tensor.source.file), tensor.source.start
 
 
-def _parameters(steps: list[Step], after: Anatomy) -> Parameters:
+def _parameters(tensors: Sequence[TensorPlan], after: Anatomy) -> Parameters:
     parts = {"decoder": 0, "per_layer_embedding": 0, "embedding": 0}
-    known = tensors(after)
-    for step in steps:
-        parts[known[step.slot.name.removeprefix(_PREFIX)].rule.part] += int(
-            np.prod(step.slot.shape, dtype=np.int64)
-        )
+    for tensor in tensors:
+        part = after.tensors[tensor.slot.name.removeprefix(_PREFIX)].rule.part
+        parts[part] += math.prod(tensor.slot.shape)
     return Parameters(**parts, total=sum(parts.values()))
-
-
-def _notes(
-    anatomy: Anatomy,
-    entries: Mapping[str, Entry],
-    dropped: list[str],
-    places: Sequence[Place],
-    config: Mapping[str, Any],
-    repair: constraints.Repair | None,
-) -> list[str]:
-    notes = []
-    if repair is not None:
-        notes.append(f"the cut that was asked for is illegal; the nearest legal one {repair}")
-    if dropped:
-        kinds = sorted({anatomy.family.kind_of(name) for name in dropped})
-        notes.append(f"{len(dropped)} tensors that are not text are dropped: {', '.join(kinds)}")
-    dead = [name for name, tensor in tensors(anatomy).items() if tensor.dead and name in entries]
-    if dead:
-        notes.append(f"{len(dead)} K/V tensors of layers that share K/V are dropped: they are never executed")
-    return [*notes, *_loading_notes(anatomy, places, config)]
-
-
-def _loading_notes(anatomy: Anatomy, places: Sequence[Place], config: Mapping[str, Any]) -> list[str]:
-    """What else must be known to load the slice."""
-    spacers = [index for index, place in enumerate(places) if place.parent is None]
-    layers = [place.parent for place in places if place.parent is not None]
-    if spacers:
-        which = " and ".join(map(str, spacers))
-        return [f"spacers, which hand their input on, let stock transformers load the slice: layer {which}"]
-    if ends_sliding(anatomy, layers):
-        return [
-            f"the last layer ({layers[-1]}) is sliding, which stock transformers cannot express: the slice "
-            f"has model_type {config['model_type']!r} and loads after slices.gemma4_slice.register(); "
-            "--portable adds spacers instead"
-        ]
-    if anatomy.family.ends_full and all(place.type == FULL for place in places):
-        return ["no layer is sliding: torch runs that, stock llama.cpp does not without a sliding spacer"]
-    return []

@@ -1,14 +1,22 @@
-"""What was asked of `mom slice`, before anything is read."""
+"""The options of a cut, as `mom slice` takes them, before anything is read."""
 
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 
 from slices.home import check_name, slices_home
 
 
-@dataclass(frozen=True)
-class Request:
-    """What was asked for. `output` None means `$MOM_HOME/slices/<name>`; `name` None, the domain's."""
+class FfnRank(StrEnum):
+    """How FFN neurons are ranked where a cut keeps part of them."""
+
+    SCORES = "scores"  # by their scores on the domain's text
+    RANDOM = "random"  # at random: the baseline for the scores
+
+
+@dataclass(frozen=True, kw_only=True)
+class SliceRequest:
+    """The options of a cut. `output` None means `$MOM_HOME/slices/<name>`; `name` None, the domain's."""
 
     domain: str
     layers: str
@@ -20,16 +28,16 @@ class Request:
     seed: int = 0
     force: bool = False
     ffn: str = "all"
-    ffn_rank: str = "scores"
+    ffn_rank: FfnRank = FfnRank.SCORES
     repair: bool = False
     portable: bool = False
 
     @property
     def slice_name(self) -> str:
-        """The name the slice goes by."""
+        """The slice's name."""
         return check_name(self.name or (self.output.name if self.output else self.domain))
 
     @property
     def target(self) -> Path:
-        """The folder the slice goes to."""
+        """The folder of the slice."""
         return self.output or slices_home() / self.slice_name

@@ -12,36 +12,38 @@ from numpy.typing import NDArray
 
 from slices.architecture.anatomy import Anatomy
 from slices.architecture.constraints import ID_KEYS
-from slices.cut.identity_layers import Place
+from slices.cut.identity_layers import SliceLayer
 from slices.families.gemma4 import GEMMA4, overrides
 from slices.families.table import FULL, Family
-from slices.tokenizer.files import Renumbering, renumber_config
+from slices.tokenizer.files import TokenIdMap, remap_token_ids
 
 
 def slice_config(
     anatomy: Anatomy,
-    places: Sequence[Place],
+    slice_layers: Sequence[SliceLayer],
     rows: NDArray[np.int64] | None = None,
     ffn: int | None = None,
 ) -> dict[str, Any]:
     """What config.json must say for these layers, vocabulary rows and FFN width (None: the parent's)."""
-    text_type = _text_type(anatomy.family, anatomy.model_type, places[-1])
-    config = dict(anatomy.config) | {key: anatomy.outer[key] for key in ID_KEYS if key in anatomy.outer}
+    text_type = _text_type(anatomy.family, anatomy.model_type, slice_layers[-1])
+    config = dict(anatomy.config) | {
+        key: anatomy.root_config[key] for key in ID_KEYS if key in anatomy.root_config
+    }
     config |= {
         "model_type": text_type,
         "architectures": [anatomy.family.architectures[text_type]],
-        "num_hidden_layers": len(places),
-        "layer_types": [place.type for place in places],
+        "num_hidden_layers": len(slice_layers),
+        "layer_types": [layer.type for layer in slice_layers],
         "tie_word_embeddings": True,
     }
     if ffn is not None:
         config["intermediate_size"] = ffn
     if anatomy.family is GEMMA4:
-        config |= _gemma4_keys(anatomy, places)
+        config |= _gemma4_keys(anatomy, slice_layers)
     if rows is not None:
-        config = renumber_config(config, Renumbering(rows, anatomy.shape.vocab))
+        config = remap_token_ids(config, TokenIdMap(rows, anatomy.dims.vocab))
         config["vocab_size"] = len(rows)
-        if anatomy.shape.ple:
+        if anatomy.dims.ple:
             config["vocab_size_per_layer_input"] = len(rows)
     return config
 
@@ -51,25 +53,25 @@ def config_json(config: Mapping[str, Any]) -> bytes:
     return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _text_type(family: Family, parent: str, last: Place) -> str:
+def _text_type(family: Family, parent: str, last: SliceLayer) -> str:
     """The slice's model_type: the stock one, unless transformers would make its last layer a full one."""
     stock = {ours: theirs for theirs, ours in family.ends_full.items()}.get(parent, parent)
     return stock if last.type == FULL else family.ends_full.get(stock, stock)
 
 
-def _gemma4_keys(anatomy: Anatomy, places: Sequence[Place]) -> dict[str, Any]:
+def _gemma4_keys(anatomy: Anatomy, slice_layers: Sequence[SliceLayer]) -> dict[str, Any]:
     special = overrides(anatomy.config, [layer.type for layer in anatomy.layers])
     full = next((special[i] for i in anatomy.full if i in special), {})
-    spacer = full or {"head_dim": anatomy.config["global_head_dim"] or 512}
+    identity = full or {"head_dim": anatomy.config["global_head_dim"] or 512}
     per_layer = {
-        str(new): spacer if place.parent is None else special[place.parent]
-        for new, place in enumerate(places)
-        if place.parent is None or place.parent in special
+        str(new): identity if layer.parent is None else special[layer.parent]
+        for new, layer in enumerate(slice_layers)
+        if layer.parent is None or layer.parent in special
     }
     keys: dict[str, Any] = {
-        "num_kv_shared_layers": sum(place.shared for place in places),
+        "num_kv_shared_layers": sum(layer.shared for layer in slice_layers),
         "per_layer_config": per_layer,
-        "global_head_dim": spacer.get("head_dim", anatomy.config["head_dim"]),
+        "global_head_dim": identity.get("head_dim", anatomy.config["head_dim"]),
     }
     if "num_key_value_heads" in full:
         keys["num_global_key_value_heads"] = full["num_key_value_heads"]

@@ -13,15 +13,15 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from slices.errors import IllegalCut
-from slices.tokenizer.files import Bpe
+from slices.errors import InvalidCut
+from slices.tokenizer.files import BpeTokenizer
 
 _ASCII = [chr(code) for code in range(33, 127)]
 
 
 def choose_rows(
     spec: str,
-    bpe: Bpe,
+    bpe: BpeTokenizer,
     counts: Counter[int],
     rows: int,
     config_ids: Iterable[int],
@@ -37,14 +37,14 @@ def choose_rows(
         rank: worth of each id to the domain, shape (ids,), for rows that the text does not fill.
 
     Raises:
-        IllegalCut: N is no number, above `rows`, or below what must always stay.
+        InvalidCut: N is no number, above `rows`, or below what must always stay.
     """
     if spec == "all":
         return None
     size = None if spec == "domain" else _parse(spec, rows)
     kept = {i for i in always_kept(bpe, config_ids) if i < rows}
     if size is not None and size < len(kept):
-        raise IllegalCut(
+        raise InvalidCut(
             f"--vocab {size}: {len(kept)} rows must stay (added, byte, ASCII tokens): ask for no fewer"
         )
     _grow(kept, (i for i, _ in counts.most_common()), bpe, rows, size)
@@ -57,14 +57,14 @@ def choose_rows(
     return np.array(sorted(kept), dtype=np.int64)
 
 
-def always_kept(bpe: Bpe, config_ids: Iterable[int]) -> set[int]:
+def always_kept(bpe: BpeTokenizer, config_ids: Iterable[int]) -> set[int]:
     """Ids that no cut may drop."""
     unknown = bpe.raw["model"].get("unk_token")
     single = [token for token in [*_ASCII, "▁", "\n", "\t", unknown] if token in bpe.vocab]
     return {*bpe.added, *bpe.bytes, *config_ids, *(bpe.vocab[token] for token in single)}
 
 
-def by_generality(bpe: Bpe, counts: Counter[int]) -> Iterator[int]:
+def by_generality(bpe: BpeTokenizer, counts: Counter[int]) -> Iterator[int]:
     """All ids, the most general token first: spelled in the text's own characters, then the lowest id."""
     alphabet = {char for i in counts if i in bpe.tokens for char in bpe.tokens[i]}
     return iter(sorted(bpe.tokens, key=lambda i: (not alphabet.issuperset(bpe.tokens[i]), i)))
@@ -72,13 +72,13 @@ def by_generality(bpe: Bpe, counts: Counter[int]) -> Iterator[int]:
 
 def _parse(spec: str, rows: int) -> int:
     if not spec.isascii() or not spec.isdigit():
-        raise IllegalCut(f"--vocab {spec}: expected all, domain or a number of rows")
+        raise InvalidCut(f"--vocab {spec}: expected all, domain or a number of rows")
     if int(spec) > rows:
-        raise IllegalCut(f"--vocab {spec}: the parent has only {rows} rows")
+        raise InvalidCut(f"--vocab {spec}: the parent has only {rows} rows")
     return int(spec)
 
 
-def _grow(kept: set[int], order: Iterable[int], bpe: Bpe, rows: int, size: int | None) -> None:
+def _grow(kept: set[int], order: Iterable[int], bpe: BpeTokenizer, rows: int, size: int | None) -> None:
     """Add ids in order, each with what BPE builds it from, as far as they fit into `size`."""
     for index in order:
         if index in kept or index >= rows or index not in bpe.tokens:

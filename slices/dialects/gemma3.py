@@ -32,7 +32,7 @@ def _gemma3_describe(writer: "gguf.GGUFWriter", anatomy: Anatomy, blocks: Blocks
     config, layer = anatomy.config, anatomy.layers[0]
     refuse_settings(config, _EXPRESSIBLE, "gemma3")
     writer.add_context_length(config.get("max_position_embeddings", 131072))
-    writer.add_embedding_length(anatomy.shape.hidden)
+    writer.add_embedding_length(anatomy.dims.hidden)
     writer.add_block_count(len(anatomy.layers))
     writer.add_feed_forward_length(layer.ffn)
     writer.add_head_count(layer.heads)
@@ -42,7 +42,7 @@ def _gemma3_describe(writer: "gguf.GGUFWriter", anatomy: Anatomy, blocks: Blocks
     writer.add_value_length(layer.head_dim)
     _gemma3_rope(writer, anatomy)
     if anatomy.sliding:
-        writer.add_sliding_window(anatomy.shape.sliding_window)
+        writer.add_sliding_window(anatomy.dims.sliding_window)
         writer.add_sliding_window_pattern([each.type == SLIDING for each in anatomy.layers])
     if config.get("final_logit_softcapping"):
         writer.add_final_logit_softcapping(config["final_logit_softcapping"])
@@ -101,7 +101,7 @@ def _gemma3_adjust(name: str, values: Floats, anatomy: Anatomy) -> Floats:
     if not name.endswith("q_norm.weight"):
         return shifted
     layer, count = anatomy.layers[0], len(anatomy.layers)
-    theirs = anatomy.shape.hidden // layer.heads if count == 62 else layer.head_dim  # 62 layers: "27B"
+    theirs = anatomy.dims.hidden // layer.heads if count == 62 else layer.head_dim  # 62 layers: "27B"
     ours = anatomy.config.get("query_pre_attn_scalar", 256)
     return shifted if ours == theirs else shifted * np.float32(math.sqrt(theirs / ours))
 

@@ -30,7 +30,7 @@ _EXPRESSIBLE: Mapping[str, tuple[Any, ...]] = {
 
 
 def _gemma4_describe(writer: "gguf.GGUFWriter", anatomy: Anatomy, blocks: Blocks) -> None:
-    config, shape = anatomy.config, anatomy.shape
+    config, shape = anatomy.config, anatomy.dims
     refuse_settings(config, _EXPRESSIBLE, "gemma4")
     if shape.ple and shape.ple_vocab != shape.vocab:
         raise Unsupported(
@@ -62,7 +62,7 @@ def _attention(writer: "gguf.GGUFWriter", anatomy: Anatomy, blocks: Blocks) -> N
     writer.add_value_length_swa(sliding)
     writer.add_rope_dimension_count(full)
     writer.add_rope_dimension_count_swa(sliding)
-    writer.add_sliding_window(anatomy.shape.sliding_window)
+    writer.add_sliding_window(anatomy.dims.sliding_window)
     writer.add_sliding_window_pattern([layer.type == SLIDING for layer in layers])
     writer.add_shared_kv_layers(sum(layer.shared for layer in layers))
 
@@ -96,9 +96,9 @@ def _rope(writer: "gguf.GGUFWriter", anatomy: Anatomy) -> None:
 
 
 def _experts(writer: "gguf.GGUFWriter", anatomy: Anatomy) -> None:
-    writer.add_expert_count(anatomy.shape.experts)
+    writer.add_expert_count(anatomy.dims.experts)
     writer.add_expert_used_count(int(anatomy.config["top_k_experts"]))
-    writer.add_expert_feed_forward_length(anatomy.shape.expert_ffn)
+    writer.add_expert_feed_forward_length(anatomy.dims.expert_ffn)
 
 
 def _gemma4_vectors(anatomy: Anatomy, blocks: Blocks) -> dict[str, Floats]:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from slices.families.table import FULL, SLIDING, Family, Layer, Rule, Shape
+from slices.families.table import FULL, SLIDING, Family, Layer, ModelDims, Rule
 
 RULES = (
     Rule("embed_tokens.weight", ("vocab", "hidden"), "embedding"),
@@ -34,8 +34,8 @@ DEFAULTS = {
 }  # the published 4B, 12B and 27B leave some of these unsaid
 
 
-def _shape(config: Mapping[str, Any]) -> Shape:
-    return Shape(
+def _dims(config: Mapping[str, Any]) -> ModelDims:
+    return ModelDims(
         hidden=config["hidden_size"], vocab=config["vocab_size"], sliding_window=config["sliding_window"]
     )
 
@@ -70,7 +70,7 @@ GEMMA3 = Family(
     prefixes=("model.language_model.", "language_model.model.", "model."),
     towers=("model.vision_tower.", "vision_tower.", "model.multi_modal_projector.", "multi_modal_projector."),
     tied=frozenset({"lm_head.weight", "language_model.lm_head.weight"}),
-    read_shape=_shape,
+    read_dims=_dims,
     read_layers=_layers,
     read_rules=lambda config: RULES,
 )

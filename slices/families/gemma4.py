@@ -11,7 +11,7 @@ from typing import Any
 
 from slices.errors import Unsupported
 from slices.families.gemma3 import layer_types
-from slices.families.table import FULL, SLIDING, Family, Layer, Rule, Shape
+from slices.families.table import FULL, SLIDING, Family, Layer, ModelDims, Rule
 
 SLICE_TYPES = {  # our own model_types, for slices that end on a sliding layer
     "gemma4_text": "gemma4_slice",
@@ -95,8 +95,8 @@ def _rules(config: Mapping[str, Any]) -> tuple[Rule, ...]:
     return rules
 
 
-def _shape(config: Mapping[str, Any]) -> Shape:
-    return Shape(
+def _dims(config: Mapping[str, Any]) -> ModelDims:
+    return ModelDims(
         hidden=config["hidden_size"],
         vocab=config["vocab_size"],
         ple_vocab=config["vocab_size_per_layer_input"] or 0,
@@ -188,7 +188,7 @@ GEMMA4 = Family(
         )
     ),
     tied=frozenset({"lm_head.weight"}),
-    read_shape=_shape,
+    read_dims=_dims,
     read_layers=_layers,
     read_rules=_rules,
     ends_full=SLICE_TYPES,

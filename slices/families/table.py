@@ -49,7 +49,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Shape:
+class ModelDims:
     """Sizes that hold for the whole model, in the config's own units."""
 
     hidden: int
@@ -72,7 +72,7 @@ class Family:
     prefixes: tuple[str, ...]  # of text tensors, longest first
     towers: tuple[str, ...]  # prefixes of what is not text, dropped
     tied: frozenset[str]  # names that only repeat the embedding
-    read_shape: Callable[[Mapping[str, Any]], Shape]
+    read_dims: Callable[[Mapping[str, Any]], ModelDims]
     read_layers: Callable[[Mapping[str, Any]], tuple[Layer, ...]]
     read_rules: Callable[[Mapping[str, Any]], tuple[Rule, ...]]
     ends_full: Mapping[str, str] = field(default_factory=dict)
@@ -84,18 +84,18 @@ class Family:
         return tower.removesuffix(".weight").rstrip(".").rpartition(".")[2]
 
 
-def axis_sizes(shape: Shape, layer: Layer | None, layers: int) -> dict[str, int]:
+def axis_sizes(dims: ModelDims, layer: Layer | None, layers: int) -> dict[str, int]:
     """The size of every named axis, for one layer or for the whole-model tensors."""
     sizes = {
-        "hidden": shape.hidden,
-        "vocab": shape.vocab,
-        "ple_vocab": shape.ple_vocab,
-        "ple": shape.ple,
-        "ple_layers": layers * shape.ple,
+        "hidden": dims.hidden,
+        "vocab": dims.vocab,
+        "ple_vocab": dims.ple_vocab,
+        "ple": dims.ple,
+        "ple_layers": layers * dims.ple,
         "one": 1,
-        "experts": shape.experts,
-        "expert_ffn": shape.expert_ffn,
-        "expert_ffn2": 2 * shape.expert_ffn,
+        "experts": dims.experts,
+        "expert_ffn": dims.expert_ffn,
+        "expert_ffn2": 2 * dims.expert_ffn,
     }
     if layer is not None:
         sizes |= {

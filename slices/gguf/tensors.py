@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.architecture.anatomy import Anatomy
-from slices.architecture.anatomy import tensors as model_tensors
 from slices.dialects.table import Block, Blocks, Dialect, Floats
 from slices.errors import BadCheckpoint, Unsupported
 from slices.families.table import Rule, axis_sizes
@@ -70,7 +69,7 @@ def list_sources(
         BadCheckpoint: a tensor has no name there.
         Unsupported: a tensor is of a dtype that is none of BF16, F16 and F32.
     """
-    expected = model_tensors(anatomy)
+    expected = anatomy.tensors
     names = name_tensors(anatomy, dialect, blocks)
     live = {name: entry for name, entry in entries.items() if not expected[name].dead}
     unnamed = live.keys() - names.keys()
@@ -107,7 +106,7 @@ def _from_entry(
             lambda: iter([dialect.adjust(here, _to_float(_stored(entry), entry), anatomy)]),
         )
     if "ple_layers" in rule.axes and any(block.source is None for block in blocks):
-        return _with_gaps(there, entry, rule.axes.index("ple_layers"), anatomy.shape.ple, blocks, precision)
+        return _with_gaps(there, entry, rule.axes.index("ple_layers"), anatomy.dims.ple, blocks, precision)
     return GGUFSource(there, entry.shape, lambda: (_cast(part, entry, precision) for part in _parts(entry)))
 
 
@@ -141,7 +140,7 @@ def _spacer(
 ) -> Iterator[GGUFSource]:
     """The tensors of a block that hands its input on: matrices of zeros, vectors of ones."""
     dense = {**anatomy.config, "enable_moe_block": False}
-    sizes = axis_sizes(anatomy.shape, block.layer, count)
+    sizes = axis_sizes(anatomy.dims, block.layer, count)
     for rule in anatomy.family.read_rules(dense):
         if "{}" in rule.name and rule.when(block.layer):
             shape = tuple(sizes[axis] for axis in rule.axes)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from slices.errors import BadCheckpoint, Unsupported
 from slices.files.safetensors_header import parse_json_object
-from slices.tokenizer.files import Bpe, read_bpe
+from slices.tokenizer.files import BpeTokenizer, read_bpe
 
 if TYPE_CHECKING:
     import gguf
@@ -68,7 +68,7 @@ def read_tokenizer(
     )
 
 
-def sentencepiece_scores(bpe: Bpe) -> dict[str, float] | None:
+def sentencepiece_scores(bpe: BpeTokenizer) -> dict[str, float] | None:
     """A score for every merged token such that best-score-first merging does what the merges do.
 
     None where there are none: SentencePiece joins any two neighbours that spell a token, so each such
@@ -116,7 +116,7 @@ def write_tokenizer(writer: "gguf.GGUFWriter", tokenizer: GGUFTokenizer) -> None
         writer.add_chat_template(tokenizer.chat_template)
 
 
-def _check_kind(path: Path, bpe: Bpe) -> None:
+def _check_kind(path: Path, bpe: BpeTokenizer) -> None:
     normalizer = bpe.raw.get("normalizer") or {}
     replaces = (normalizer.get("type"), normalizer.get("pattern"), normalizer.get("content"))
     splits = bpe.raw.get("pre_tokenizer") or {"pattern": {"String": " "}}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from slices.architecture.anatomy import Anatomy
-from slices.cut.identity_layers import arrange
+from slices.cut.identity_layers import build_slice_layers
 from slices.device import Device
 from slices.runtimes.decoder import capture_inputs
 
@@ -32,8 +32,8 @@ def matching_layers(parent: Anatomy, layers: Sequence[int], portable: bool) -> t
     Args:
         layers: the parent's layers that the slice kept; `portable` adds identity layers between them.
     """
-    arranged = enumerate(arrange(parent, layers, portable))
-    kept = [(index, place.parent) for index, place in arranged if place.parent is not None]
+    arranged = enumerate(build_slice_layers(parent, layers, portable))
+    kept = [(index, layer.parent) for index, layer in arranged if layer.parent is not None]
     behind = [(index, theirs) for number, (index, theirs) in enumerate(kept) if number != theirs]
     return [index for index, _ in behind], [theirs for _, theirs in behind]
 

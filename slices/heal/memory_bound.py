@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from slices.architecture.anatomy import Anatomy, read_anatomy, weigh
+from slices.architecture.anatomy import Anatomy, count_parameters, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import RunFailed
 from slices.families.table import Layer
@@ -44,11 +44,11 @@ def bound(slice_folder: Path, parent: Path | None, config: HealConfig, compute_b
         compute_bytes: bytes per element in matrix products: 2 for bf16, 4 for float32.
     """
     anatomy = read_anatomy(open_checkpoint(slice_folder).config)
-    parts, _ = weigh(anatomy)
-    embedding = anatomy.shape.vocab * anatomy.shape.hidden
+    parts, _ = count_parameters(anatomy)
+    embedding = anatomy.dims.vocab * anatomy.dims.hidden
     teacher = 0
     if parent is not None:
-        parent_parts, _ = weigh(read_anatomy(open_checkpoint(parent).config))
+        parent_parts, _ = count_parameters(read_anatomy(open_checkpoint(parent).config))
         teacher = compute_bytes * (parent_parts.total + embedding)
     full = config.method == HealMethod.FULL
     trainable = _trainable_parameters(anatomy, config, parts.decoder)
@@ -80,19 +80,19 @@ def _trainable_parameters(anatomy: Anatomy, config: HealConfig, decoder: int) ->
     if config.method == HealMethod.FULL:
         return decoder
     if config.method == HealMethod.NORMS:
-        return len(anatomy.layers) * (8 * anatomy.shape.hidden + 1024)
+        return len(anatomy.layers) * (8 * anatomy.dims.hidden + 1024)
     return sum(config.rank * _matrix_sides(anatomy, layer) for layer in anatomy.layers)
 
 
 def _matrix_sides(anatomy: Anatomy, layer: Layer) -> int:
     """Input plus output widths of a layer's matrices, summed: LoRA parameters per unit of rank."""
-    hidden, heads = anatomy.shape.hidden, layer.head_dim * (2 * layer.heads + 2 * layer.kv_heads)
-    return 7 * hidden + heads + 3 * layer.ffn + 2 * (hidden + anatomy.shape.ple)
+    hidden, heads = anatomy.dims.hidden, layer.head_dim * (2 * layer.heads + 2 * layer.kv_heads)
+    return 7 * hidden + heads + 3 * layer.ffn + 2 * (hidden + anatomy.dims.ple)
 
 
 def _activations(anatomy: Anatomy, config: HealConfig) -> int:
     """Bytes kept for the backward pass: an estimate per token, by layer; and a chunk of logits."""
-    shape = anatomy.shape
+    shape = anatomy.dims
     heads = [layer.head_dim * (layer.heads + 2 * layer.kv_heads) for layer in anatomy.layers]
     per_token = sum(
         80 * shape.hidden + 16 * layer.ffn + 24 * width + 40 * shape.ple

@@ -65,7 +65,7 @@ class Ratio:
 
 def advise(anatomy: Anatomy) -> Advice:
     """What the claim says of the model that a config describes."""
-    hidden = anatomy.shape.hidden
+    hidden = anatomy.dims.hidden
     return advise_layers(
         [layer.ffn / hidden for layer in anatomy.layers], len(anatomy.sliding) / len(anatomy.layers)
     )

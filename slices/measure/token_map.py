@@ -35,7 +35,7 @@ def token_map(slice_folder: Path, parent_folder: Path) -> NDArray[np.int64]:
 
 def count_rows(folder: Path) -> int:
     """Rows of a checkpoint's vocabulary."""
-    return read_anatomy(open_checkpoint(folder).config).shape.vocab
+    return read_anatomy(open_checkpoint(folder).config).dims.vocab
 
 
 def _tokens(folder: Path) -> dict[str, int]:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
-from slices.architecture.anatomy import Anatomy, Tensor, tensors
+from slices.architecture.anatomy import Anatomy, TensorSpec
 from slices.export import DIALECTS, gguf_names
 
 _KEPT = ("_norm.weight", "ffn_gate_inp.weight", "per_layer_model_proj")  # parts of names left as they are
@@ -49,7 +49,7 @@ def quantizable(name: str, axes: int) -> bool:
     return axes > 1 and name.endswith("weight") and not any(part in name for part in _KEPT)
 
 
-def executed_matrices(anatomy: Anatomy) -> dict[str, Tensor]:
+def executed_matrices(anatomy: Anatomy) -> dict[str, TensorSpec]:
     """The matrices that are both quantized and multiplied, by their name in the GGUF.
 
     Raises:
@@ -58,7 +58,7 @@ def executed_matrices(anatomy: Anatomy) -> dict[str, Tensor]:
     names = gguf_names(anatomy)
     return {
         names[tensor.name]: tensor
-        for tensor in tensors(anatomy).values()
+        for tensor in anatomy.tensors.values()
         if tensor.name in names and _kind(tensor, names[tensor.name]) == _EXECUTED
     }
 
@@ -78,7 +78,7 @@ def measure_coverage(
     """
     dialect = DIALECTS[anatomy.family.name]
     executed, names = executed_matrices(anatomy), gguf_names(anatomy)
-    stored = [each for each in tensors(anatomy).values() if present is None or each.name in present]
+    stored = [each for each in anatomy.tensors.values() if present is None or each.name in present]
     others = Counter(_kind(tensor, names[tensor.name]) for tensor in stored)
     del others[_EXECUTED]
     others[_VECTORS] += len(dialect.vectors(anatomy, dialect.arrange(anatomy)))
@@ -101,7 +101,7 @@ def explain_coverage(coverage: Coverage) -> str:
     )
 
 
-def _kind(tensor: Tensor, name: str) -> str:
+def _kind(tensor: TensorSpec, name: str) -> str:
     if tensor.dead:
         return _DEAD
     if len(tensor.shape) == 1:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from slices.architecture.anatomy import Anatomy, match, read_anatomy
+from slices.architecture.anatomy import Anatomy, match_tensors, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import NotFound
 from slices.export import DIALECTS, gguf_names
@@ -84,7 +84,7 @@ def collect_on(folder: Path, batches: Batches, progress: Progress = _quiet) -> I
     """
     checkpoint = open_checkpoint(folder)
     anatomy = read_anatomy(checkpoint.config)
-    entries, _ = match(checkpoint, anatomy)  # refuses a missing tensor, which would be random
+    entries, _ = match_tensors(checkpoint, anatomy)  # refuses a missing tensor, which would be random
     if not entries:
         raise NotFound(f"{folder} has no weights to measure an importance matrix with")
     there = gguf_names(anatomy)

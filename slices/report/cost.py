@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from slices.architecture.anatomy import read_anatomy, weigh
+from slices.architecture.anatomy import count_parameters, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadCheckpoint
 from slices.families.table import SLIDING
@@ -80,7 +80,7 @@ def _parts(subject: Subject) -> tuple[dict[str, int], int]:
     """Bytes by part, and how many weights there are."""
     if subject.file is None:
         checkpoint = open_checkpoint(subject.folder)
-        counts, _ = weigh(read_anatomy(checkpoint.config))
+        counts, _ = count_parameters(read_anatomy(checkpoint.config))
         size = sum(entry.nbytes for entry in checkpoint.entries)
         shares = {"decoder": counts.decoder, "per_layer_embedding": counts.per_layer_embedding}
         shares["embedding"] = counts.embedding

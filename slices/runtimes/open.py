@@ -3,7 +3,7 @@
 from os import cpu_count
 from pathlib import Path
 
-from slices.architecture.anatomy import match, read_anatomy
+from slices.architecture.anatomy import match_tensors, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import NotFound
 from slices.gguf.check import check_gguf
@@ -44,7 +44,7 @@ def open_runtime(
     checkpoint = open_checkpoint(folder)
     if not checkpoint.entries:
         raise NotFound(f"{folder} has no model.safetensors to run; give one of its GGUF files")
-    match(checkpoint, read_anatomy(checkpoint.config))
+    match_tensors(checkpoint, read_anatomy(checkpoint.config))
     return TorchRuntime(folder, threads, max_model_len, device=device)
 
 

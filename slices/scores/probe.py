@@ -112,7 +112,7 @@ def open_probe(
     model = chosen.load(checkpoint.folder, chosen.compute).requires_grad_(False).eval()
     batches = token_batches(checkpoint.folder, text.documents, tokens, CONTEXT)
     compared = [token for token, _ in Counter(chain(*batches)).most_common(ROWS)]
-    compared += _more(compared, anatomy.shape.vocab)
+    compared += _more(compared, anatomy.dims.vocab)
     stretches = tuple(torch.tensor([ids], device=chosen.name) for ids in batches)
     weight = model.get_output_embeddings().weight[torch.tensor(sorted(compared), device=chosen.name)]
     cap = anatomy.config.get("final_logit_softcapping")

@@ -17,7 +17,7 @@ from slices.architecture.anatomy import Anatomy
 from slices.architecture.constraints import removable
 from slices.architecture.removal import Removal
 from slices.checkpoint import Checkpoint
-from slices.errors import BadCheckpoint, IllegalCut
+from slices.errors import BadCheckpoint, InvalidCut
 from slices.estimate import Estimate
 from slices.scores.cache import cache_file, read_figures, write_figures
 from slices.scores.probe import CONTEXT, ROWS, TOKENS, Probe, open_probe
@@ -39,7 +39,7 @@ def removal_order(
     """The first `count` layers to go, in order; from the cache as far as it goes.
 
     Raises:
-        IllegalCut: so many cannot go.
+        InvalidCut: so many cannot go.
         SliceError: as `slices.scores.layers.layer_scores`.
     """
     _check_count(anatomy, count)
@@ -77,7 +77,7 @@ def auto_layers(
     return removal_order(checkpoint, anatomy, text, len(anatomy.layers) - keep, progress)
 
 
-def left(anatomy: Anatomy, removed: tuple[Removal, ...]) -> tuple[int, ...]:
+def remaining_layers(anatomy: Anatomy, removed: tuple[Removal, ...]) -> tuple[int, ...]:
     """The layers that stay, ascending."""
     gone = {removal.layer for removal in removed}
     return tuple(layer.index for layer in anatomy.layers if layer.index not in gone)
@@ -121,13 +121,13 @@ def _next(
 
 
 def _able(anatomy: Anatomy, found: Sequence[Removal]) -> tuple[int, ...]:
-    kept = left(anatomy, tuple(found))
+    kept = remaining_layers(anatomy, tuple(found))
     return removable(anatomy, kept) if len(kept) > 1 else ()
 
 
 def _check_count(anatomy: Anatomy, count: int) -> None:
     if not 0 <= count < len(anatomy.layers):
-        raise IllegalCut(
+        raise InvalidCut(
             f"{count} of {len(anatomy.layers)} layers cannot go: expected 0 to {len(anatomy.layers) - 1}"
         )
 

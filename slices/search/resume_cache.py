@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from slices.checkpoint import Checkpoint, fingerprint
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadConfig
 from slices.estimate import Values
 from slices.files import atomic
@@ -25,7 +25,7 @@ class Memory:
     """Results by structure, and the parent's bits; written after each."""
 
     def __init__(
-        self, checkpoint: Checkpoint, corpus_sha256: str, heldout: Heldout, request: Request, budget: int
+        self, checkpoint: Checkpoint, corpus_sha256: str, heldout: Heldout, request: SliceRequest, budget: int
     ) -> None:
         """What is known of a search over this parent and text under that budget.
 

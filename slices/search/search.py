@@ -11,8 +11,8 @@ from typing import Any
 
 from slices import manifest
 from slices.architecture.anatomy import Anatomy, read_anatomy
-from slices.cut.pipeline import Progress, cut
-from slices.cut.request import Request
+from slices.cut.pipeline import cut
+from slices.cut.request import SliceRequest
 from slices.errors import BadConfig, RunFailed
 from slices.files import atomic
 from slices.files.temp_files import temp_dir
@@ -20,6 +20,7 @@ from slices.home import home
 from slices.measure.heldout import Heldout, cut_heldout
 from slices.measure.reference import TEXT_BYTES
 from slices.model_ref import open_model
+from slices.progress import Progress
 from slices.quant.quantize import quantize
 from slices.search.candidates import Structure, layer_choices, row_choices, width_choices
 from slices.search.frontier import Tried, best, frontier
@@ -41,7 +42,7 @@ class Found:
 
 
 def search(
-    request: Request,
+    request: SliceRequest,
     text: Corpus,
     budget: int,
     vocab: str | None = None,
@@ -82,17 +83,17 @@ def search(
 
 
 def _rounds(
-    request: Request, anatomy: Anatomy, vocab: str | None, ffn: str | None, memory: Memory, budget: int
+    request: SliceRequest, anatomy: Anatomy, vocab: str | None, ffn: str | None, memory: Memory, budget: int
 ) -> Iterator[Structure]:
     """The whole parent; every number of rows; then, around the best of these, fewer layers and neurons."""
     layers = layer_choices(request.layers, len(anatomy.layers))
     widths = width_choices(ffn, int(anatomy.config["intermediate_size"]))
     yield Structure("all", "all", "all")
-    for rows in row_choices(vocab, anatomy.shape.vocab):
+    for rows in row_choices(vocab, anatomy.dims.vocab):
         yield Structure(layers[0], rows, widths[0])
     around = best(memory.tried, budget)
-    rows = around.structure.vocab if around else row_choices(vocab, anatomy.shape.vocab)[-1]
-    wider = _wider(rows, row_choices(vocab, anatomy.shape.vocab))
+    rows = around.structure.vocab if around else row_choices(vocab, anatomy.dims.vocab)[-1]
+    wider = _wider(rows, row_choices(vocab, anatomy.dims.vocab))
     for fewer in layers[1:]:
         yield from (Structure(fewer, each, widths[0]) for each in wider)
     for narrow in widths[1:]:
@@ -113,7 +114,7 @@ def _heldout(text: Corpus) -> Heldout:
 
 
 def _written(
-    request: Request, chosen: Tried, memory: Memory, threads: int | None, progress: Callable[..., None]
+    request: SliceRequest, chosen: Tried, memory: Memory, threads: int | None, progress: Callable[..., None]
 ) -> Found:
     """Cut and quantize what was chosen, and record the table."""
     wanted = replace(

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slices.cut import pipeline as story
-from slices.cut.pipeline import Progress, plan_cut
-from slices.cut.request import Request
+from slices.cut.pipeline import plan_cut
+from slices.cut.request import SliceRequest
 from slices.estimate import Values, ratio
 from slices.export import write_gguf
 from slices.measure.divergence import Divergence, measure
@@ -15,6 +15,7 @@ from slices.measure.heldout import Heldout
 from slices.measure.reference import kept
 from slices.measure.score import score
 from slices.measure.token_map import token_map
+from slices.progress import Progress
 from slices.quant.quantize import quantize
 from slices.quant.recipe import make_recipe
 from slices.quant.size import name_of, predict_each
@@ -27,7 +28,7 @@ from slices.search.frontier import Tried
 class Bench:
     """What every trial is measured with. `bits`, `sizes`: the parent's bits, the bytes, by document."""
 
-    request: Request
+    request: SliceRequest
     parent: Path
     text: Heldout
     budget: int
@@ -59,7 +60,7 @@ def parent_bits(
     return bits, sizes
 
 
-def request_for(request: Request, structure: Structure, target: Path) -> Request:
+def request_for(request: SliceRequest, structure: Structure, target: Path) -> SliceRequest:
     """The cut that makes `structure` in `target`."""
     return replace(
         request, output=target, name=None, force=False,

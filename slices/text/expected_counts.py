@@ -6,7 +6,7 @@ against the order of ids in docs/log.md.
 """
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -16,22 +16,21 @@ from numpy.typing import NDArray
 from slices.checkpoint import Checkpoint, fingerprint
 from slices.files import atomic
 from slices.home import home
+from slices.progress import Progress, no_progress
 from slices.runtime import Runtime
 from slices.runtimes.llama_pool import N_CTX, map_on_all_cores
 from slices.runtimes.torch_runtime import TorchRuntime
 from slices.text.corpus import Corpus
 
-Progress = Callable[[int, int], None]
-
 
 def expected_counts(
-    checkpoint: Checkpoint, gguf: Path | None, text: Corpus, progress: Progress = lambda done, total: None
+    checkpoint: Checkpoint, gguf: Path | None, text: Corpus, progress: Progress = no_progress
 ) -> NDArray[np.float32]:
     """Expected occurrences of each token id over the text, shape (vocabulary,); cached.
 
     Args:
         gguf: the parent as a GGUF, which is the faster reader; None reads with torch.
-        progress: told the documents done and their total.
+        progress: called with the documents read and their number.
 
     Raises:
         MissingExtra: the runtime is not installed.
@@ -43,7 +42,7 @@ def expected_counts(
         total = np.zeros(0)
         for done, counts in enumerate(_read(checkpoint, gguf, text), 1):
             total = counts if not len(total) else total + counts
-            progress(done, len(text.documents))
+            progress("rank rows", done, len(text.documents))
         with atomic.staged(cache, force=True) as partial, partial.open("wb") as file:
             np.save(file, total.astype(np.float32), allow_pickle=False)
     found: NDArray[np.float32] = np.load(cache, allow_pickle=False)

@@ -8,16 +8,16 @@ predict than other people's text: bring a corpus where a figure matters.
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from slices.checkpoint import Checkpoint, fingerprint
+from slices.checkpoint import Checkpoint, fingerprint, read_optional_json
 from slices.errors import BadConfig, MissingExtra
 from slices.files import atomic
-from slices.files.safetensors_header import parse_json_object
 from slices.gemma4_slice import register
 from slices.home import home
+from slices.progress import Progress, no_progress
 from slices.runtime import Sampling
 from slices.runtimes.llama_pool import map_on_all_cores
 from slices.runtimes.llama_runtime import LlamaRuntime
@@ -34,16 +34,15 @@ _FORMS = (
 )
 _REQUEST = "Write one dense paragraph about {topic}, as in a textbook of the field."
 _TEMPERATURE, _TOP_K = 0.9, 200
-Progress = Callable[[int, int], None]
 
 
 def self_written(
-    checkpoint: Checkpoint, domain: Domain, seed: int = 0, progress: Progress = lambda done, total: None
+    checkpoint: Checkpoint, domain: Domain, seed: int = 0, progress: Progress = no_progress
 ) -> Corpus:
     """The parent's own text on `domain`: one document a topic, from the cache where it is there.
 
     Args:
-        progress: told the documents done and their total.
+        progress: called with the documents written and their number.
 
     Raises:
         BadConfig: the domain names no topics.
@@ -60,7 +59,7 @@ def self_written(
         documents = []
         for document in write:
             documents.append(document)
-            progress(len(documents), len(domain.topics))
+            progress(f"write {domain.name}", len(documents), len(domain.topics))
         lines = [json.dumps({"text": text}, ensure_ascii=False) + "\n" for text in documents]
         atomic.write_text(cache, "".join(lines))
     return Corpus("parent", tuple(read_documents(cache)))
@@ -69,9 +68,8 @@ def self_written(
 def gguf_of(folder: Path) -> Path | None:
     """A GGUF in the folder; not of a tuned model, whose turns need the template of its tokenizer."""
     found = sorted(folder.glob("*.gguf"))
-    config = folder / "tokenizer_config.json"
-    stated = parse_json_object(config.read_bytes(), config) if config.is_file() else {}
-    tuned = "chat_template" in stated or any(folder.glob("chat_template.*"))
+    config = read_optional_json(folder / "tokenizer_config.json")
+    tuned = "chat_template" in config or any(folder.glob("chat_template.*"))
     return found[0] if found and not tuned else None
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from slices.errors import BadCheckpoint
 from slices.text.corpus import Corpus
-from slices.tokenizer.files import Bpe
+from slices.tokenizer.files import BpeTokenizer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -30,7 +30,7 @@ _OPTIONS = (
 _SPACED = {"type": "Replace", "pattern": {"String": " "}, "content": "▁"}
 
 
-def count_tokens(bpe: Bpe, text: Corpus) -> Counter[int]:
+def count_tokens(bpe: BpeTokenizer, text: Corpus) -> Counter[int]:
     """Occurrences by token id."""
     tokenizer = _tokenizer(bpe, text.documents)
     counts: Counter[int] = Counter()
@@ -39,7 +39,7 @@ def count_tokens(bpe: Bpe, text: Corpus) -> Counter[int]:
     return counts
 
 
-def _tokenizer(bpe: Bpe, documents: Sequence[str]) -> "Tokenizer":
+def _tokenizer(bpe: BpeTokenizer, documents: Sequence[str]) -> "Tokenizer":
     """One that encodes the documents, and perhaps nothing else, as the whole one would; ids are the same."""
     from tokenizers import Tokenizer
     from tokenizers.models import BPE
@@ -58,7 +58,7 @@ def _tokenizer(bpe: Bpe, documents: Sequence[str]) -> "Tokenizer":
     return tokenizer
 
 
-def reduced(bpe: Bpe, documents: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def reduced(bpe: BpeTokenizer, documents: Sequence[str]) -> tuple[dict[str, int], list[tuple[str, str]]]:
     """The tokens that can occur in the documents, with their ids, and the merges that can make them."""
     keeps = np.ones(max(bpe.tokens) + 1, bool)
     if _by_characters(bpe):
@@ -71,14 +71,14 @@ def reduced(bpe: Bpe, documents: Sequence[str]) -> tuple[dict[str, int], list[tu
     return vocab, [pair for pair in zip(left, right, strict=True) if pair[0] + pair[1] in vocab]
 
 
-def _by_characters(bpe: Bpe) -> bool:
+def _by_characters(bpe: BpeTokenizer) -> bool:
     """Whether the only thing done to the text before merging is to split it and to mark its spaces."""
     splits = bpe.raw.get("pre_tokenizer")
     split = splits is None or (isinstance(splits, dict) and splits.get("type") == "Split")
     return split and bpe.raw.get("normalizer") in (None, _SPACED)
 
 
-def _possible(bpe: Bpe, documents: Sequence[str]) -> NDArray[np.bool_]:
+def _possible(bpe: BpeTokenizer, documents: Sequence[str]) -> NDArray[np.bool_]:
     """By id, whether each short run of characters in the token occurs in the documents."""
     tokens = [token for token in bpe.vocab if token]
     occurs = np.ones(len(tokens), bool)

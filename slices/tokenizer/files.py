@@ -30,7 +30,7 @@ CARRIED = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json
 
 
 @dataclass(frozen=True)
-class Bpe:
+class BpeTokenizer:
     """A parsed tokenizer.json. `raw` is the whole file, but that its merges may be pairs of ids."""
 
     raw: Mapping[str, Any]
@@ -99,7 +99,7 @@ class Bpe:
         return {symbol for symbol in found if symbol in self.vocab}
 
 
-def read_bpe(folder: Path) -> Bpe:
+def read_bpe(folder: Path) -> BpeTokenizer:
     """Parse `folder/tokenizer.json`.
 
     Raises:
@@ -118,7 +118,7 @@ def read_bpe(folder: Path) -> Bpe:
         )
     if not all(map(_is_added, _list(raw.get("added_tokens", [])))):
         raise BadCheckpoint(f"{path}: 'added_tokens' must list objects with an 'id' and a 'content'")
-    return Bpe(raw | {"model": model | {"vocab": vocab, "merges": merges}}, vocab)
+    return BpeTokenizer(raw | {"model": model | {"vocab": vocab, "merges": merges}}, vocab)
 
 
 def _list(value: object) -> list[object]:
@@ -133,7 +133,7 @@ def _is_added(token: object) -> bool:
 
 
 @dataclass(frozen=True)
-class Renumbering:
+class TokenIdMap:
     """Old ids to new ones: kept rows close ranks in order, ids past the embedding follow them."""
 
     kept: NDArray[np.int64]  # ascending row numbers of the parent
@@ -155,7 +155,7 @@ class Renumbering:
         return new
 
 
-def cut_tokenizer(bpe: Bpe, ids: Renumbering) -> dict[str, Any]:
+def cut_tokenizer(bpe: BpeTokenizer, ids: TokenIdMap) -> dict[str, Any]:
     """tokenizer.json with the kept tokens, the merges that stay possible, and every id renumbered."""
     vocab = {token: ids[old] for token, old in bpe.vocab.items() if ids.get(old) is not None}
     stays = np.zeros(max(bpe.vocab.values(), default=0) + 1, bool)
@@ -169,16 +169,16 @@ def cut_tokenizer(bpe: Bpe, ids: Renumbering) -> dict[str, Any]:
         "model": bpe.raw["model"] | {"vocab": vocab, "merges": merges},
     }
     if isinstance(cut.get("post_processor"), dict):
-        cut["post_processor"] = _renumber_template(cut["post_processor"], ids)
+        cut["post_processor"] = _remap_template(cut["post_processor"], ids)
     return cut
 
 
-def renumber_config(value: Any, ids: Renumbering, key: str = "") -> Any:
+def remap_token_ids(value: Any, ids: TokenIdMap, key: str = "") -> Any:
     """A config object with every token id in it renumbered, however deep."""
     if isinstance(value, dict):
-        return {name: renumber_config(item, ids, name) for name, item in value.items()}
+        return {name: remap_token_ids(item, ids, name) for name, item in value.items()}
     if isinstance(value, list):
-        return [renumber_config(item, ids, key) for item in value]
+        return [remap_token_ids(item, ids, key) for item in value]
     if isinstance(value, int) and not isinstance(value, bool) and _ID_KEY.fullmatch(key):
         return ids[value]
     return value
@@ -194,7 +194,7 @@ def token_ids(value: Any, key: str = "") -> set[int]:
     return {value} if named and isinstance(value, int) and not isinstance(value, bool) else set()
 
 
-def tokenizer_files(folder: Path, ids: Renumbering | None) -> tuple[dict[str, bytes], list[str]]:
+def tokenizer_files(folder: Path, ids: TokenIdMap | None) -> tuple[dict[str, bytes], list[str]]:
     """The tokenizer's files of a slice, and notes on what was left behind.
 
     Args:
@@ -209,7 +209,7 @@ def tokenizer_files(folder: Path, ids: Renumbering | None) -> tuple[dict[str, by
     files["tokenizer.json"] = _dump(cut_tokenizer(read_bpe(folder), ids))
     if "tokenizer_config.json" in present:
         config = parse_json_object(present["tokenizer_config.json"], folder / "tokenizer_config.json")
-        files["tokenizer_config.json"] = _dump(_renumber_decoder(renumber_config(config, ids), ids))
+        files["tokenizer_config.json"] = _dump(_remap_decoder(remap_token_ids(config, ids), ids))
     if "added_tokens.json" in present:
         added = parse_json_object(present["added_tokens.json"], folder / "added_tokens.json")
         files["added_tokens.json"] = _dump({token: ids[old] for token, old in added.items()})
@@ -217,20 +217,20 @@ def tokenizer_files(folder: Path, ids: Renumbering | None) -> tuple[dict[str, by
     return files, dropped if "tokenizer.model" in present else []
 
 
-def _renumber_decoder(config: dict[str, Any], ids: Renumbering) -> dict[str, Any]:
+def _remap_decoder(config: dict[str, Any], ids: TokenIdMap) -> dict[str, Any]:
     decoder = config.get("added_tokens_decoder")
     if isinstance(decoder, dict):
         config["added_tokens_decoder"] = {str(ids[int(old)]): token for old, token in decoder.items()}
     return config
 
 
-def _renumber_template(processor: Any, ids: Renumbering) -> Any:
+def _remap_template(processor: Any, ids: TokenIdMap) -> Any:
     """A post-processor whose special tokens carry new ids; other content is left alone."""
     if isinstance(processor, list):
-        return [_renumber_template(item, ids) for item in processor]
+        return [_remap_template(item, ids) for item in processor]
     if not isinstance(processor, dict):
         return processor
-    done = {key: _renumber_template(value, ids) for key, value in processor.items()}
+    done = {key: _remap_template(value, ids) for key, value in processor.items()}
     if isinstance(done.get("special_tokens"), dict):
         done["special_tokens"] = {
             name: token | {"ids": [ids[old] for old in token["ids"]]}

@@ -101,6 +101,9 @@ def test_no_demo_extra(mom_home: Path) -> None:
 
 def test_usage_errors_exit_2() -> None:
     assert mom("slice", "--domain", "law").returncode == 2
+    unknown = mom("slice", "--domain", "law", "--layers", "all", "--ffn-rank", "guess")
+    assert unknown.returncode == 2
+    assert "'guess' is not one of 'scores', 'random'" in unknown.stderr
     assert mom("nonsense").returncode == 2
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.text.corpus import Corpus
 from tests.picos import write_gemma3, write_gemma4
 
@@ -39,7 +39,11 @@ def slice_of(parent: Path, target: Path, layers: str = "drop:0", vocab: str = "a
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text("\n\n".join(sentences().documents), encoding="utf-8")
         corpus = (file,)
-    cut(Request("biochem", layers, str(parent), vocab=vocab, corpus=corpus, output=target))
+    cut(
+        SliceRequest(
+            domain="biochem", layers=layers, model=str(parent), vocab=vocab, corpus=corpus, output=target
+        )
+    )
     return target
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from slices import demo_model
-from slices.architecture.anatomy import match, read_anatomy
+from slices.architecture.anatomy import match_tensors, read_anatomy
 from slices.cut.vocabulary import choose_rows
 from slices.demo_model import to_bf16
 from slices.errors import BadCheckpoint
@@ -20,7 +20,7 @@ from slices.model_ref import open_model
 from slices.text.corpus import read_corpus
 from slices.text.domains import load
 from slices.text.token_counts import count_tokens
-from slices.tokenizer.files import Renumbering, cut_tokenizer, read_bpe
+from slices.tokenizer.files import TokenIdMap, cut_tokenizer, read_bpe
 from tests.paths import PROSE as PROSE_PATH
 
 
@@ -85,7 +85,7 @@ def test_logits_agree_with_llama_cpp(tmp_path: Path) -> None:
     folder = demo_model.ensure()
     gguf = next(folder.glob("*.gguf"))
     checkpoint = open_model(demo_model.NAME)
-    match(checkpoint, read_anatomy(checkpoint.config))
+    match_tensors(checkpoint, read_anatomy(checkpoint.config))
     ids = Tokenizer.from_file(str(folder / "tokenizer.json")).encode(PROSE).ids[:500]
     assert len(ids) == 500
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
@@ -108,7 +108,7 @@ def test_real_tokenizer_survives_a_cut(tmp_path: Path) -> None:
     counts = count_tokens(bpe, read_corpus([tmp_path / "text.txt"]))
     rows = choose_rows("16384", bpe, counts, len(bpe.vocab), [0, 1, 2])
     assert rows is not None
-    after = Tokenizer.from_str(json.dumps(cut_tokenizer(bpe, Renumbering(rows, len(bpe.vocab)))))
+    after = Tokenizer.from_str(json.dumps(cut_tokenizer(bpe, TokenIdMap(rows, len(bpe.vocab)))))
     before = Tokenizer.from_file(str(folder / "tokenizer.json"))
     kept = set(after.get_vocab())
     assert after.encode(PROSE).tokens == before.encode(PROSE).tokens

@@ -15,7 +15,7 @@ from mom.workflows.inspect import inspect
 from slices import manifest
 from slices.checkpoint import open_checkpoint
 from slices.cut.pipeline import cut, plan_cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import NotFound, SliceError
 from tests.picos import write_gemma4
 from tests.slices.mutations import mutated
@@ -40,7 +40,14 @@ def survive(good: Path, folder: Path, seed: int) -> str:
     (folder / "text.txt").write_text("The quick brown fox jumps over the lazy dog.")
     layers, vocab = ASKED[seed % len(ASKED)]
     out = folder / "out"
-    request = Request("law", layers, str(folder / "in"), vocab, (folder / "text.txt",), out)
+    request = SliceRequest(
+        domain="law",
+        layers=layers,
+        model=str(folder / "in"),
+        vocab=vocab,
+        corpus=(folder / "text.txt",),
+        output=out,
+    )
     started = time.monotonic()
     try:
         inspect(str(folder / "in"))
@@ -77,8 +84,13 @@ def survive_all(good: Path, tmp_path: Path, seeds: range) -> dict[str, int]:
 def test_the_unharmed_checkpoint_is_sliced(good: Path, tmp_path: Path) -> None:
     for number, (layers, vocab) in enumerate(ASKED):
         (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog.")
-        request = Request(
-            "law", layers, str(good), vocab, (tmp_path / "text.txt",), tmp_path / f"out{number}"
+        request = SliceRequest(
+            domain="law",
+            layers=layers,
+            model=str(good),
+            vocab=vocab,
+            corpus=(tmp_path / "text.txt",),
+            output=tmp_path / f"out{number}",
         )
         _, plan, _ = plan_cut(request)
         assert cut(request).bytes == plan.nbytes
@@ -153,7 +165,7 @@ def test_50_kills(pico_e4b: Path, tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_what_a_killed_replacement_set_aside_is_given_back(pico_gemma3: Path, tmp_path: Path) -> None:
     """Killed between the two renames of --force, the old slice waits under a hidden name."""
-    request = Request("law", "0-3", str(pico_gemma3), output=tmp_path / "out")
+    request = SliceRequest(domain="law", layers="0-3", model=str(pico_gemma3), output=tmp_path / "out")
     made = cut(request)
     dead = subprocess.run(
         [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True

@@ -14,7 +14,7 @@ import pytest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.export import export
 from tests.paths import ROOT
 from tests.picos import load
@@ -71,7 +71,7 @@ def test_a_killed_training_goes_on_to_the_same_bits(data: Path, tmp_path: Path) 
     curve = json.loads((tmp_path / "whole" / "training.json").read_text())["curve"]
     assert [point["step"] for point in curve] == [4, 8, 12]
     assert curve[-1]["loss"] < curve[0]["loss"]
-    cut(Request("law", "swa", str(tmp_path / "whole"), output=tmp_path / "slice"))
+    cut(SliceRequest(domain="law", layers="swa", model=str(tmp_path / "whole"), output=tmp_path / "slice"))
     load(tmp_path / "slice")
     assert export(tmp_path / "slice", tmp_path / "slice.gguf").is_file()
 
@@ -82,9 +82,9 @@ def _has_the_structure(folder: Path) -> None:
     assert len(anatomy.sliding) == 35
     assert [layer.index for layer in anatomy.layers if layer.shared] == list(range(24, 42))
     assert anatomy.donors == {"sliding_attention": 22, "full_attention": 23}
-    assert {layer.ffn for layer in anatomy.layers} == {4 * anatomy.shape.hidden}
+    assert {layer.ffn for layer in anatomy.layers} == {4 * anatomy.dims.hidden}
     assert anatomy.layers[5].head_dim == 2 * anatomy.layers[4].head_dim
-    assert anatomy.shape.ple > 0
+    assert anatomy.dims.ple > 0
 
 
 def test_nan_stops_with_the_step(data: Path, tmp_path: Path) -> None:

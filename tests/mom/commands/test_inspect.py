@@ -9,7 +9,7 @@ import pytest
 from mom.workflows import inspect
 from slices import manifest
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadConfig
 from tests.mom.line import mom, parsed
 from tests.mom.test_cli import E4B
@@ -32,7 +32,7 @@ def test_the_advice_on_a_config(tmp_path: Path) -> None:
 
 
 def test_a_slice_by_its_name(pico_gemma3: Path, mom_home: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    cut(Request("law", "0-2", str(pico_gemma3), name="thirds"))
+    cut(SliceRequest(domain="law", layers="0-2", model=str(pico_gemma3), name="thirds"))
     figures = inspect.inspect("thirds")
     assert figures["layers"] == 3
     assert figures["advice"]["verdict"] == "safe"  # 64 / 32
@@ -52,7 +52,7 @@ def test_a_recorded_ladder_is_held_against_the_advice(
     pico_gemma3: Path, mom_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Advice and measurement stand side by side, also where the measurement disagrees."""
-    cut(Request("law", "all", str(pico_gemma3), name="sixths"))
+    cut(SliceRequest(domain="law", layers="all", model=str(pico_gemma3), name="sixths"))
     folder = manifest.find("sixths")
     file = {"file": "sixths-Q3_K_M.gguf", "type": "Q3_K_M", "bytes": 1, "bits_per_weight": 3.0, "sha256": ""}
     ladder = [rung("Q2_K", 7.0), rung("Q3_K_M", 1.2)]
@@ -69,7 +69,7 @@ def test_a_recorded_ladder_is_held_against_the_advice(
 
 
 def test_a_damaged_ladder_is_named(pico_gemma3: Path, mom_home: Path) -> None:
-    cut(Request("law", "all", str(pico_gemma3), name="sixths"))
+    cut(SliceRequest(domain="law", layers="all", model=str(pico_gemma3), name="sixths"))
     folder = manifest.find("sixths")
     file = {"file": "a.gguf", "type": "Q2_K", "bytes": 1, "bits_per_weight": 3.0, "sha256": ""}
     broken = manifest.Quantized.model_validate(file | {"ladder": [{"type": "Q2_K"}]})

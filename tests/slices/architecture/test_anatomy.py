@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from slices.architecture.anatomy import FAMILIES, match, read_anatomy, tensors, weigh
+from slices.architecture.anatomy import FAMILIES, count_parameters, match_tensors, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadCheckpoint, Unsupported
 
@@ -22,7 +22,7 @@ SMALL = {"model_type": "gemma3_text", "hidden_size": 8, "intermediate_size": 16,
 
 def test_e4b_by_the_numbers() -> None:
     anatomy = read_anatomy(E4B)
-    parameters, dead = weigh(anatomy)
+    parameters, dead = count_parameters(anatomy)
     assert parameters.total == 7_518_069_034
     assert round((parameters.total - dead) / 1e9, 3) == 7.463
     assert parameters.per_layer_embedding == 262144 * 42 * 256
@@ -46,7 +46,7 @@ def test_e2b_widens_its_sharing_layers() -> None:
 
 def test_keys_as_values_on_full_layers() -> None:
     config = E4B | {"attention_k_eq_v": True, "num_global_key_value_heads": 1, "num_kv_shared_layers": 0}
-    names = tensors(read_anatomy(config))
+    names = read_anatomy(config).tensors
     assert "layers.5.self_attn.v_proj.weight" not in names
     assert names["layers.5.self_attn.k_proj.weight"].shape == (512, 2560)
     assert names["layers.4.self_attn.v_proj.weight"].shape == (512, 2560)
@@ -115,7 +115,7 @@ def _copy(source: Path, target: Path, **config: Any) -> Path:
 
 def _match(folder: Path) -> None:
     checkpoint = open_checkpoint(folder)
-    match(checkpoint, read_anatomy(checkpoint.config))
+    match_tensors(checkpoint, read_anatomy(checkpoint.config))
 
 
 def test_config_and_headers_must_agree(pico_gemma3: Path, tmp_path: Path) -> None:

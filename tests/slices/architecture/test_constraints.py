@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from mom.workflows import slice
 from slices.architecture import constraints
 from slices.architecture.anatomy import Anatomy, read_anatomy
-from slices.architecture.layer_spec import select, spell
+from slices.architecture.layer_spec import format_layers, select_layers
 from slices.checkpoint import open_checkpoint
 from slices.cut import plan
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.cut.slice_config import slice_config
-from slices.errors import IllegalCut, SliceError, Unsupported
+from slices.errors import InvalidCut, SliceError, Unsupported
 from slices.families.table import FULL, SLIDING
 from tests.picos import bypassed, cut_exactly, difference, load, logits, write_shape
 
@@ -56,7 +56,7 @@ def test_nearest_is_nearest(data: st.DataObject) -> None:
     anatomy = small([*types[:-1], FULL], len(types) - own)
     count = len(types)
     asked = tuple(sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1))))
-    found, repair = constraints.nearest(anatomy, asked)
+    found, repair = constraints.nearest_valid_layers(anatomy, asked)
     assert is_legal(anatomy, found)
     assert (repair is None) == is_legal(anatomy, asked) == (found == asked)
     subsets = itertools.chain.from_iterable(
@@ -70,7 +70,7 @@ def test_nearest_is_nearest(data: st.DataObject) -> None:
 @settings(max_examples=100, deadline=None)
 @given(layers=st.sets(st.integers(0, 41), min_size=1))
 def test_specs_are_spelled_as_they_are_read(layers: set[int]) -> None:
-    assert select(spell(sorted(layers)), [SLIDING] * 42) == tuple(sorted(layers))
+    assert select_layers(format_layers(sorted(layers)), [SLIDING] * 42) == tuple(sorted(layers))
 
 
 @pytest.mark.parametrize(
@@ -84,29 +84,33 @@ def test_specs_are_spelled_as_they_are_read(layers: set[int]) -> None:
 )
 def test_dropped_donors_are_refused(asked: str, said: str, nearest: str) -> None:
     anatomy = read_anatomy(E4B)
-    layers = select(asked, [layer.type for layer in anatomy.layers])
-    with pytest.raises(IllegalCut, match=f"rule of donors: .*{said}") as refused:
+    layers = select_layers(asked, [layer.type for layer in anatomy.layers])
+    with pytest.raises(InvalidCut, match=f"rule of donors: .*{said}") as refused:
         constraints.check_layers(anatomy, layers)
     offered = re.search(r"--layers (\S+) ", str(refused.value))
     assert offered is not None
     assert offered[1] == nearest
-    constraints.check_layers(anatomy, select(offered[1], [layer.type for layer in anatomy.layers]))
+    constraints.check_layers(anatomy, select_layers(offered[1], [layer.type for layer in anatomy.layers]))
 
 
 def test_repair_takes_the_nearest_and_says_so(tmp_path: Path) -> None:
     parent = write_shape(tmp_path / "parent", "e4b")
-    asked = Request("biochem", "0-9,12-17", str(parent), output=tmp_path / "out", repair=True)
+    asked = SliceRequest(
+        domain="biochem", layers="0-9,12-17", model=str(parent), output=tmp_path / "out", repair=True
+    )
     planned = slice.dry_run(asked)
     made = cut_exactly(asked)
     assert made.layers == planned["layers"] == list(range(18))
     assert made.recipe["repair"] == planned["repair"] == {"added": [10, 11], "dropped": []}
-    assert made.notes[0] == "the cut that was asked for is illegal; the nearest legal one adds 10-11"
+    assert made.notes[0] == "the requested cut is invalid; the nearest valid one adds 10-11"
     assert planned["notes"][0] == made.notes[0]
 
 
 def test_repair_leaves_a_legal_cut_alone(tmp_path: Path) -> None:
     parent = write_shape(tmp_path / "parent", "e4b")
-    made = cut_exactly(Request("biochem", "0-5", str(parent), output=tmp_path / "out", repair=True))
+    made = cut_exactly(
+        SliceRequest(domain="biochem", layers="0-5", model=str(parent), output=tmp_path / "out", repair=True)
+    )
     assert made.layers == [0, 1, 2, 3, 4, 5]
     assert made.recipe["repair"] is None
 
@@ -116,11 +120,11 @@ def test_transformers_loads_a_dropped_donor_without_a_word(
 ) -> None:
     """The trap itself: without our two guards the slice loads, and answers something else."""
     parent = write_shape(tmp_path / "parent", "e4b")
-    asked = Request("biochem", "0-9,11-17", str(parent), output=tmp_path / "out")
-    with pytest.raises(IllegalCut, match="rule of donors"):
+    asked = SliceRequest(domain="biochem", layers="0-9,11-17", model=str(parent), output=tmp_path / "out")
+    with pytest.raises(InvalidCut, match="rule of donors"):
         cut(asked)
     monkeypatch.setattr(constraints, "check_layers", lambda *args: None)
-    with pytest.raises(IllegalCut, match="would make layer 12 another layer"):
+    with pytest.raises(InvalidCut, match="would make layer 12 another layer"):
         cut(asked)
     monkeypatch.setattr(constraints, "check_faithful", lambda *args: None)
     made = cut(asked)
@@ -152,12 +156,12 @@ def test_a_config_that_says_something_else_is_caught(
     honest: Callable[..., dict[str, Any]] = slice_config
     monkeypatch.setattr("slices.cut.plan.slice_config", lambda *args: honest(*args) | dict(wrong))
     with pytest.raises(SliceError, match=r"would make layer \d+ another layer|shares K/V"):
-        cut(Request("biochem", "drop:1", str(parent), output=tmp_path / "out"))
+        cut(SliceRequest(domain="biochem", layers="drop:1", model=str(parent), output=tmp_path / "out"))
 
 
 def test_config_follows_the_kept_layers(tmp_path: Path) -> None:
     parent = write_shape(tmp_path / "parent", "e2b")
-    made = plan.make_plan(*_opened(parent), (1, 4, 7, 8, 9, 10, 14)).config
+    made = plan.make_plan(*_opened(parent), plan.Selection((1, 4, 7, 8, 9, 10, 14))).config
     assert made["num_kv_shared_layers"] == 2
     assert made["layer_types"] == [SLIDING, FULL, SLIDING, SLIDING, FULL, SLIDING, FULL]
     assert made["per_layer_config"].keys() == {"1", "4", "6"}
@@ -182,7 +186,7 @@ def _opened(folder: Path) -> tuple[Any, Anatomy]:
     ],
 )
 def test_ffn_fills_whole_blocks(width: str, nearest: str) -> None:
-    with pytest.raises(IllegalCut, match=f"multiple of 256 up to 10240; nearest: {nearest}$"):
+    with pytest.raises(InvalidCut, match=f"multiple of 256 up to 10240; nearest: {nearest}$"):
         constraints.ffn_width(read_anatomy(E4B), width)
 
 
@@ -197,25 +201,25 @@ def test_ffn_follows_the_parents_blocks(parent: int, width: int) -> None:
 
 @pytest.mark.parametrize("width", ["half", "-256", "²56", "1" * 30, "256.0", ""])
 def test_ffn_is_a_number(width: str) -> None:
-    with pytest.raises(IllegalCut, match="expected all, or a number of neurons that is a multiple of 256"):
+    with pytest.raises(InvalidCut, match="expected all, or a number of neurons that is a multiple of 256"):
         constraints.ffn_width(read_anatomy(E4B), width)
 
 
 def test_special_tokens_stay() -> None:
     anatomy = small([SLIDING, FULL], 0)
     constraints.check_rows(anatomy, np.array([0, 1, 2, 500]))
-    with pytest.raises(IllegalCut, match="special tokens: the config refers to token 1"):
+    with pytest.raises(InvalidCut, match="special tokens: the config refers to token 1"):
         constraints.check_rows(anatomy, np.array([0, 2, 500]))
     listed = read_anatomy(
         {"model_type": "gemma4", "text_config": dict(anatomy.config), "eos_token_id": [1, 106]}
     )
-    with pytest.raises(IllegalCut, match="token 106"):
+    with pytest.raises(InvalidCut, match="token 106"):
         constraints.check_rows(listed, np.array([0, 1, 2]))
 
 
 @pytest.mark.parametrize("rows", [[], [2, 1, 0], [0, 1, 2, 2], [-1, 0, 1, 2], [0, 1, 2, 262144]])
 def test_rows_ascend_and_exist(rows: list[int]) -> None:
-    with pytest.raises(IllegalCut, match="rows to keep must ascend"):
+    with pytest.raises(InvalidCut, match="rows to keep must ascend"):
         constraints.check_rows(small([SLIDING, FULL], 0), np.array(rows, dtype=np.int64))
 
 
@@ -231,5 +235,5 @@ def test_two_vocabularies_stay_whole() -> None:
      ("99999", "no layer"), ("1,,2", "no layer"), ("SWA", "no layer"), ("0-42", "outside .* 0-41")],
 )  # fmt: skip
 def test_specs_that_say_nothing(spec: str, match_: str) -> None:
-    with pytest.raises(IllegalCut, match=match_):
-        select(spec, [SLIDING] * 42)
+    with pytest.raises(InvalidCut, match=match_):
+        select_layers(spec, [SLIDING] * 42)

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from slices.architecture.anatomy import read_anatomy
-from slices.architecture.constraints import nearest
-from slices.architecture.layer_spec import spell
+from slices.architecture.constraints import nearest_valid_layers
+from slices.architecture.layer_spec import format_layers
 from slices.checkpoint import open_checkpoint
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from tests.picos import (
     SHAPES,
     add_dead_kv,
@@ -48,9 +48,13 @@ def assert_exact(parent: Parent, draws: random.Random, out: Path) -> None:
     anatomy = read_anatomy(open_checkpoint(whole).config)
     count = len(anatomy.layers)
     drawn = sorted(draws.sample(range(count), draws.randint(1, count)))
-    layers, _ = nearest(anatomy, drawn)
+    layers, _ = nearest_valid_layers(anatomy, drawn)
     source, portable = draws.choice((whole, split)), draws.random() < 0.5
-    cut_exactly(Request("biochem", spell(layers), str(source), output=out, portable=portable))
+    cut_exactly(
+        SliceRequest(
+            domain="biochem", layers=format_layers(layers), model=str(source), output=out, portable=portable
+        )
+    )
     with bypassed(model, layers):
         expected = logits(model)
     assert difference(load(out), expected) == 0.0, (layers, source.name, portable)

@@ -16,10 +16,12 @@ from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.cut import extract as extract_module
 from slices.cut import gather as gather_module
-from slices.cut.extract import Fill, Span, extract, schedule
+from slices.cut import schedule as schedule_module
+from slices.cut.extract import extract
 from slices.cut.pipeline import cut, plan_cut
-from slices.cut.plan import Plan, Step, make_plan
-from slices.cut.request import Request
+from slices.cut.plan import Plan, Selection, TensorPlan, make_plan
+from slices.cut.request import SliceRequest
+from slices.cut.schedule import CopyRange, FillRange, schedule
 from slices.errors import BadCheckpoint
 from slices.files.safetensors_header import Entry, read_header
 from slices.files.safetensors_writer import Slot, lay_out, write, write_all
@@ -38,32 +40,32 @@ def store(folder: Path, tensors: dict[str, np.ndarray]) -> dict[str, Entry]:
     return {entry.name: entry for entry in read_header(folder / "model.safetensors")[0]}
 
 
-def planned(steps: list[Step], shard_bytes: int = 10**9) -> Plan:
-    """A plan of these steps and nothing else that matters."""
-    layout = lay_out([step.slot for step in steps], shard_bytes)
+def planned(tensors: list[TensorPlan], shard_bytes: int = 10**9) -> Plan:
+    """A plan of these tensors and nothing else that matters."""
+    layout = lay_out([tensor.slot for tensor in tensors], shard_bytes)
     rest: dict[str, Any] = dict.fromkeys(Plan.__dataclass_fields__)
-    return Plan(**(rest | {"steps": tuple(steps), "layout": layout}))
+    return Plan(**(rest | {"tensors": tuple(tensors), "layout": layout}))
 
 
 def written(plan: Plan, folder: Path) -> int:
-    """Extract, check every byte, and return the bytes that progress was told of."""
+    """Extract, check every byte, and return the bytes that progress reported."""
     folder.mkdir(exist_ok=True)
-    told: list[int] = []
-    extract(plan, folder, told.append)
+    done = [0]
+    extract(plan, folder, lambda stage, written, total: done.append(written))
     assert_right(plan, folder)
-    return sum(told)
+    return done[-1]
 
 
-def picked(entry: Entry, rows: list[int] | None, columns: list[int] | None = None) -> Step:
+def picked(entry: Entry, rows: list[int] | None, columns: list[int] | None = None) -> TensorPlan:
     shape = list(entry.shape)
     for axis, kept in ((0, rows), (1, columns)):
         shape[axis] = shape[axis] if kept is None else len(kept)
     kept_rows, kept_columns = (None if k is None else np.array(k, np.int64) for k in (rows, columns))
-    return Step(Slot(entry.name, entry.dtype, tuple(shape)), entry, kept_rows, kept_columns)
+    return TensorPlan(Slot(entry.name, entry.dtype, tuple(shape)), entry, kept_rows, kept_columns)
 
 
-def whole(entry: Entry) -> Step:
-    return Step(Slot(entry.name, entry.dtype, entry.shape), entry)
+def whole(entry: Entry) -> TensorPlan:
+    return TensorPlan(Slot(entry.name, entry.dtype, entry.shape), entry)
 
 
 @pytest.fixture
@@ -76,19 +78,19 @@ def numbers(tmp_path: Path) -> dict[str, Entry]:
 
 
 def test_neighbours_become_one_copy(numbers: dict[str, Entry]) -> None:
-    """Tensors that stay side by side are one span, also over the end of what is dropped in between."""
-    steps = [whole(numbers[name]) for name in "abde"]
-    steps.insert(3, Step(Slot("zero", "BF16", (8,)), None))
-    shard = planned(steps).layout.shards[0]
-    parts = list(schedule(shard, steps))
+    """Tensors that stay side by side are one copy, also over the end of what is dropped in between."""
+    tensors = [whole(numbers[name]) for name in "abde"]
+    tensors.insert(3, TensorPlan(Slot("zero", "BF16", (8,)), None))
+    shard = planned(tensors).layout.shards[0]
+    operations = list(schedule(shard, tensors))
     start, size = len(shard.header), {name: entry.nbytes for name, entry in numbers.items()}
-    assert [(type(part), part.target) for part in parts] == [
-        (Span, start),
-        (Span, start + size["a"] + size["b"]),
-        (Fill, start + size["a"] + size["b"] + size["d"]),
-        (Span, start + size["a"] + size["b"] + size["d"] + 16),
+    assert [(type(operation), operation.target) for operation in operations] == [
+        (CopyRange, start),
+        (CopyRange, start + size["a"] + size["b"]),
+        (FillRange, start + size["a"] + size["b"] + size["d"]),
+        (CopyRange, start + size["a"] + size["b"] + size["d"] + 16),
     ]
-    assert [part.nbytes for part in parts if isinstance(part, Span)] == [
+    assert [operation.nbytes for operation in operations if isinstance(operation, CopyRange)] == [
         size["a"] + size["b"],
         size["d"],
         size["e"],
@@ -112,12 +114,15 @@ def test_rows_and_columns(
     """Any rows and columns in blocks of any size, next to copies, in several shards."""
     monkeypatch.setattr(gather_module, "BLOCK", block)
     monkeypatch.setattr(gather_module, "_GAP", block)
-    monkeypatch.setattr(extract_module, "_BEHIND", block)
-    monkeypatch.setattr(extract_module, "_memory", lambda: 0 if block < 1000 else 2**40)
-    steps = [whole(numbers["a"]), picked(numbers["b"], rows, columns), whole(numbers["e"])]
-    steps += [Step(Slot("zeros", "F32", (3, 5)), None), Step(Slot("ones", "BF16", (9,)), None, ones=True)]
+    monkeypatch.setattr(extract_module, "_RELEASE_EVERY", block)
+    monkeypatch.setattr(extract_module, "_total_memory", lambda: 0 if block < 1000 else 2**40)
+    tensors = [whole(numbers["a"]), picked(numbers["b"], rows, columns), whole(numbers["e"])]
+    tensors += [
+        TensorPlan(Slot("zeros", "F32", (3, 5)), None),
+        TensorPlan(Slot("ones", "BF16", (9,)), None, ones=True),
+    ]
     for number, shard_bytes in enumerate((10**9, 1000, 1)):
-        plan = planned(steps, shard_bytes)
+        plan = planned(tensors, shard_bytes)
         assert written(plan, tmp_path / f"out{number}") == plan.nbytes
 
 
@@ -137,7 +142,7 @@ def test_where_the_kernel_does_not_copy(
     numbers: dict[str, Entry], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: int
 ) -> None:
     """A file system may refuse at once or half way through."""
-    monkeypatch.setattr(extract_module, "CHUNK", 1000)
+    monkeypatch.setattr(schedule_module, "CHUNK", 1000)
     copy, calls = os.copy_file_range, []
 
     def refusing(source: int, target: int, count: int, start: int, at: int) -> int:
@@ -193,15 +198,15 @@ def test_a_source_replaced_after_planning_is_noticed(numbers: dict[str, Entry], 
 def test_a_source_that_changes_while_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rows: list[int] | None, change: str
 ) -> None:
-    """The first part written sets off the change; nothing is left behind."""
+    """The first operation written sets off the change; nothing is left behind."""
     (tmp_path / "in").mkdir()
     random = np.random.default_rng(3)
     entries = store(tmp_path / "in", {n: random.integers(0, 99, (64, 512), np.uint16) for n in "abcdefgh"})
-    monkeypatch.setattr(extract_module, "CHUNK", 4096)
+    monkeypatch.setattr(schedule_module, "CHUNK", 4096)
     monkeypatch.setattr(gather_module, "BLOCK", 4096)
     file = tmp_path / "in" / "model.safetensors"
 
-    def disturb(count: int) -> None:
+    def disturb(stage: str, done: int, total: int) -> None:
         if change == "cut short":
             os.truncate(file, 10_000)
         else:
@@ -209,10 +214,10 @@ def test_a_source_that_changes_while_it_is_read(
                 out.seek(9000)
                 out.write(b"x")
 
-    steps = [picked(entry, rows) if rows else whole(entry) for entry in entries.values()]
+    tensors = [picked(entry, rows) if rows else whole(entry) for entry in entries.values()]
     (tmp_path / "out").mkdir()
     with pytest.raises(BadCheckpoint, match=change):
-        extract(planned(steps), tmp_path / "out", disturb)
+        extract(planned(tensors), tmp_path / "out", disturb)
 
 
 def test_a_full_disk_leaves_nothing(pico_e4b: Path, tmp_path: Path) -> None:
@@ -253,8 +258,13 @@ def test_no_torch_is_loaded(pico_e4b: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("vocab", ["all", "450"])
 def test_slices_are_as_planned(pico_e4b: Path, tmp_path: Path, layers: str, vocab: str) -> None:
     (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog.")
-    request = Request(
-        "law", layers, str(pico_e4b), vocab=vocab, corpus=(tmp_path / "text.txt",), output=tmp_path / "out"
+    request = SliceRequest(
+        domain="law",
+        layers=layers,
+        model=str(pico_e4b),
+        vocab=vocab,
+        corpus=(tmp_path / "text.txt",),
+        output=tmp_path / "out",
     )
     _, plan, _ = plan_cut(request)
     assert cut(request).bytes == plan.nbytes
@@ -263,7 +273,7 @@ def test_slices_are_as_planned(pico_e4b: Path, tmp_path: Path, layers: str, voca
 
 def test_the_identity_is_the_parent(pico_e4b: Path, tmp_path: Path) -> None:
     """All layers, all rows: every tensor that is executed, byte for byte, in one copy per gap."""
-    cut(Request("law", "all", str(pico_e4b), output=tmp_path / "out"))
+    cut(SliceRequest(domain="law", layers="all", model=str(pico_e4b), output=tmp_path / "out"))
     before = {entry.name: entry for entry in open_checkpoint(pico_e4b).entries}
     after = open_checkpoint(tmp_path / "out").entries
     assert len(after) == len(before)
@@ -277,11 +287,11 @@ def test_the_identity_is_the_parent(pico_e4b: Path, tmp_path: Path) -> None:
 def test_shards_of_a_big_slice(pico_e4b: Path, tmp_path: Path) -> None:
     """More than one file: within the limit, with an index, and loadable as such."""
     checkpoint = open_checkpoint(pico_e4b)
-    plan = make_plan(checkpoint, read_anatomy(checkpoint.config), tuple(range(24)), None)
-    sharded = replace(plan, layout=lay_out([step.slot for step in plan.steps], 200_000))
+    plan = make_plan(checkpoint, read_anatomy(checkpoint.config), Selection(tuple(range(24))))
+    sharded = replace(plan, layout=lay_out([tensor.slot for tensor in plan.tensors], 200_000))
     assert len(sharded.layout.shards) > 2
     for shard in sharded.layout.shards:  # a tensor that is bigger has a shard of its own
         assert len(shard.slots) == 1 or sum(slot.nbytes for slot in shard.slots) <= 200_000
     assert written(sharded, tmp_path / "out") == sharded.nbytes
     (tmp_path / "out" / "config.json").write_text(json.dumps(dict(plan.config)))
-    assert len(open_checkpoint(tmp_path / "out").entries) == len(plan.steps)
+    assert len(open_checkpoint(tmp_path / "out").entries) == len(plan.tensors)

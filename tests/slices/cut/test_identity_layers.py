@@ -1,4 +1,4 @@
-"""A slice that ends on a sliding layer: under our own class, and by spacers in stock transformers."""
+"""A slice that ends on a sliding layer: under our own class, and by identity layers in stock transformers."""
 
 import json
 import subprocess
@@ -14,8 +14,8 @@ from transformers import AutoModelForCausalLM, Gemma4TextConfig
 import slices.gemma4_slice
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.cut.identity_layers import Place, arrange
-from slices.cut.request import Request
+from slices.cut.identity_layers import SliceLayer, build_slice_layers
+from slices.cut.request import SliceRequest
 from slices.families.table import FULL, SLIDING
 from slices.runtimes.torch_runtime import cache_name
 from tests.picos import IDS, bypassed, cut_exactly, difference, load, logits, write_shape
@@ -41,7 +41,9 @@ print(type(model).__name__)
 
 
 def swa(parent: Path, out: Path, spec: str = "swa", portable: bool = False) -> Any:
-    return cut_exactly(Request("biochem", spec, str(parent), output=out, portable=portable))
+    return cut_exactly(
+        SliceRequest(domain="biochem", layers=spec, model=str(parent), output=out, portable=portable)
+    )
 
 
 def test_stock_transformers_still_forces_the_last_layer() -> None:
@@ -98,7 +100,7 @@ def slices_config(types: list[str], **changes: Any) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("shape", "spec", "spacers"),
+    ("shape", "spec", "identity_layers"),
     [
         ("e4b", "swa", [10, 16]),  # K/V for the last layer right before the boundary, and the last layer
         ("e4b", "drop:17", [17]),  # layer 11 has K/V of its own for the last layer to read
@@ -111,11 +113,11 @@ def slices_config(types: list[str], **changes: Any) -> Any:
         ("e4b", "all", []),
     ],
 )
-def test_spacers_are_exact(shape: str, spec: str, spacers: list[int], tmp_path: Path) -> None:
+def test_identity_layers_are_exact(shape: str, spec: str, identity_layers: list[int], tmp_path: Path) -> None:
     parent = write_shape(tmp_path / "parent", shape)
     plain = swa(parent, tmp_path / "plain", spec)
     made = swa(parent, tmp_path / "portable", spec, portable=True)
-    assert made.recipe["spacers"] == spacers
+    assert made.recipe["identity_layers"] == identity_layers
     assert made.layers == plain.layers
     config = json.loads((tmp_path / "portable" / "config.json").read_text())
     assert config["model_type"] not in ("gemma4_slice", "gemma4_unified_slice")
@@ -159,7 +161,7 @@ def test_own_class_is_unknown_to_a_process_without_our_package(tmp_path: Path) -
     assert config["architectures"] == ["Gemma4SliceForCausalLM"]
 
 
-def test_spacers_hold_nothing(tmp_path: Path) -> None:
+def test_identity_layers_hold_nothing(tmp_path: Path) -> None:
     swa(write_shape(tmp_path / "parent", "e4b"), tmp_path / "out", portable=True)
     tensors = load_file(tmp_path / "out" / "model.safetensors")
     ours = {name: tensor for name, tensor in tensors.items() if name.split(".")[2] in ("10", "16")}
@@ -176,9 +178,9 @@ def test_the_donors_lie_where_llama_cpp_looks(tmp_path: Path) -> None:
     """Its donor is hard-coded: the last own layer for full attention, the one before it for sliding."""
     parent = write_shape(tmp_path / "parent", "e4b")
     anatomy = read_anatomy(open_checkpoint(parent).config)
-    places = arrange(anatomy, anatomy.sliding, portable=True)
-    own = [place for place in places if not place.shared]
-    assert own[-2:] == [Place(10, SLIDING, False), Place(None, FULL, False)]
+    slice_layers = build_slice_layers(anatomy, anatomy.sliding, portable=True)
+    own = [layer for layer in slice_layers if not layer.shared]
+    assert own[-2:] == [SliceLayer(10, SLIDING, False), SliceLayer(None, FULL, False)]
 
 
 def test_a_slice_can_be_sliced_again(tmp_path: Path) -> None:
@@ -201,4 +203,4 @@ def test_notes_say_how_to_load(tmp_path: Path) -> None:
         in swa(parent, tmp_path / "b", portable=True).notes[-1]
     )
     full = swa(parent, tmp_path / "c", "full").notes[-1]
-    assert "stock llama.cpp does not without a sliding spacer" in full
+    assert "stock llama.cpp does not without a sliding identity layer" in full

@@ -14,8 +14,8 @@ from slices.architecture.anatomy import Anatomy, read_anatomy
 from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.cut.neurons import best_neurons, random_neurons
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
-from slices.errors import BadCheckpoint, IllegalCut, NotFound
+from slices.cut.request import FfnRank, SliceRequest
+from slices.errors import BadCheckpoint, NotFound
 from slices.scores import neurons as scores
 from slices.scores.neurons import neuron_scores
 from slices.text.corpus import Corpus
@@ -40,7 +40,14 @@ def test_slice_is_the_parent_with_the_other_neurons_silenced(shape: str, tmp_pat
     """To 1e-4 of logits that reach 30: a sum over fewer neurons is rounded in another order."""
     parent = write_shape(tmp_path / "parent", shape)
     made = cut_exactly(
-        Request("biochem", "all", str(parent), ffn="32", corpus=corpus(tmp_path), output=tmp_path / "out")
+        SliceRequest(
+            domain="biochem",
+            layers="all",
+            model=str(parent),
+            ffn="32",
+            corpus=corpus(tmp_path),
+            output=tmp_path / "out",
+        )
     )
     checkpoint, anatomy = opened(parent)
     kept = best_neurons(anatomy, made.layers, 32, neuron_scores(checkpoint, anatomy, _calibration(tmp_path)))
@@ -66,7 +73,15 @@ def test_rows_and_columns_are_the_kept_neurons(tmp_path: Path) -> None:
     """Bit for bit, in the parent's order; layers that share K/V keep twice as many where they are double."""
     parent = write_shape(tmp_path / "parent", "e2b")
     cut_exactly(
-        Request("biochem", "3-14", str(parent), ffn="32", ffn_rank="random", seed=5, output=tmp_path / "out")
+        SliceRequest(
+            domain="biochem",
+            layers="3-14",
+            model=str(parent),
+            ffn="32",
+            ffn_rank=FfnRank.RANDOM,
+            seed=5,
+            output=tmp_path / "out",
+        )
     )
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert config["intermediate_size"] == 32
@@ -88,12 +103,12 @@ def _mlp(tensors: dict[str, torch.Tensor], layer: int, name: str) -> torch.Tenso
 def test_ffn_combines_with_all_else(tmp_path: Path) -> None:
     """Fewer layers, rows and neurons, with spacers, of a parent in which dead K/V lie about."""
     parent = add_dead_kv(write_shape(tmp_path / "parent", "e4b"))
-    asked = Request(
-        "biochem", "drop:0,17", str(parent), vocab="domain", corpus=corpus(tmp_path), ffn="32",
-        portable=True, output=tmp_path / "out",
+    asked = SliceRequest(
+        domain="biochem", layers="drop:0,17", model=str(parent), vocab="domain", corpus=corpus(tmp_path),
+        ffn="32", portable=True, output=tmp_path / "out",
     )  # fmt: skip
     made = cut_exactly(asked)
-    assert made.recipe["spacers"] == [16]
+    assert made.recipe["identity_layers"] == [16]
     model = load(tmp_path / "out")
     assert {layer.mlp.down_proj.in_features for layer in model.model.layers} == {32}
     assert model.config.vocab_size == model.config.vocab_size_per_layer_input == made.vocabulary
@@ -141,7 +156,7 @@ def test_score_is_mean_activation_times_column_norm(tmp_path: Path) -> None:
 @pytest.mark.parametrize("shape", ["e2b", "12b"])
 def test_a_multimodal_parent_scores_as_its_text_side(shape: str, tmp_path: Path) -> None:
     whole = write_multimodal(tmp_path / "whole", shape)
-    cut_exactly(Request("biochem", "all", str(whole), output=tmp_path / "text"))
+    cut_exactly(SliceRequest(domain="biochem", layers="all", model=str(whole), output=tmp_path / "text"))
     first, second = (neuron_scores(*opened(folder), TEXT) for folder in (whole, tmp_path / "text"))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[i], second[i]) for i in first)
@@ -190,7 +205,9 @@ def test_dry_run_does_not_run_the_parent(tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr(scores, "_measure", _never)
     parent = write_shape(tmp_path / "parent", "gemma3")
-    figures = slice.dry_run(Request("biochem", "all", str(parent), ffn="32", output=tmp_path / "out"))
+    figures = slice.dry_run(
+        SliceRequest(domain="biochem", layers="all", model=str(parent), ffn="32", output=tmp_path / "out")
+    )
     assert figures["bytes"] < (parent / "model.safetensors").stat().st_size
 
 
@@ -200,9 +217,9 @@ def test_random_ranks_are_refused_unless_asked_for(tmp_path: Path) -> None:
     (parent / "tokenizer.json").unlink()
     asked: dict[str, Any] = {"corpus": corpus(tmp_path), "ffn": "32", "output": tmp_path / "out"}
     with pytest.raises(NotFound, match=r"no tokenizer\.json, which scoring needs"):
-        cut(Request("biochem", "all", str(parent), **asked))
-    with pytest.raises(IllegalCut, match="--ffn-rank guess: expected scores or random"):
-        cut(Request("biochem", "all", str(parent), **asked, ffn_rank="guess"))
+        cut(SliceRequest(domain="biochem", layers="all", model=str(parent), **asked))
     assert not (tmp_path / "out").exists()
-    made = cut_exactly(Request("biochem", "all", str(parent), **asked, ffn_rank="random"))
+    made = cut_exactly(
+        SliceRequest(domain="biochem", layers="all", model=str(parent), **asked, ffn_rank=FfnRank.RANDOM)
+    )
     assert made.recipe["ffn_rank"] == "random"

@@ -10,8 +10,8 @@ from tokenizers import Tokenizer
 
 from slices import manifest
 from slices.cut.pipeline import cut, plan_cut
-from slices.cut.request import Request
-from slices.errors import BadCheckpoint, Exists, IllegalCut, NotFound, SliceError
+from slices.cut.request import SliceRequest
+from slices.errors import BadCheckpoint, Exists, InvalidCut, NotFound, SliceError
 from tests.picos import bypassed, cut_exactly, difference, load, logits, write_shape
 
 SWA = [i for i in range(42) if i % 6 != 5]
@@ -39,7 +39,9 @@ def assert_equals_bypass(parent: Path, made: Path, kept: list[int]) -> None:
 def test_gemma4_slice_is_the_bypassed_parent(
     pico_e4b: Path, tmp_path: Path, spec: str, kept: list[int]
 ) -> None:
-    made = cut_exactly(Request("biochem", spec, str(pico_e4b), output=tmp_path / "out"))
+    made = cut_exactly(
+        SliceRequest(domain="biochem", layers=spec, model=str(pico_e4b), output=tmp_path / "out")
+    )
     assert made.layers == kept
     assert_equals_bypass(pico_e4b, tmp_path / "out", kept)
 
@@ -48,20 +50,27 @@ def test_gemma4_slice_is_the_bypassed_parent(
 def test_gemma3_slice_is_the_bypassed_parent(
     pico_gemma3: Path, tmp_path: Path, spec: str, kept: list[int]
 ) -> None:
-    made = cut_exactly(Request("biochem", spec, str(pico_gemma3), output=tmp_path / "out"))
+    made = cut_exactly(
+        SliceRequest(domain="biochem", layers=spec, model=str(pico_gemma3), output=tmp_path / "out")
+    )
     assert made.layers == kept
     assert_equals_bypass(pico_gemma3, tmp_path / "out", kept)
 
 
 def test_dropped_donor_is_refused_with_its_sharers(pico_e4b: Path, tmp_path: Path) -> None:
-    with pytest.raises(IllegalCut, match="layers 24, 25 share the K/V of layer 22"):
-        cut(Request("biochem", "0-21,23-25", str(pico_e4b), output=tmp_path / "out"))
+    with pytest.raises(InvalidCut, match="layers 24, 25 share the K/V of layer 22"):
+        cut(SliceRequest(domain="biochem", layers="0-21,23-25", model=str(pico_e4b), output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
 def test_dry_run_knows_the_bytes(pico_e4b: Path, tmp_path: Path) -> None:
-    request = Request(
-        "biochem", "swa", str(pico_e4b), vocab="450", corpus=(_text(tmp_path),), output=tmp_path / "out"
+    request = SliceRequest(
+        domain="biochem",
+        layers="swa",
+        model=str(pico_e4b),
+        vocab="450",
+        corpus=(_text(tmp_path),),
+        output=tmp_path / "out",
     )
     _, plan, _ = plan_cut(request)
     made = cut(request)
@@ -76,8 +85,13 @@ def _text(tmp_path: Path) -> Path:
 
 def test_vocabulary_cut_keeps_tokens_and_logits(pico_gemma3: Path, tmp_path: Path) -> None:
     """Kept text has the same tokens by name, and each token the same logits among the kept rows."""
-    request = Request(
-        "law", "all", str(pico_gemma3), vocab="domain", corpus=(_text(tmp_path),), output=tmp_path / "out"
+    request = SliceRequest(
+        domain="law",
+        layers="all",
+        model=str(pico_gemma3),
+        vocab="domain",
+        corpus=(_text(tmp_path),),
+        output=tmp_path / "out",
     )
     made = cut_exactly(request)
     before = Tokenizer.from_file(str(pico_gemma3 / "tokenizer.json"))
@@ -101,8 +115,13 @@ def test_gemma4_vocabulary_cut_reaches_every_file(tmp_path: Path) -> None:
     (parent / "chat_template.jinja").write_text("{{ messages }}")
     _merge(parent / "config.json", {"eos_token_id": [1, 5], "pad_token_id": 0, "bos_token_id": 2})
     _merge(parent / "generation_config.json", {"eos_token_id": [1, 5, 500], "bos_token_id": 2, "top_k": 64})
-    asked = Request(
-        "law", "all", str(parent), vocab="domain", corpus=(_text(tmp_path),), output=tmp_path / "out"
+    asked = SliceRequest(
+        domain="law",
+        layers="all",
+        model=str(parent),
+        vocab="domain",
+        corpus=(_text(tmp_path),),
+        output=tmp_path / "out",
     )
     made = cut_exactly(asked)
     before = Tokenizer.from_file(str(parent / "tokenizer.json"))
@@ -137,13 +156,17 @@ def test_outer_token_ids_win(tmp_path: Path) -> None:
     text = json.loads((parent / "config.json").read_text())
     outer = {"model_type": "gemma4", "text_config": text, "eos_token_id": [1, 106], "pad_token_id": 3}
     (parent / "config.json").write_text(json.dumps(outer))
-    cut_exactly(Request("law", "all", str(parent), output=tmp_path / "out"))
+    cut_exactly(SliceRequest(domain="law", layers="all", model=str(parent), output=tmp_path / "out"))
     config = json.loads((tmp_path / "out" / "config.json").read_text())
     assert (config["eos_token_id"], config["pad_token_id"], config["bos_token_id"]) == ([1, 106], 3, 2)
 
 
 def test_manifest_is_complete(pico_gemma3: Path, mom_home: Path, tmp_path: Path) -> None:
-    made = cut_exactly(Request("law", "0-3", str(pico_gemma3), vocab="440", corpus=(_text(tmp_path),)))
+    made = cut_exactly(
+        SliceRequest(
+            domain="law", layers="0-3", model=str(pico_gemma3), vocab="440", corpus=(_text(tmp_path),)
+        )
+    )
     folder = mom_home / "slices" / "law"
     assert manifest.read(folder) == made
     assert manifest.find("law") == folder
@@ -153,31 +176,33 @@ def test_manifest_is_complete(pico_gemma3: Path, mom_home: Path, tmp_path: Path)
 
 
 def test_existing_output_is_refused_unless_forced(pico_gemma3: Path, tmp_path: Path) -> None:
-    request = Request("law", "0-3", str(pico_gemma3), output=tmp_path / "out")
+    request = SliceRequest(domain="law", layers="0-3", model=str(pico_gemma3), output=tmp_path / "out")
     cut_exactly(request)
     before = (tmp_path / "out" / "slice.json").read_bytes()
     with pytest.raises(Exists, match="already exists"):
         cut(request)
     assert (tmp_path / "out" / "slice.json").read_bytes() == before
-    cut_exactly(Request("law", "0-2", str(pico_gemma3), output=tmp_path / "out", force=True))
+    cut_exactly(
+        SliceRequest(domain="law", layers="0-2", model=str(pico_gemma3), output=tmp_path / "out", force=True)
+    )
     assert manifest.read(tmp_path / "out").layers == [0, 1, 2]
 
 
 @pytest.mark.parametrize(
     ("changes", "error", "match"),
     [
-        ({"layers": "99"}, IllegalCut, "outside the parent's layers 0-5"),
-        ({"layers": "3,3"}, IllegalCut, "named twice"),
-        ({"layers": "first"}, IllegalCut, "no layer"),
-        ({"layers": "drop:0-5"}, IllegalCut, "keeps no layer"),
-        ({"layers": "auto:99"}, IllegalCut, "expected auto, or auto:N with N from 1 to"),
-        ({"layers": "auto:x"}, IllegalCut, "expected auto, or auto:N"),
+        ({"layers": "99"}, InvalidCut, "outside the parent's layers 0-5"),
+        ({"layers": "3,3"}, InvalidCut, "named twice"),
+        ({"layers": "first"}, InvalidCut, "no layer"),
+        ({"layers": "drop:0-5"}, InvalidCut, "keeps no layer"),
+        ({"layers": "auto:99"}, InvalidCut, "expected auto, or auto:N with N from 1 to"),
+        ({"layers": "auto:x"}, InvalidCut, "expected auto, or auto:N"),
         ({"domain": "astrology"}, NotFound, "known: biochem"),
         ({"domain": "../biochem"}, SliceError, "not usable"),
         ({"model": "no-such-model"}, NotFound, "no model"),
-        ({"vocab": "9999999"}, IllegalCut, "only"),
-        ({"vocab": "10"}, IllegalCut, "must stay"),
-        ({"vocab": "some"}, IllegalCut, "number of rows"),
+        ({"vocab": "9999999"}, InvalidCut, "only"),
+        ({"vocab": "10"}, InvalidCut, "must stay"),
+        ({"vocab": "some"}, InvalidCut, "number of rows"),
         ({"name": "../out"}, SliceError, "not usable"),
     ],
 )
@@ -196,7 +221,7 @@ def test_bad_requests_write_nothing(
         "corpus": (_text(tmp_path),),
     } | changes
     with pytest.raises(error, match=match):
-        cut(Request(**asked))
+        cut(SliceRequest(**asked))
     assert not mom_home.exists() or not list(mom_home.rglob("*"))
 
 
@@ -208,5 +233,5 @@ def test_truncated_weights_are_named(pico_gemma3: Path, tmp_path: Path) -> None:
     weights = broken / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-1000])
     with pytest.raises(BadCheckpoint, match=r"model\.safetensors.*cut short"):
-        cut(Request("law", "all", str(broken), output=tmp_path / "out"))
+        cut(SliceRequest(domain="law", layers="all", model=str(broken), output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from slices.architecture.anatomy import match, read_anatomy, tensors, weigh
+from slices.architecture.anatomy import count_parameters, match_tensors, read_anatomy
 from slices.checkpoint import Checkpoint, open_checkpoint
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadCheckpoint, Unsupported
 from tests.picos import (
     IDS,
@@ -30,7 +30,7 @@ def opened(folder: Path) -> Checkpoint:
 
 
 def called_for(checkpoint: Checkpoint) -> dict[str, tuple[int, ...]]:
-    known = tensors(read_anatomy(checkpoint.config))
+    known = read_anatomy(checkpoint.config).tensors
     return {name: tensor.shape for name, tensor in known.items() if not tensor.dead}
 
 
@@ -45,10 +45,12 @@ def test_text_tables_are_total(shape: str, tmp_path: Path) -> None:
 def test_multimodal_parents_lose_their_towers(shape: str, tmp_path: Path) -> None:
     """Of the multimodal class as transformers saves it; the slice alone answers as the whole does."""
     folder = write_multimodal(tmp_path / "parent", shape)
-    found, dropped = match(opened(folder), read_anatomy(opened(folder).config))
+    found, dropped = match_tensors(opened(folder), read_anatomy(opened(folder).config))
     assert {name: entry.shape for name, entry in found.items()} == called_for(opened(folder))
     assert dropped
-    made = cut_exactly(Request("biochem", "all", str(folder), output=tmp_path / "out"))
+    made = cut_exactly(
+        SliceRequest(domain="biochem", layers="all", model=str(folder), output=tmp_path / "out")
+    )
     assert f"{len(dropped)} tensors that are not text are dropped" in made.notes[0]
     with torch.inference_mode():
         ids = torch.tensor([IDS])
@@ -59,7 +61,7 @@ def test_multimodal_parents_lose_their_towers(shape: str, tmp_path: Path) -> Non
 def test_gemma3_prefixes(prefix: str, tmp_path: Path) -> None:
     folder = write_shape(tmp_path / "parent", "gemma3")
     renamed(folder, lambda name: prefix + name.removeprefix("model."))
-    found, _ = match(opened(folder), read_anatomy(opened(folder).config))
+    found, _ = match_tensors(opened(folder), read_anatomy(opened(folder).config))
     assert {name: entry.shape for name, entry in found.items()} == called_for(opened(folder))
 
 
@@ -74,7 +76,11 @@ def test_shards_and_dead_kv_change_nothing(tmp_path: Path) -> None:
     whole = write_shape(tmp_path / "whole", "e2b")
     split = shard(add_dead_kv(Path(shutil.copytree(whole, tmp_path / "split"))))
     made = [
-        cut_exactly(Request("biochem", "drop:2,7", str(folder), output=tmp_path / f"out-{folder.name}"))
+        cut_exactly(
+            SliceRequest(
+                domain="biochem", layers="drop:2,7", model=str(folder), output=tmp_path / f"out-{folder.name}"
+            )
+        )
         for folder in (whole, split)
     ]
     assert any("15 K/V tensors of layers that share K/V are dropped" in note for note in made[1].notes)
@@ -90,7 +96,7 @@ def test_shards_and_dead_kv_change_nothing(tmp_path: Path) -> None:
 def test_an_unknown_tensor_stops_the_cut_by_name(name: str, tmp_path: Path) -> None:
     folder = renamed(write_shape(tmp_path / "parent", "e2b"), str, **{name: torch.zeros(2)})
     with pytest.raises(BadCheckpoint, match=f"'{name}' is unknown to gemma4"):
-        cut_exactly(Request("biochem", "all", str(folder), output=tmp_path / "out"))
+        cut_exactly(SliceRequest(domain="biochem", layers="all", model=str(folder), output=tmp_path / "out"))
     assert not (tmp_path / "out").exists()
 
 
@@ -99,7 +105,7 @@ def test_a_tensor_under_two_names_is_refused(tmp_path: Path) -> None:
         write_shape(tmp_path / "parent", "e2b"), str, **{"model.language_model.norm.weight": torch.ones(32)}
     )
     with pytest.raises(BadCheckpoint, match=r"both 'norm\.weight'"):
-        match(opened(folder), read_anatomy(opened(folder).config))
+        match_tensors(opened(folder), read_anatomy(opened(folder).config))
 
 
 def test_untied_embeddings_are_refused(tmp_path: Path) -> None:
@@ -121,9 +127,9 @@ def test_gemma3_4b_leaves_its_heads_unsaid() -> None:
         "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "sliding_window": 1024,
     }  # fmt: skip
     anatomy = read_anatomy({"model_type": "gemma3", "text_config": text, "eos_token_id": [1, 106]})
-    assert weigh(anatomy)[0].total == 3_880_263_168
+    assert count_parameters(anatomy)[0].total == 3_880_263_168
     assert anatomy.full == [5, 11, 17, 23, 29]
-    assert (anatomy.layers[0].heads, anatomy.layers[0].kv_heads, anatomy.shape.vocab) == (8, 4, 262208)
+    assert (anatomy.layers[0].heads, anatomy.layers[0].kv_heads, anatomy.dims.vocab) == (8, 4, 262208)
 
 
 @pytest.mark.parametrize(
@@ -170,4 +176,4 @@ def test_published_sizes(config: dict[str, Any], donors: dict[str, int], billion
     """The family's published configs, by their figures."""
     anatomy = read_anatomy(config)
     assert anatomy.donors == donors
-    assert weigh(anatomy)[0].total / 1e9 == pytest.approx(billions, abs=0.001)
+    assert count_parameters(anatomy)[0].total / 1e9 == pytest.approx(billions, abs=0.001)

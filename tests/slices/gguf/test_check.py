@@ -11,7 +11,7 @@ import pytest
 
 from slices import export as export_module
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.dialects.gemma4 import GEMMA4
 from slices.dialects.table import as_they_are
 from slices.errors import BadCheckpoint, NotFound
@@ -40,7 +40,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Document]:
     export(three, folder / "merges.gguf")
     four = write_gemma4(folder / "gemma4", E4B_TYPES, num_kv_shared_layers=18)
     export(four, folder / "gemma4.gguf")
-    cut(Request("law", "swa", str(four), output=folder / "swa"))
+    cut(SliceRequest(domain="law", layers="swa", model=str(four), output=folder / "swa"))
     export(folder / "swa", folder / "spaced.gguf")
     export(write_shape(folder / "26b", "26b"), folder / "experts.gguf")
     return {path.stem: parse(path.read_bytes()) for path in folder.glob("*.gguf")}
@@ -68,7 +68,11 @@ def test_every_shape_passes(shape: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("layers", "portable"), [*((kind, False) for kind in KINDS), ("swa", True)])
 def test_every_kind_of_slice_passes(layers: str, portable: bool, pico_e4b: Path, tmp_path: Path) -> None:
-    cut(Request("law", layers, str(pico_e4b), output=tmp_path / "slice", portable=portable))
+    cut(
+        SliceRequest(
+            domain="law", layers=layers, model=str(pico_e4b), output=tmp_path / "slice", portable=portable
+        )
+    )
     check_gguf(export(tmp_path / "slice", tmp_path / "slice.gguf"))
 
 
@@ -82,7 +86,7 @@ def test_the_naive_export_without_a_spacer_is_refused(
     pico_e4b: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """llama.cpp loads it and reads the K/V of the wrong layer without a word."""
-    cut(Request("law", "swa", str(pico_e4b), output=tmp_path / "slice"))
+    cut(SliceRequest(domain="law", layers="swa", model=str(pico_e4b), output=tmp_path / "slice"))
     monkeypatch.setattr(export_module, "DIALECTS", {"gemma4": replace(GEMMA4, arrange=as_they_are)})
     with pytest.raises(BadCheckpoint, match="read the K/V of layer 18, but the last sliding layer"):
         check_gguf(export(tmp_path / "slice", tmp_path / "naive.gguf"))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadCheckpoint, RunFailed, SliceError
 from slices.export import export
 from slices.quant.quantize import quantize
@@ -37,7 +37,7 @@ def goods(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
     types = [SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL]
     four = calm(write_gemma4(folder / "four", types, num_kv_shared_layers=3, hidden_size=256))
     files += [export(four, folder / "four.gguf"), quantize(four, "Q4_K_M", folder / "small.gguf").path]
-    cut(Request("law", "swa", str(four), output=folder / "swa"))
+    cut(SliceRequest(domain="law", layers="swa", model=str(four), output=folder / "swa"))
     files.append(export(folder / "swa", folder / "spaced.gguf"))
     files.append(export(calm(write_shape(folder / "26b", "26b")), folder / "experts.gguf"))
     documents = [parse(file.read_bytes()) for file in files]

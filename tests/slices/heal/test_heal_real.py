@@ -10,7 +10,7 @@ import pytest
 
 from slices import demo_model
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 RUN = """
@@ -35,7 +35,11 @@ def swa(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOM_HOME", str(tmp_path_factory.mktemp("home")))
         target = tmp_path_factory.mktemp("slices") / "swa"
-        cut(Request("law", "swa", str(demo_model.ensure(demo_model.NAME)), output=target))
+        cut(
+            SliceRequest(
+                domain="law", layers="swa", model=str(demo_model.ensure(demo_model.NAME)), output=target
+            )
+        )
         yield target
 
 

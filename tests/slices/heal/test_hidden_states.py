@@ -12,7 +12,7 @@ from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.device import choose_device
 from slices.errors import BadConfig
 from slices.heal.heal import heal, save_teacher
@@ -63,7 +63,7 @@ def test_layers_behind_the_gap_match(
 
 def test_identity_layers_match_nothing(parent: Path, tmp_path: Path) -> None:
     target = tmp_path / "portable"
-    cut(Request("biochem", "swa", str(parent), output=target, portable=True))
+    cut(SliceRequest(domain="biochem", layers="swa", model=str(parent), output=target, portable=True))
     student, teacher = opened(target)
     assert (
         len(student.captured_layers) == len(teacher._captured_layers) == 2

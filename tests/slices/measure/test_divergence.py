@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slices import demo_model
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadCheckpoint, NotFound, RunFailed
 from slices.measure.divergence import Divergence, against_parent, divergences, measure
 from slices.measure.heldout import Heldout, cut_heldout
@@ -227,7 +227,14 @@ def test_restriction_keeps_proportions_and_counts_the_rest() -> None:
 def cut_pico(pico: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cut")
     (folder / "text.txt").write_text(SAMPLES["prose"])
-    request = Request("law", "all", str(pico), "domain", (folder / "text.txt",), folder / "slice")
+    request = SliceRequest(
+        domain="law",
+        layers="all",
+        model=str(pico),
+        vocab="domain",
+        corpus=(folder / "text.txt",),
+        output=folder / "slice",
+    )
     cut(request)
     return folder / "slice"
 

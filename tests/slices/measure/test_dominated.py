@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 from mom.workflows.compare import headline
 from slices import manifest
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadConfig
 from slices.home import home
 from slices.measure import plain
@@ -65,7 +65,7 @@ def parent(tmp_path: Path) -> Path:
 
 
 def slice_of(parent: Path, target: Path) -> Path:
-    cut(Request("law", "all", str(parent), output=target))
+    cut(SliceRequest(domain="law", layers="all", model=str(parent), output=target))
     return target
 
 

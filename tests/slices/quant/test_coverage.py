@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from slices.architecture.anatomy import match, read_anatomy
+from slices.architecture.anatomy import match_tensors, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.export import export
 from slices.gguf.header import read_gguf_header
@@ -49,7 +49,7 @@ def test_counts_of_a_small_e2b(tmp_path: Path) -> None:
     dead, tables, projection, whole_model_norms, rope_freqs = 5 * 3, 2, 1, 2, 1
     vectors = 15 * (4 + 1 + 1 + 1) + 10 + whole_model_norms + rope_freqs  # q_norm and scalar; k_norm
     assert sum(coverage.others.values()) == dead + tables + projection + vectors
-    assert coverage.stored == len(match(checkpoint, anatomy)[0]) + rope_freqs
+    assert coverage.stored == len(match_tensors(checkpoint, anatomy)[0]) + rope_freqs
     said = explain_coverage(coverage)
     assert "125 of 125 quantizable matrices that are executed (100%)" in said
     assert f"all {coverage.stored} tensors of the file show {125 / coverage.stored:.0%}" in said
@@ -71,7 +71,7 @@ def test_only_what_is_stored_is_counted(tmp_path: Path) -> None:
     folder = write_shape(tmp_path / "slice", "e2b")
     checkpoint = open_checkpoint(folder)
     anatomy = read_anatomy(checkpoint.config)
-    entries, _ = match(checkpoint, anatomy)
+    entries, _ = match_tensors(checkpoint, anatomy)
     coverage = measure_coverage(anatomy, list(executed_matrices(anatomy)), entries)
     assert "never executed" not in explain_coverage(coverage)
     assert coverage.stored == len(read_gguf_header(export(folder, tmp_path / "slice.gguf")).tensors)

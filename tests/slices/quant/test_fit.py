@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from slices import manifest
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadCheckpoint
 from slices.export import export
 from slices.gguf.header import GGUFHeader, GGUFTensor, read_gguf_header
@@ -87,7 +87,14 @@ def test_one_of_another_slice_is_refused(pico: Path, tmp_path: Path) -> None:
 
 def test_a_spacer_needs_none(tmp_path: Path) -> None:
     """It is in the GGUF only; llama.cpp wants values for its matrices of zeros all the same."""
-    cut(Request("law", "swa", str(write_shape(tmp_path / "parent", "e4b")), output=tmp_path / "swa"))
+    cut(
+        SliceRequest(
+            domain="law",
+            layers="swa",
+            model=str(write_shape(tmp_path / "parent", "e4b")),
+            output=tmp_path / "swa",
+        )
+    )
     exported = export(tmp_path / "swa", tmp_path / "bf16.gguf")
     header = read_gguf_header(exported)
     [spacer] = header.metadata["mom.spacers"]

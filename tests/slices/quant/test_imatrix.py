@@ -12,7 +12,7 @@ from slices import demo_model
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadCheckpoint, BadConfig, Exists, NotFound
 from slices.export import export
 from slices.quant.calibration import token_batches
@@ -65,7 +65,7 @@ def test_llama_cpp_sees_the_same(shape: str, tmp_path: Path) -> None:
 
 def test_names_follow_the_blocks_of_the_gguf(tmp_path: Path, pico_e4b: Path) -> None:
     """An SWA-only slice has a spacer in its GGUF: layers after it move on, and it weighs columns alike."""
-    cut(Request("biochem", "swa", str(pico_e4b), output=tmp_path / "slice"))
+    cut(SliceRequest(domain="biochem", layers="swa", model=str(pico_e4b), output=tmp_path / "slice"))
     folder = calm(tmp_path / "slice")
     file = export(folder, tmp_path / "slice.gguf", precision="F32")
     found = assert_llama_cpp_sees_the_same(folder, file, context=100, within=0.01)

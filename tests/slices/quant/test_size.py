@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.export import export
 from slices.gguf.header import read_gguf_header
 from slices.quant.imatrix_file import Imatrix
@@ -33,7 +33,7 @@ def gemma4(tmp_path_factory: pytest.TempPathFactory) -> Path:
         intermediate_size=512, hidden_size_per_layer_input=256, num_attention_heads=4, head_dim=64,
         global_head_dim=64,
     )  # fmt: skip
-    cut(Request("law", "swa", str(parent), output=parent.parent / "swa"))
+    cut(SliceRequest(domain="law", layers="swa", model=str(parent), output=parent.parent / "swa"))
     return parent.parent / "swa"
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 
 from slices import demo_model
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.report.as_json import as_json
 from slices.report.controls import Controls
 from slices.report.page import Figure, page
@@ -53,7 +53,11 @@ def test_an_equal_slice_differs_by_nothing_and_a_shuffled_one_is_flagged_on_ever
     parent: Path, tmp_path: Path
 ) -> None:
     for name in ("equal", "shuffled"):
-        cut(Request("law", "all", str(parent), "all", (), tmp_path / name))
+        cut(
+            SliceRequest(
+                domain="law", layers="all", model=str(parent), vocab="all", corpus=(), output=tmp_path / name
+            )
+        )
     shuffled(tmp_path / "shuffled")
     text = {"law": DOCUMENTS}
     wish = Wish(parse_tasks("text,probes"), items=20, lengths=(512,))
@@ -74,7 +78,11 @@ def test_an_equal_slice_differs_by_nothing_and_a_shuffled_one_is_flagged_on_ever
 def test_the_page_in_a_browser(parent: Path, tmp_path: Path, width: int) -> None:
     """No console message, and nothing that is wider than the window."""
     assert BROWSER is not None
-    cut(Request("law", "all", str(parent), "all", (), tmp_path / "law"))
+    cut(
+        SliceRequest(
+            domain="law", layers="all", model=str(parent), vocab="all", corpus=(), output=tmp_path / "law"
+        )
+    )
     text = {"law": DOCUMENTS, "other": DOCUMENTS[::-1]}
     report = evaluate([Subject("law", tmp_path / "law")], text, Wish(limit=2000), Subject("parent", parent))
     found = as_json(report, Controls({}, {}, {}), {}, {}, {}, "test")

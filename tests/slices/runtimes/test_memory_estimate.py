@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from slices import demo_model
-from slices.architecture.anatomy import read_anatomy, tensors
+from slices.architecture.anatomy import read_anatomy
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadCheckpoint, RunFailed
 from slices.export import write_gguf
 from slices.files.safetensors_writer import Slot, lay_out
@@ -41,7 +41,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
         if not whole.is_dir():
             write_shape(whole, shape)
         if not part.is_dir():
-            cut(Request("law", layers, str(whole), output=part, name="part"))
+            cut(SliceRequest(domain="law", layers=layers, model=str(whole), output=part, name="part"))
         if not file.is_file():
             write_gguf(part, file, "pico")
         return file
@@ -78,7 +78,7 @@ def _e4b_header(folder: Path) -> Path:
     rows = len(document["model"]["vocab"])
     config = E4B | {"vocab_size": rows, "vocab_size_per_layer_input": rows}
     config |= {"max_position_embeddings": 131072, "rms_norm_eps": 1e-6, "final_logit_softcapping": 30.0}
-    names = tensors(read_anatomy(config)).items()
+    names = read_anatomy(config).tensors.items()
     [shard] = lay_out([Slot("model." + name, "BF16", t.shape) for name, t in names], 2**60).shards
     with (folder / shard.file).open("wb") as file:
         file.write(shard.header)

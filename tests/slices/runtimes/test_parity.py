@@ -11,7 +11,7 @@ import pytest
 
 from slices import export as export_module
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.dialects.gemma4 import GEMMA4
 from slices.dialects.table import as_they_are
 from slices.errors import Unsupported
@@ -113,7 +113,7 @@ def test_every_kind_of_slice(kind: str, calm_e4b: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text(TEXT * 3, encoding="utf-8")
     folder = tmp_path / "slice"
-    cut(Request("biochem", model=str(calm_e4b), corpus=(text,), output=folder, **asked))
+    cut(SliceRequest(domain="biochem", model=str(calm_e4b), corpus=(text,), output=folder, **asked))
     for precision in PRECISIONS:
         file = export(folder, tmp_path / f"{precision}.gguf", precision=precision)
         assert_same_model(folder, file)
@@ -127,7 +127,7 @@ def test_parity_notices_a_missing_spacer(
     calm_e4b: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The naive SWA-only export, in which llama.cpp takes the K/V of layer K - 2 for that of K - 1."""
-    cut(Request("biochem", "swa", str(calm_e4b), output=tmp_path / "slice"))
+    cut(SliceRequest(domain="biochem", layers="swa", model=str(calm_e4b), output=tmp_path / "slice"))
     monkeypatch.setattr(export_module, "DIALECTS", {"gemma4": replace(GEMMA4, arrange=as_they_are)})
     file = export(tmp_path / "slice", tmp_path / "naive.gguf", precision="F32")
     with pytest.raises(AssertionError):
@@ -147,7 +147,7 @@ def test_parity_notices_a_wrong_attention_type(tmp_path: Path) -> None:
 
 def test_spacers_are_small(calm_e4b: Path, tmp_path: Path) -> None:
     """One head and 32 neurons, nothing like a layer; it is named as a spacer and holds zeros."""
-    cut(Request("biochem", "swa", str(calm_e4b), output=tmp_path / "slice"))
+    cut(SliceRequest(domain="biochem", layers="swa", model=str(calm_e4b), output=tmp_path / "slice"))
     header = read_gguf_header(export(tmp_path / "slice", tmp_path / "slice.gguf"))
     (spacer,) = header.metadata["mom.spacers"]
     assert spacer == 20  # right after the 20 sliding layers that have K/V of their own

@@ -14,7 +14,7 @@ import pytest
 
 from slices import demo_model
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.export import export
 from slices.runtimes.llama_runtime import LlamaRuntime
 from slices.runtimes.torch_runtime import TorchRuntime
@@ -71,7 +71,7 @@ def test_real_model(kind: str, parent: Path, tmp_path: Path) -> None:
     asked = KINDS[kind]
     folder = parent if asked is None else tmp_path / "slice"
     if asked is not None:
-        cut(Request("general", model=str(parent), corpus=(PROSE,), output=folder, **asked))  # type: ignore[arg-type]
+        cut(SliceRequest(domain="general", model=str(parent), corpus=(PROSE,), output=folder, **asked))  # type: ignore[arg-type]
     tokens = TorchRuntime(folder).encode(PROSE.read_text(encoding="utf-8") * 3)[:700]
     assert len(tokens) == 700  # the sliding window holds 512
     expected = torch_logprobs(folder, tokens, rounded=False)

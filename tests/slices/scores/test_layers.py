@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 from slices.architecture.anatomy import Anatomy, read_anatomy
 from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.device import choose_device
-from slices.errors import BadCheckpoint, IllegalCut, RunFailed
+from slices.errors import BadCheckpoint, InvalidCut, RunFailed
 from slices.home import home
 from slices.scores import probe
 from slices.scores.layers import cheapest, layer_scores
 from slices.scores.probe import influence, open_probe
-from slices.scores.removal import MOST_KL, layers_within, left, removal_order
+from slices.scores.removal import MOST_KL, layers_within, remaining_layers, removal_order
 from tests.picos import bypassed, load, write_shape
 from tests.slices.heal_fixtures import parent_gemma3, parent_gemma4, sentences
 
@@ -131,7 +131,7 @@ def test_what_stays_is_a_legal_cut_at_every_step(tmp_path: Path) -> None:
     order = removal_order(checkpoint, anatomy, sentences(), 5, tokens=TOKENS)
     assert len({removal.layer for removal in order}) == 5
     for count in range(6):
-        kept = set(left(anatomy, order[:count]))
+        kept = set(remaining_layers(anatomy, order[:count]))
         assert all(anatomy.layers[i].donor in (None, *kept) for i in kept)
 
 
@@ -169,7 +169,7 @@ def test_nan_weights_are_told(tmp_path: Path) -> None:
 
 
 def test_too_many_cannot_go(tmp_path: Path) -> None:
-    with pytest.raises(IllegalCut, match="6 of 6 layers cannot go"):
+    with pytest.raises(InvalidCut, match="6 of 6 layers cannot go"):
         removal_order(*opened(parent_gemma3(tmp_path / "parent")), sentences(), 6)
 
 
@@ -178,7 +178,13 @@ def test_a_slice_of_auto_layers_records_what_went(tmp_path: Path) -> None:
     (tmp_path / "text.md").write_text("\n\n".join(sentences().documents), encoding="utf-8")
     for spec in ("auto:5", "auto"):
         made = cut(
-            Request("biochem", spec, str(folder), corpus=(tmp_path / "text.md",), output=tmp_path / spec[-1])
+            SliceRequest(
+                domain="biochem",
+                layers=spec,
+                model=str(folder),
+                corpus=(tmp_path / "text.md",),
+                output=tmp_path / spec[-1],
+            )
         )
         removed = made.recipe["removed"]
         assert removed[0]["layer"] == 3

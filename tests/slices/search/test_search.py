@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from mom.cli import app
 from slices import manifest
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadConfig, RunFailed, SliceError
 from slices.estimate import Estimate
 from slices.home import home
@@ -77,13 +77,15 @@ def test_choices() -> None:
     assert not may_fit(160, 24)
 
 
-def request(tmp_path: Path, layers: str = "auto") -> Request:
+def request(tmp_path: Path, layers: str = "auto") -> SliceRequest:
     parent = tmp_path / "parent"
     if not parent.is_dir():
         write_gemma3(parent, [SLIDING, SLIDING, FULL, SLIDING])
     corpus = tmp_path / "text.jsonl"
     corpus.write_text("".join(json.dumps({"text": text}) + "\n" for text in sentences(40, 20).documents))
-    return Request("law", layers, str(parent), corpus=(corpus,), output=tmp_path / "out")
+    return SliceRequest(
+        domain="law", layers=layers, model=str(parent), corpus=(corpus,), output=tmp_path / "out"
+    )
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 
 from slices.checkpoint import open_checkpoint
 from slices.cut.pipeline import cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.errors import BadConfig, NotFound, SliceError
 from slices.text import domains, synthetic
 from slices.text.corpus import is_heldout, read_corpus
@@ -96,7 +96,9 @@ def test_the_parent_writes_its_own_text(pico_gemma3: Path, monkeypatch: pytest.M
     checkpoint = open_checkpoint(pico_gemma3)
     domain = Domain(name="cats", description="Cats.", topics=[f"cat number {i}" for i in range(40)])
     seen: list[tuple[int, int]] = []
-    first = synthetic.self_written(checkpoint, domain, 0, lambda done, total: seen.append((done, total)))
+    first = synthetic.self_written(
+        checkpoint, domain, 0, lambda stage, done, total: seen.append((done, total))
+    )
     assert seen == [(done, 40) for done in range(1, 41)]
     assert len(first.documents) == 40
     assert first.documents[0].startswith("Cat number 0 is")
@@ -108,7 +110,7 @@ def test_the_parent_writes_its_own_text(pico_gemma3: Path, monkeypatch: pytest.M
 
 def test_slicing_with_no_data_at_all(pico_gemma3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(synthetic, "TOKENS", 8)
-    made = cut(Request("biochem", "all", str(pico_gemma3), vocab="450"))
+    made = cut(SliceRequest(domain="biochem", layers="all", model=str(pico_gemma3), vocab="450"))
     assert made.calibration.source == "parent"
     assert made.calibration.documents > 30
 

@@ -8,7 +8,7 @@ import pytest
 
 from slices.checkpoint import open_checkpoint
 from slices.cut.pipeline import cut, plan_cut
-from slices.cut.request import Request
+from slices.cut.request import SliceRequest
 from slices.cut.vocabulary import choose_rows
 from slices.export import export
 from slices.runtimes.llama_runtime import LlamaRuntime
@@ -17,7 +17,7 @@ from slices.runtimes.torch_runtime import TorchRuntime
 from slices.text import synthetic
 from slices.text.corpus import Corpus
 from slices.text.expected_counts import expected_counts
-from slices.tokenizer.files import Bpe, read_bpe
+from slices.tokenizer.files import BpeTokenizer, read_bpe
 
 TEXT = Corpus(
     "parent", ("The quick brown fox jumps.", "The dogs of the town answered it one by one.", "return a + b")
@@ -40,7 +40,7 @@ def test_runtimes_agree_and_count_every_position(pico_gemma3: Path, tmp_path: Pa
 def test_counts_are_summed_and_cached(pico_gemma3: Path) -> None:
     checkpoint = open_checkpoint(pico_gemma3)
     seen: list[tuple[int, int]] = []
-    first = expected_counts(checkpoint, None, TEXT, lambda *step: seen.append(step))
+    first = expected_counts(checkpoint, None, TEXT, lambda stage, *step: seen.append(step))
     assert seen == [(1, 3), (2, 3), (3, 3)]
     runtime = TorchRuntime(pico_gemma3)
     whole = sum(runtime.expected_counts(runtime.encode(document)) for document in TEXT.documents)
@@ -60,7 +60,7 @@ def test_many_runtimes_give_what_one_gives(pico_gemma3: Path, tmp_path: Path) ->
 
 
 def test_rank_fills_the_rows_that_the_text_leaves_open(pico_gemma3: Path) -> None:
-    bpe: Bpe = read_bpe(pico_gemma3)
+    bpe: BpeTokenizer = read_bpe(pico_gemma3)
     ids = sorted(bpe.tokens)
     least = choose_rows("domain", bpe, Counter(), len(ids), [])
     assert least is not None
@@ -80,7 +80,10 @@ def test_a_slice_without_data_is_ranked_by_its_parent(
 ) -> None:
     monkeypatch.setattr(synthetic, "TOKENS", 4)
     stages: set[str] = set()
-    cut(Request("law", "all", str(pico_gemma3), vocab="450"), lambda stage, done, total: stages.add(stage))
+    cut(
+        SliceRequest(domain="law", layers="all", model=str(pico_gemma3), vocab="450"),
+        lambda stage, done, total: stages.add(stage),
+    )
     assert stages == {"write law", "rank rows", "extract"}
     assert len(list((mom_home / "scores").glob("expected-*.npy"))) == 1
 
@@ -89,7 +92,7 @@ def test_a_dry_run_of_so_many_rows_runs_no_parent(
     pico_gemma3: Path, mom_home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(synthetic, "TOKENS", 4)
-    request = Request("law", "all", str(pico_gemma3), vocab="450")
+    request = SliceRequest(domain="law", layers="all", model=str(pico_gemma3), vocab="450")
     _, plan, text = plan_cut(request, measure=False)
     assert text is None
     assert plan.vocabulary == 450

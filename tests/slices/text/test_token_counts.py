@@ -14,11 +14,11 @@ from slices.errors import BadCheckpoint, SliceError, Unsupported
 from slices.text.corpus import Corpus
 from slices.text.token_counts import count_tokens, reduced
 from slices.tokenizer.bpe_stream import read_pieces
-from slices.tokenizer.files import Bpe, read_bpe
+from slices.tokenizer.files import BpeTokenizer, read_bpe
 from tests.slices.gguf_fixtures import SAMPLES, tokenizer_json
 
 RAW = tokenizer_json()
-BPE = Bpe(RAW, RAW["model"]["vocab"])
+BPE = BpeTokenizer(RAW, RAW["model"]["vocab"])
 WHOLE = Tokenizer.from_str(json.dumps(RAW))
 
 
@@ -48,7 +48,7 @@ def test_little_is_left_of_it() -> None:
 
 def test_other_normalizers_keep_every_token() -> None:
     """Where text is rewritten before it is merged, its characters prove nothing."""
-    lower = Bpe(RAW | {"normalizer": {"type": "Lowercase"}}, BPE.vocab)
+    lower = BpeTokenizer(RAW | {"normalizer": {"type": "Lowercase"}}, BPE.vocab)
     assert reduced(lower, ["THE DOG"])[0] == BPE.vocab
     whole = Tokenizer.from_str(json.dumps(lower.raw))
     assert count_tokens(lower, Corpus("files", ("THE DOG",))) == Counter(whole.encode("THE DOG").ids)

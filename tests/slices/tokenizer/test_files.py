@@ -10,8 +10,15 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from slices.cut.vocabulary import always_kept, by_generality, choose_rows
-from slices.errors import BadCheckpoint, IllegalCut, NotFound, Unsupported
-from slices.tokenizer.files import Bpe, Renumbering, cut_tokenizer, read_bpe, renumber_config, token_ids
+from slices.errors import BadCheckpoint, InvalidCut, NotFound, Unsupported
+from slices.tokenizer.files import (
+    BpeTokenizer,
+    TokenIdMap,
+    cut_tokenizer,
+    read_bpe,
+    remap_token_ids,
+    token_ids,
+)
 from tests.picos import tokenizer_json
 
 RAW = tokenizer_json() | {
@@ -24,7 +31,7 @@ RAW = tokenizer_json() | {
         ],
     }
 }
-BPE = Bpe(RAW, RAW["model"]["vocab"])
+BPE = BpeTokenizer(RAW, RAW["model"]["vocab"])
 ROWS = len(BPE.vocab)
 PARENT = Tokenizer.from_str(json.dumps(RAW))
 WORDS = [
@@ -51,10 +58,10 @@ def counted(*documents: str) -> Counter[int]:
     return Counter(i for document in documents for i in PARENT.encode(document).ids)
 
 
-def cut_to(spec: str, counts: Counter[int]) -> tuple[Tokenizer, Renumbering]:
+def cut_to(spec: str, counts: Counter[int]) -> tuple[Tokenizer, TokenIdMap]:
     rows = choose_rows(spec, BPE, counts, ROWS, [1])
     assert rows is not None
-    ids = Renumbering(rows, ROWS)
+    ids = TokenIdMap(rows, ROWS)
     return Tokenizer.from_str(json.dumps(cut_tokenizer(BPE, ids))), ids
 
 
@@ -99,12 +106,12 @@ def test_generality_puts_the_texts_own_characters_first() -> None:
     ("spec", "match"), [("0", "must stay"), (str(ROWS + 1), "has only"), ("-5", "expected all")]
 )
 def test_impossible_sizes(spec: str, match: str) -> None:
-    with pytest.raises(IllegalCut, match=match):
+    with pytest.raises(InvalidCut, match=match):
         choose_rows(spec, BPE, Counter(), ROWS, [])
 
 
 def test_ids_are_renumbered_everywhere() -> None:
-    ids = Renumbering(choose_rows("domain", BPE, Counter(), ROWS, [1]), ROWS)  # type: ignore[arg-type]
+    ids = TokenIdMap(choose_rows("domain", BPE, Counter(), ROWS, [1]), ROWS)  # type: ignore[arg-type]
     config = {
         "eos_token_id": [1, 106],
         "hidden_size": 106,
@@ -112,7 +119,7 @@ def test_ids_are_renumbered_everywhere() -> None:
         "flag_token_id": None,
     }
     assert token_ids(config) == {1, 106, 4}
-    assert renumber_config(config, ids) == {
+    assert remap_token_ids(config, ids) == {
         "eos_token_id": [ids[1], ids[106]],
         "hidden_size": 106,
         "x": {"boi_token_index": ids[4]},
@@ -121,7 +128,7 @@ def test_ids_are_renumbered_everywhere() -> None:
     assert ids[ROWS + 2] == len(ids.kept) + 2
     gone = next(i for i in range(ROWS) if ids.get(i) is None)
     with pytest.raises(BadCheckpoint, match=f"token id {gone} "):
-        renumber_config({"pad_token_id": gone}, ids)
+        remap_token_ids({"pad_token_id": gone}, ids)
 
 
 def test_template_is_renumbered() -> None:
@@ -131,8 +138,8 @@ def test_template_is_renumbered() -> None:
         "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 1}}],
         "special_tokens": {"<bos>": {"id": "<bos>", "ids": [2], "tokens": ["<bos>"]}},
     }
-    bpe = Bpe(RAW | {"post_processor": template}, RAW["model"]["vocab"])
-    ids = Renumbering(choose_rows("domain", bpe, Counter(), ROWS, [1]), ROWS)  # type: ignore[arg-type]
+    bpe = BpeTokenizer(RAW | {"post_processor": template}, RAW["model"]["vocab"])
+    ids = TokenIdMap(choose_rows("domain", bpe, Counter(), ROWS, [1]), ROWS)  # type: ignore[arg-type]
     cut = cut_tokenizer(bpe, ids)
     assert cut["post_processor"]["special_tokens"]["<bos>"]["ids"] == [ids[2]]
     assert Tokenizer.from_str(json.dumps(cut)).encode("a").tokens[0] == "<bos>"
