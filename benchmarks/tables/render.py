@@ -15,9 +15,10 @@ from typing import Any
 
 from benchmarks.paths import README, RESULTS, ROOT
 from benchmarks.tables.healing import budget_lines, matrix_table, plain_table, rows_table
-from benchmarks.tables.markdown import table
+from benchmarks.tables.markdown import left_table, table
 from benchmarks.tables.routing import latency_lines, quality_lines
 from benchmarks.tables.serving import chaos_lines, fuzz_lines, load_lines, perplexity_lines, serve_lines
+from benchmarks.tables.track_record import track_record_lines
 
 SHOWN = (
     "BF16 against parent", "Q2_K", "Q2_K, imatrix", "Q3_K_S", "Q3_K_M", "Q3_K_M, imatrix", "Q4_K_M",
@@ -239,6 +240,7 @@ def contents() -> dict[str, str]:
     if source.is_file():
         figures = json.loads(source.read_text(encoding="utf-8"))
         found |= {"route": table(*quality_lines(figures)), "route_latency": table(*latency_lines(figures))}
+    found["track_record"] = left_table(*track_record_lines())
     source = RESULTS / "healing.json"
     figures = json.loads(source.read_text(encoding="utf-8")) if source.is_file() else {"rows": []}
     return found | {f"results_{name}": results_table(figures, name) for name in HEALING}
