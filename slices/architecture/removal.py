@@ -1,4 +1,4 @@
-"""A layer that a cut removes, with what that costs."""
+"""A removed layer, with the KL of its removal."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ from slices.estimate import Estimate
 
 @dataclass(frozen=True)
 class Removal:
-    """A layer that goes, and the divergence from the parent once it is gone with all before it."""
+    """A layer, and the KL to the parent (nats per token) once it and all earlier ones are removed."""
 
     layer: int
     kl: Estimate

@@ -10,7 +10,7 @@ import numpy as np
 from slices.architecture.anatomy import Anatomy
 from slices.cut.plan import NeuronIndices
 from slices.cut.request import FfnRank
-from slices.scores.neurons import Scores
+from slices.scores.neurons import NeuronScores
 
 
 def choose_neurons(
@@ -19,7 +19,7 @@ def choose_neurons(
     width: int | None,
     rank: FfnRank,
     seed: int,
-    scores: Scores | None,
+    scores: NeuronScores | None,
 ) -> NeuronIndices | None:
     """The neurons to keep, None for all.
 
@@ -37,7 +37,7 @@ def choose_neurons(
     return best_neurons(anatomy, layers, width, scores)
 
 
-def best_neurons(anatomy: Anatomy, layers: Sequence[int], width: int, scores: Scores) -> NeuronIndices:
+def best_neurons(anatomy: Anatomy, layers: Sequence[int], width: int, scores: NeuronScores) -> NeuronIndices:
     """The `width` neurons of each layer with the highest scores; of equal ones, the first.
 
     A double-wide layer keeps twice as many.

@@ -85,7 +85,7 @@ def plan_cut(
     rows = rows_for_text(request.vocab, checkpoint, anatomy, text, progress)
     scores = None
     if ranked and text is not None:
-        scores = neuron_scores(checkpoint, anatomy, text, lambda n, of: progress("score neurons", n, of))
+        scores = neuron_scores(checkpoint, anatomy, text, progress)
     neurons = choose_neurons(anatomy, selection.layers, width, request.ffn_rank, request.seed, scores)
     return checkpoint, make_plan(checkpoint, anatomy, replace(selection, rows=rows, neurons=neurons)), text
 
@@ -116,7 +116,7 @@ def _scored_layers(
     progress: Progress,
 ) -> Selection:
     """The layers that `auto` (`keep` None) or `auto:N` keeps, by their scores on the text."""
-    removed = auto_layers(checkpoint, anatomy, text, keep, lambda n, of: progress("score layers", n, of))
+    removed = auto_layers(checkpoint, anatomy, text, keep, progress)
     return Selection(remaining_layers(anatomy, removed), portable=request.portable, removed=removed)
 
 

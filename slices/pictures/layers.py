@@ -24,7 +24,7 @@ def draw_layers(scores: Sequence[LayerScore], types: Sequence[str], title: str, 
     above.bar(places, [score.influence for score in scores], color=colours)
     above.set_ylabel("block influence")
     above.set_title(f"{title} (orange: full attention)")
-    costs, errors = [score.cost.value for score in scores], [score.cost.stderr for score in scores]
+    costs, errors = [score.kl.value for score in scores], [score.kl.stderr for score in scores]
     below.bar(places, costs, yerr=errors, color=colours)
     below.set_yscale("log")
     below.set_ylabel("KL without it, nats a token")

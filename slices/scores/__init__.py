@@ -1,1 +1,1 @@
-"""What the parts of a parent are worth on a domain's text."""
+"""Importance scores of layers and neurons on a domain's text."""

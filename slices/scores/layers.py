@@ -1,11 +1,10 @@
-"""What each layer is worth on a domain's text: its influence, and what it costs to do without it.
+"""Layer scores on a domain's text: block influence, and the KL of removing each layer.
 
-Block influence is ShortGPT's (Men et al., 2024, arXiv 2403.03853). The cost of a layer is the divergence of
-the parent without it; the second cost that of a layer after the cheapest one went, which is one step of
-SLEB's greedy removal (Song et al., 2024, arXiv 2402.09025). The whole order is in `slices.scores.removal`.
+Block influence is ShortGPT's (Men et al., 2024, arXiv 2403.03853). The KL is that of the parent with the
+layer bypassed; a second one also bypasses the cheapest layer, one step of SLEB's greedy removal (Song et
+al., 2024, arXiv 2402.09025). The whole removal order is in `slices.scores.removal`.
 """
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,24 +13,29 @@ from slices.architecture.constraints import removable
 from slices.checkpoint import Checkpoint
 from slices.errors import BadCheckpoint
 from slices.estimate import Estimate
-from slices.scores.cache import cache_file, read_figures, write_figures
-from slices.scores.probe import CONTEXT, ROWS, TOKENS, influence, open_probe
+from slices.progress import Progress, no_progress
+from slices.scores.bypass import COMPARED_TOKENS, CONTEXT, MAX_TOKENS, block_influence, load_bypass_model
+from slices.scores.cache import cache_file, read_scores, write_scores
 from slices.text.corpus import Corpus
 
-Progress = Callable[[int, int], None]  # layers bypassed, of how many
+_STAGE = "score layers"
 
 
 @dataclass(frozen=True)
 class LayerScore:
-    """One layer. Costs in nats a token; `second` is with the cheapest layer gone, None for itself.
+    """Scores of one layer; KLs in nats per token.
 
-    A layer that others share the K/V of cannot be removed on its own; its cost is of what it adds alone.
+    Attributes:
+        influence: block influence, 1 - the cosine similarity of its input and output.
+        kl: with the layer bypassed. A layer whose K/V others share cannot be removed on its own; its KL is
+            that of its contribution to the residual stream alone.
+        kl_after_cheapest: with the cheapest layer bypassed too; None for that layer itself.
     """
 
     layer: int
     influence: float
-    cost: Estimate
-    second: Estimate | None
+    kl: Estimate
+    kl_after_cheapest: Estimate | None
     removable: bool
 
 
@@ -39,10 +43,10 @@ def layer_scores(
     checkpoint: Checkpoint,
     anatomy: Anatomy,
     text: Corpus,
-    tokens: int = TOKENS,
-    progress: Progress = lambda done, total: None,
+    max_tokens: int = MAX_TOKENS,
+    progress: Progress = no_progress,
 ) -> tuple[LayerScore, ...]:
-    """Every layer's scores, from the cache where they are there.
+    """Every layer's scores, cached.
 
     Raises:
         MissingExtra: torch or transformers is not installed.
@@ -50,47 +54,53 @@ def layer_scores(
         BadCheckpoint: the cache is damaged.
         RunFailed: the parent gives no finite probabilities.
     """
-    path = cache_file("layers", checkpoint, text, (tokens, CONTEXT, ROWS))
-    kept = read_figures(path)
-    if kept is None:
-        found = _measured(checkpoint, anatomy, text, tokens, progress)
-        write_figures(path, {"layers": [asdict(score) for score in found]})
-        return found
+    path = cache_file("layers", checkpoint, text, (max_tokens, CONTEXT, COMPARED_TOKENS))
+    cached = read_scores(path)
+    if cached is None:
+        scores = _measure(checkpoint, anatomy, text, max_tokens, progress)
+        write_scores(path, {"layers": [asdict(score) for score in scores]})
+        return scores
     try:
-        return tuple(_score(each) for each in kept["layers"])
+        return tuple(_from_json(each) for each in cached["layers"])
     except (KeyError, TypeError) as error:
         raise BadCheckpoint(f"{path}: damaged scores: {error}; delete the file") from None
 
 
 def cheapest(scores: tuple[LayerScore, ...]) -> LayerScore:
-    """The layer that is missed least, among those that can go."""
-    return min((score for score in scores if score.removable), key=lambda score: score.cost.value)
+    """The removable layer of the lowest KL."""
+    return min((score for score in scores if score.removable), key=lambda score: score.kl.value)
 
 
-def _measured(
-    checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus, tokens: int, progress: Progress
+def _measure(
+    checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus, max_tokens: int, progress: Progress
 ) -> tuple[LayerScore, ...]:
-    probe = open_probe(checkpoint, anatomy, text, tokens)
-    whole, count = probe.states(), len(anatomy.layers)
-    able = removable(anatomy, range(count))
-    costs = []
+    model = load_bypass_model(checkpoint, anatomy, text, max_tokens)
+    states, count = model.states(), len(anatomy.layers)
+    removable_layers = removable(anatomy, range(count))
+    kls = []
     for layer in range(count):
-        costs.append(probe.cost([layer], whole))
-        progress(layer + 1, 2 * count)
-    first = min(able, key=lambda layer: costs[layer].value)
-    without = probe.states([first])
-    seconds: list[Estimate | None] = []
+        kls.append(model.kl([layer], states))
+        progress(_STAGE, layer + 1, 2 * count)
+    first = min(removable_layers, key=lambda layer: kls[layer].value)
+    states_without_first = model.states([first])
+    second_kls: list[Estimate | None] = []
     for layer in range(count):
-        seconds.append(None if layer == first else probe.cost([first, layer], without))
-        progress(count + layer + 1, 2 * count)
-    found = zip(influence(whole), costs, seconds, strict=True)
+        second_kls.append(None if layer == first else model.kl([first, layer], states_without_first))
+        progress(_STAGE, count + layer + 1, 2 * count)
+    influence = block_influence(states)
     return tuple(
-        LayerScore(layer, float(value), cost, second, layer in able)
-        for layer, (value, cost, second) in enumerate(found)
+        LayerScore(
+            layer=layer,
+            influence=float(influence[layer]),
+            kl=kls[layer],
+            kl_after_cheapest=second_kls[layer],
+            removable=layer in removable_layers,
+        )
+        for layer in range(count)
     )
 
 
-def _score(stored: dict[str, Any]) -> LayerScore:
-    second = stored["second"]
-    estimates = {"cost": Estimate(**stored["cost"]), "second": second and Estimate(**second)}
+def _from_json(stored: dict[str, Any]) -> LayerScore:
+    second = stored["kl_after_cheapest"]
+    estimates = {"kl": Estimate(**stored["kl"]), "kl_after_cheapest": second and Estimate(**second)}
     return LayerScore(**{**stored, **estimates})

@@ -1,12 +1,11 @@
-"""How much each FFN neuron of the parent matters on a domain's text, measured by running the parent.
+"""FFN neuron importance on a domain's text, for width pruning.
 
 A neuron's score is the mean of |act(gate) * up| over the text's tokens, times the norm of its column in
-down_proj: how much it adds to the residual stream. The mean activation over a small calibration text is
-how Minitron ranks neurons (Muralidharan et al., 2024, arXiv 2407.14679); weighing what enters a matrix by
-the matrix is from Wanda (Sun et al., 2023, arXiv 2306.11695).
+down_proj: its contribution to the residual stream. Ranking neurons by mean activation on a small
+calibration text is Minitron's (Muralidharan et al., 2024, arXiv 2407.14679); weighting activations by the
+norm of the matrix that reads them is Wanda's (Sun et al., 2023, arXiv 2306.11695).
 
-Scores are cached as safetensors under `$MOM_HOME/scores`. Which neurons stay is chosen in
-`slices.cut.neurons`.
+Scores are cached as safetensors under `$MOM_HOME/scores`. `slices.cut.neurons` selects by them.
 """
 
 import hashlib
@@ -25,31 +24,31 @@ from slices.errors import BadCheckpoint, NotFound
 from slices.files import atomic
 from slices.gemma4_slice import register
 from slices.home import home
+from slices.progress import Progress, no_progress
 from slices.runtimes.torch_runtime import load_libraries
 from slices.text.corpus import Corpus
 
-TOKENS = 32_768  # of the text, at most
+MAX_TOKENS = 32_768  # of the text
 CONTEXT = 512
-_DOWN = re.compile(r"(?:^|\.)(?:language_model|model)\.layers\.(\d+)\.mlp\.down_proj$")
-_WIDEN_BELOW = 4_000_000_000  # bytes of weights up to which float32 is used on a processor
-Progress = Callable[[int, int], None]
-Scores = Mapping[int, NDArray[np.float32]]  # the parent's layer -> a score for each of its neurons
+_DOWN_PROJ = re.compile(r"(?:^|\.)(?:language_model|model)\.layers\.(\d+)\.mlp\.down_proj$")
+_FLOAT32_BELOW = 4_000_000_000  # bytes of weights up to which float32 is used on a CPU
+NeuronScores = Mapping[int, NDArray[np.float32]]  # layer -> (neurons,)
 
 
 def neuron_scores(
-    checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus, progress: Progress = lambda done, total: None
-) -> Scores:
-    """Scores of every neuron in every layer on `text`, from the cache where they are there.
+    checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus, progress: Progress = no_progress
+) -> NeuronScores:
+    """Scores of every neuron in every layer on `text`, cached.
 
     Args:
-        progress: told the tokens done and their total.
+        progress: counts tokens.
 
     Raises:
         MissingExtra: torch or transformers is not installed.
         NotFound: the parent has no tokenizer.json, or the text has no token.
         BadCheckpoint: the cache is damaged, or the parent gives NaN or infinity.
     """
-    cache = home() / "scores" / f"{_identity(checkpoint, text)}.safetensors"
+    cache = home() / "scores" / f"{_cache_key(checkpoint, text)}.safetensors"
     if cache.is_file():
         return _read(cache, anatomy)
     scores = _measure(checkpoint.folder, checkpoint.nbytes, _batches(checkpoint.folder, text), progress)
@@ -58,13 +57,13 @@ def neuron_scores(
     return scores
 
 
-def _identity(checkpoint: Checkpoint, text: Corpus) -> str:
-    parts = [fingerprint(checkpoint), text.sha256, TOKENS, CONTEXT]
+def _cache_key(checkpoint: Checkpoint, text: Corpus) -> str:
+    parts = [fingerprint(checkpoint), text.sha256, MAX_TOKENS, CONTEXT]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
 
 
 def _batches(folder: Path, text: Corpus) -> list[list[int]]:
-    """Token ids of the documents, each cut to CONTEXT, until TOKENS are there."""
+    """Token ids of the documents, each truncated to CONTEXT, up to MAX_TOKENS in all."""
     from tokenizers import Tokenizer
 
     path = folder / "tokenizer.json"
@@ -72,54 +71,56 @@ def _batches(folder: Path, text: Corpus) -> list[list[int]]:
         raise NotFound(f"{folder} has no tokenizer.json, which scoring needs")
     tokenizer = Tokenizer.from_file(str(path))
     bos = tokenizer.token_to_id("<bos>")
-    found: list[list[int]] = []
+    batches: list[list[int]] = []
     for document in text.documents:
         ids = tokenizer.encode(document, add_special_tokens=False).ids
-        found.append([*([] if bos is None else [bos]), *ids][:CONTEXT])
-        if sum(map(len, found)) >= TOKENS:
+        batches.append([*([] if bos is None else [bos]), *ids][:CONTEXT])
+        if sum(map(len, batches)) >= MAX_TOKENS:
             break
-    if not any(found):
+    if not any(batches):
         raise NotFound("the domain's text has no token to score on")
-    return [ids for ids in found if ids]
+    return [ids for ids in batches if ids]
 
 
 def _measure(
     folder: Path, nbytes: int, batches: list[list[int]], progress: Progress
 ) -> dict[int, NDArray[np.float32]]:
-    """Run the parent on every batch with a hook on what enters each down_proj."""
+    """Run the parent on every batch with a hook on the input of each down_proj."""
     torch, transformers = load_libraries()
     register()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    wide = device == "cpu" and nbytes < _WIDEN_BELOW
-    kind = torch.float32 if wide else torch.bfloat16
+    float32 = device == "cpu" and nbytes < _FLOAT32_BELOW
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        folder, dtype=kind, local_files_only=True, trust_remote_code=False
+        folder,
+        dtype=torch.float32 if float32 else torch.bfloat16,
+        local_files_only=True,
+        trust_remote_code=False,
     )
     model = model.eval().to(device)
-    downs = dict(_down_projections(model))
-    sums = {i: torch.zeros(down.in_features, dtype=torch.float64) for i, down in downs.items()}
-    hooks = [down.register_forward_pre_hook(_adding_to(sums[i])) for i, down in downs.items()]
+    down_projs = dict(_down_projections(model))
+    sums = {i: torch.zeros(down.in_features, dtype=torch.float64) for i, down in down_projs.items()}
+    hooks = [down.register_forward_pre_hook(_accumulate(sums[i])) for i, down in down_projs.items()]
     total, done = sum(map(len, batches)), 0
     with torch.inference_mode():
         for ids in batches:
             model.base_model(input_ids=torch.tensor([ids], device=device), use_cache=False)
             done += len(ids)
-            progress(done, total)
+            progress("score neurons", done, total)
     for hook in hooks:
         hook.remove()
-    norms = {i: down.weight.detach().float().norm(dim=0).cpu() for i, down in downs.items()}
-    return {i: (sums[i] / total * norms[i]).float().numpy() for i in downs}
+    norms = {i: down.weight.detach().float().norm(dim=0).cpu() for i, down in down_projs.items()}
+    return {i: (sums[i] / total * norms[i]).float().numpy() for i in down_projs}
 
 
 def _down_projections(model: Any) -> Iterator[tuple[int, Any]]:
-    """The down_proj of every decoder layer, by its number; not those of a vision or audio tower."""
+    """The down_proj of every decoder layer, by its index; not those of a vision or audio tower."""
     for name, module in model.named_modules():
-        found = _DOWN.search(name)
-        if found is not None:
-            yield int(found[1]), module
+        match = _DOWN_PROJ.search(name)
+        if match is not None:
+            yield int(match[1]), module
 
 
-def _adding_to(total: Any) -> Callable[[Any, tuple[Any, ...]], None]:
+def _accumulate(total: Any) -> Callable[[Any, tuple[Any, ...]], None]:
     def add(module: Any, inputs: tuple[Any, ...]) -> None:
         flat = inputs[0].reshape(-1, inputs[0].shape[-1])  # (tokens, neurons)
         total.add_(flat.abs().double().sum(dim=0).cpu())
@@ -127,14 +128,14 @@ def _adding_to(total: Any) -> Callable[[Any, tuple[Any, ...]], None]:
     return add
 
 
-def _write(cache: Path, scores: Scores) -> None:
+def _write(cache: Path, scores: NeuronScores) -> None:
     from safetensors.numpy import save
 
     with atomic.staged(cache, force=True) as partial:
         partial.write_bytes(save({f"layers.{i}": values for i, values in scores.items()}))
 
 
-def _read(cache: Path, anatomy: Anatomy) -> Scores:
+def _read(cache: Path, anatomy: Anatomy) -> NeuronScores:
     from safetensors import SafetensorError
     from safetensors.numpy import load
 
@@ -147,7 +148,7 @@ def _read(cache: Path, anatomy: Anatomy) -> Scores:
     return scores
 
 
-def _check(scores: Scores, anatomy: Anatomy, where: Path) -> None:
+def _check(scores: NeuronScores, anatomy: Anatomy, where: Path) -> None:
     for layer in anatomy.layers:
         values = scores.get(layer.index)
         if values is None or values.shape != (layer.ffn,) or not bool(np.isfinite(values).all()):

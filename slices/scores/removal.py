@@ -1,9 +1,9 @@
-"""Which layers to do without, one after the other: at each step the one whose absence costs least.
+"""The greedy removal order: each step removes the layer whose removal increases KL the least.
 
-Greedy removal as in SLEB (Song et al., 2024, arXiv 2402.09025), on the domain's text, always leaving a legal
-cut. Costs are measured anew at each step, with all that went before gone, but lazily (Minoux, 1978): what a
-layer adds seldom falls when others have gone, so one that added much is not tried before the cheap ones,
-and not at all where `SURELY` of that is more than the best of them costs.
+As in SLEB (Song et al., 2024, arXiv 2402.09025), on the domain's text, always leaving a valid cut. KLs are
+measured anew at each step, on top of the layers removed so far, but lazily (Minoux, 1978): the KL that a
+layer adds seldom falls as others are removed, so layers are tried from the least added KL of earlier
+steps, up to where `LAZY_FACTOR` of it is more than the best layer of this step adds.
 """
 
 import math
@@ -19,13 +19,16 @@ from slices.architecture.removal import Removal
 from slices.checkpoint import Checkpoint
 from slices.errors import BadCheckpoint, InvalidCut
 from slices.estimate import Estimate
-from slices.scores.cache import cache_file, read_figures, write_figures
-from slices.scores.probe import CONTEXT, ROWS, TOKENS, Probe, open_probe
+from slices.progress import Progress, no_progress
+from slices.scores.bypass import COMPARED_TOKENS, CONTEXT, MAX_TOKENS, BypassModel, load_bypass_model
+from slices.scores.cache import cache_file, read_scores, write_scores
 from slices.text.corpus import Corpus
 
-MOST_KL = 0.05  # nats a token that `--layers auto` may cost
-SURELY = 0.8  # of what a layer added, what it will add at least; docs/log.md has what that misses
-Progress = Callable[[int, int], None]  # removals tried, of how many at most
+MAX_KL = 0.05  # nats per token that `--layers auto` may add
+LAZY_FACTOR = (
+    0.8  # lower bound of a layer's added KL, of its last measurement; docs/log.md has what it misses
+)
+_STAGE = "score layers"
 
 
 def removal_order(
@@ -33,35 +36,37 @@ def removal_order(
     anatomy: Anatomy,
     text: Corpus,
     count: int,
-    progress: Progress = lambda done, total: None,
-    tokens: int = TOKENS,
+    progress: Progress = no_progress,
+    max_tokens: int = MAX_TOKENS,
 ) -> tuple[Removal, ...]:
-    """The first `count` layers to go, in order; from the cache as far as it goes.
+    """The first `count` layers to remove, in order; cached.
 
     Raises:
-        InvalidCut: so many cannot go.
+        InvalidCut: so many cannot be removed.
         SliceError: as `slices.scores.layers.layer_scores`.
     """
     _check_count(anatomy, count)
-    order = _continued(checkpoint, anatomy, text, tokens, progress, lambda found: len(found) < count)
+    order = _extend_order(
+        checkpoint, anatomy, text, max_tokens, progress, lambda removals: len(removals) < count
+    )
     return order[:count]
 
 
-def layers_within(
+def removals_within(
     checkpoint: Checkpoint,
     anatomy: Anatomy,
     text: Corpus,
-    most: float = MOST_KL,
-    progress: Progress = lambda done, total: None,
-    tokens: int = TOKENS,
+    max_kl: float = MAX_KL,
+    progress: Progress = no_progress,
+    max_tokens: int = MAX_TOKENS,
 ) -> tuple[Removal, ...]:
-    """As many layers as can go for a divergence of at most `most` nats a token; maybe none."""
+    """As many layers as can be removed at a KL of at most `max_kl` nats per token; maybe none."""
 
-    def wanted(found: Sequence[Removal]) -> bool:
-        return not found or found[-1].kl.value <= most
+    def wants_more(removals: Sequence[Removal]) -> bool:
+        return not removals or removals[-1].kl.value <= max_kl
 
-    order = _continued(checkpoint, anatomy, text, tokens, progress, wanted)
-    return tuple(takewhile(lambda removal: removal.kl.value <= most, order))
+    order = _extend_order(checkpoint, anatomy, text, max_tokens, progress, wants_more)
+    return tuple(takewhile(lambda removal: removal.kl.value <= max_kl, order))
 
 
 def auto_layers(
@@ -69,73 +74,84 @@ def auto_layers(
     anatomy: Anatomy,
     text: Corpus,
     keep: int | None,
-    progress: Progress = lambda done, total: None,
+    progress: Progress = no_progress,
 ) -> tuple[Removal, ...]:
-    """What `--layers auto` (`keep` None) or `auto:N` removes."""
+    """The removals of `--layers auto` (`keep` None) or `auto:N`."""
     if keep is None:
-        return layers_within(checkpoint, anatomy, text, progress=progress)
+        return removals_within(checkpoint, anatomy, text, progress=progress)
     return removal_order(checkpoint, anatomy, text, len(anatomy.layers) - keep, progress)
 
 
-def remaining_layers(anatomy: Anatomy, removed: tuple[Removal, ...]) -> tuple[int, ...]:
+def remaining_layers(anatomy: Anatomy, removals: Sequence[Removal]) -> tuple[int, ...]:
     """The layers that stay, ascending."""
-    gone = {removal.layer for removal in removed}
-    return tuple(layer.index for layer in anatomy.layers if layer.index not in gone)
+    removed = {removal.layer for removal in removals}
+    return tuple(layer.index for layer in anatomy.layers if layer.index not in removed)
 
 
-Wanted = Callable[[Sequence[Removal]], bool]  # whether another layer is to go
-Added = dict[int, float]  # by layer, what its absence added to the divergence when it was last tried
+WantsMore = Callable[[Sequence[Removal]], bool]  # whether to remove another layer after these
+AddedKl = dict[int, float]  # by layer: the KL that its removal added when it was last tried
 
 
-def _continued(
-    checkpoint: Checkpoint, anatomy: Anatomy, text: Corpus, tokens: int, progress: Progress, wanted: Wanted
+def _extend_order(
+    checkpoint: Checkpoint,
+    anatomy: Anatomy,
+    text: Corpus,
+    max_tokens: int,
+    progress: Progress,
+    wants_more: WantsMore,
 ) -> tuple[Removal, ...]:
-    """The order as far as it is known, and on from there for as long as more is wanted and can go."""
-    path = cache_file("removal", checkpoint, text, (tokens, CONTEXT, ROWS, SURELY))
-    found, added = _known(path)
-    probe: Probe | None = None
-    while wanted(found) and _able(anatomy, found):
-        probe = probe or open_probe(checkpoint, anatomy, text, tokens)
-        found.append(_next(probe, found, _able(anatomy, found), added, progress))
-        write_figures(path, {"order": [asdict(removal) for removal in found], "added": added})
-    return tuple(found)
+    """The cached order, extended for as long as more is wanted and possible."""
+    settings = (max_tokens, CONTEXT, COMPARED_TOKENS, LAZY_FACTOR)
+    path = cache_file("removal", checkpoint, text, settings)
+    removals, added_kl = _read_order(path)
+    model: BypassModel | None = None
+    while wants_more(removals) and _candidates(anatomy, removals):
+        model = model or load_bypass_model(checkpoint, anatomy, text, max_tokens)
+        removals.append(_next_removal(model, removals, _candidates(anatomy, removals), added_kl, progress))
+        write_scores(path, {"order": [asdict(removal) for removal in removals], "added_kl": added_kl})
+    return tuple(removals)
 
 
-def _next(
-    probe: Probe, found: Sequence[Removal], able: Sequence[int], added: Added, progress: Progress
+def _next_removal(
+    model: BypassModel,
+    removals: Sequence[Removal],
+    candidates: Sequence[int],
+    added_kl: AddedKl,
+    progress: Progress,
 ) -> Removal:
-    """The cheapest layer to go next; who can hardly cost less than the best so far is not tried."""
-    gone = [removal.layer for removal in found]
-    below, so_far = probe.states(gone), found[-1].kl.value if found else 0.0
-    before = {layer: added.get(layer, -math.inf) for layer in able}  # who is new is tried
-    costs: dict[int, Estimate] = {}
-    for layer in sorted(able, key=lambda each: before[each]):
-        if costs and so_far + SURELY * before[layer] >= min(cost.value for cost in costs.values()):
+    """The candidate whose removal adds the least KL; `added_kl` is updated."""
+    removed = [removal.layer for removal in removals]
+    states, current_kl = model.states(removed), removals[-1].kl.value if removals else 0.0
+    last_added = {layer: added_kl.get(layer, -math.inf) for layer in candidates}  # new ones are tried
+    kls: dict[int, Estimate] = {}
+    for layer in sorted(candidates, key=lambda each: last_added[each]):
+        lower_bound = current_kl + LAZY_FACTOR * last_added[layer]
+        if kls and lower_bound >= min(kl.value for kl in kls.values()):
             break
-        costs[layer] = probe.cost([*gone, layer], below)
-        added[layer] = costs[layer].value - so_far
-        progress(len(costs), len(able))
-    progress(len(able), len(able))
-    layer = min(costs, key=lambda each: costs[each].value)
-    return Removal(layer, costs[layer])
+        kls[layer] = model.kl([*removed, layer], states)
+        added_kl[layer] = kls[layer].value - current_kl
+        progress(_STAGE, len(kls), len(candidates))
+    progress(_STAGE, len(candidates), len(candidates))
+    layer = min(kls, key=lambda each: kls[each].value)
+    return Removal(layer, kls[layer])
 
 
-def _able(anatomy: Anatomy, found: Sequence[Removal]) -> tuple[int, ...]:
-    kept = remaining_layers(anatomy, tuple(found))
+def _candidates(anatomy: Anatomy, removals: Sequence[Removal]) -> tuple[int, ...]:
+    """The layers that can be removed next."""
+    kept = remaining_layers(anatomy, removals)
     return removable(anatomy, kept) if len(kept) > 1 else ()
 
 
 def _check_count(anatomy: Anatomy, count: int) -> None:
-    if not 0 <= count < len(anatomy.layers):
-        raise InvalidCut(
-            f"{count} of {len(anatomy.layers)} layers cannot go: expected 0 to {len(anatomy.layers) - 1}"
-        )
+    total = len(anatomy.layers)
+    if not 0 <= count < total:
+        raise InvalidCut(f"{count} of {total} layers cannot be removed: expected 0 to {total - 1}")
 
 
-def _known(path: Path) -> tuple[list[Removal], Added]:
-    kept: dict[str, Any] = read_figures(path) or {"order": []}
+def _read_order(path: Path) -> tuple[list[Removal], AddedKl]:
+    cached: dict[str, Any] = read_scores(path) or {"order": []}
     try:
-        found = [Removal(each["layer"], Estimate(**each["kl"])) for each in kept["order"]]
-        return found, {int(layer): float(cost) for layer, cost in kept.get("added", {}).items()}
+        removals = [Removal(each["layer"], Estimate(**each["kl"])) for each in cached["order"]]
+        return removals, {int(layer): float(kl) for layer, kl in cached.get("added_kl", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadCheckpoint(f"{path}: damaged scores: {error}; delete the file") from None

@@ -41,7 +41,7 @@ def test_scores_as_json_table_and_plot(parent: str, corpus: str, tmp_path: Path)
     assert "<svg" in (tmp_path / "layers.svg").read_text()
     shown = run(*asked)
     assert "5 full, K/V of 2" in shown
-    assert "can go" in shown
+    assert "removable" in shown
 
 
 def test_a_plot_of_another_format_is_refused_first(parent: str, corpus: str) -> None:
