@@ -1,4 +1,4 @@
-"""A page in headless Chromium (the system's), with everything that it complains of."""
+"""Pages in headless Chromium (the system's), with their console errors and requests."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,32 +11,32 @@ WIDTHS = (400, 1400)
 
 
 @contextmanager
-def opened(url: str, width: int, height: int = 900) -> Iterator[tuple[Any, list[str]]]:
+def open_page(url: str, width: int, height: int = 900) -> Iterator[tuple[Any, list[str]]]:
     """The page at `url` and the list of its errors and of all requests but the page itself.
 
     Skips where Chromium (Debian's package `chromium`) is not installed.
     """
     from playwright.sync_api import sync_playwright
 
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if found is None:
+    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if chromium is None:
         pytest.skip("no Chromium here: apt-get install chromium")
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": width, "height": height})
-        trouble: list[str] = []
+        problems: list[str] = []
         page.on(
-            "console", lambda each: trouble.append(each.text) if each.type in ("error", "warning") else None
+            "console", lambda each: problems.append(each.text) if each.type in ("error", "warning") else None
         )
-        page.on("pageerror", lambda each: trouble.append(str(each)))
-        page.on("request", lambda each: None if each.url == url else trouble.append(f"asked for {each.url}"))
+        page.on("pageerror", lambda each: problems.append(str(each)))
+        page.on("request", lambda each: None if each.url == url else problems.append(f"requested {each.url}"))
         page.goto(url)
-        yield page, trouble
+        yield page, problems
         browser.close()
 
 
-def kinds_of_pixels(png: bytes) -> int:
-    """How many colours a picture has: one where nothing is drawn."""
+def count_colours(png: bytes) -> int:
+    """The number of colours in a picture: one where nothing is drawn."""
     import io
 
     from matplotlib.image import imread

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from mom.cli import app
-from tests.browser import WIDTHS, kinds_of_pixels, opened
+from tests.browser import WIDTHS, count_colours, open_page
 from tests.slices.heal_fixtures import parent_gemma3, slice_of, write_data
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -57,7 +57,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_plots_are_drawn_and_nothing_is_amiss(width: int, page: Path, tmp_path: Path) -> None:
-    with opened(page.as_uri(), width) as (shown, trouble):
+    with open_page(page.as_uri(), width) as (shown, trouble):
         figures = shown.locator("figure svg")
         assert figures.count() >= 4  # matrix, frontier, ladder, healing
         for number in range(figures.count()):
@@ -67,7 +67,7 @@ def test_plots_are_drawn_and_nothing_is_amiss(width: int, page: Path, tmp_path: 
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
             assert box["height"] > 60
-            assert kinds_of_pixels(figure.screenshot()) > 20
+            assert count_colours(figure.screenshot()) > 20
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
         text = shown.inner_text("body")
         assert "How healed was healed." in text
@@ -78,7 +78,7 @@ def test_plots_are_drawn_and_nothing_is_amiss(width: int, page: Path, tmp_path: 
 
 def test_print_keeps_every_table_whole(page: Path) -> None:
     """Nothing scrolls on paper."""
-    with opened(page.as_uri(), 1100) as (shown, _):
+    with open_page(page.as_uri(), 1100) as (shown, _):
         shown.emulate_media(media="print")
         cut = (
             "[...document.querySelectorAll('.wide')].filter(e => getComputedStyle(e).overflowX != 'visible')"

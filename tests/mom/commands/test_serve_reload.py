@@ -1,4 +1,4 @@
-"""`mom serve` in its own process: one signal reloads it, another ends it, and nobody's request is lost."""
+"""`mom serve` in its own process: SIGHUP reloads it, SIGTERM ends it, and no request is lost."""
 
 import os
 import shutil
@@ -33,8 +33,8 @@ def service(mom_home: Path, tmp_path: Path) -> Iterator[tuple[subprocess.Popen[s
     for name, domain in (("lex", "law"), ("gen", "general")):
         write_slice(mom_home / "slices", name, domain)
     port, config = free_port(), tmp_path / "serve.yaml"
-    said = {"port": port, "embedder": "hash", "runtime": "router.engine.scripted:open_batcher"}
-    config.write_text(yaml.safe_dump(said), encoding="utf-8")
+    settings = {"port": port, "embedder": "hash", "runtime": "router.engine.scripted:open_batcher"}
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     command = [sys.executable, "-m", "mom", "serve", "--config", str(config)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     url = f"http://127.0.0.1:{port}"
@@ -61,13 +61,13 @@ def test_hup_reloads_and_term_ends(service: tuple[subprocess.Popen[str], str, Pa
     process, url, config = service
     root = mom_home / "slices"
     assert models(url) == ["auto", "gen", "lex"]
-    got: list[int] = []
+    statuses: list[int] = []
     stop = threading.Event()
 
     def ask() -> None:
         while not stop.is_set():
             body = {"model": "lex", "messages": [{"role": "user", "content": "Is it law?"}]}
-            got.append(httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code)
+            statuses.append(httpx.post(f"{url}/v1/chat/completions", json=body, timeout=60).status_code)
 
     clients = [threading.Thread(target=ask) for _ in range(2)]
     for client in clients:
@@ -89,11 +89,11 @@ def test_hup_reloads_and_term_ends(service: tuple[subprocess.Popen[str], str, Pa
         stop.set()
         for client in clients:
             client.join()
-    assert {*got} == {200} and len(got) > 20
+    assert {*statuses} == {200} and len(statuses) > 20
     process.send_signal(signal.SIGTERM)
-    said, _ = process.communicate(timeout=60)
-    assert process.returncode == 0, said
-    assert "serve.yaml" in said  # of the reload that could not be
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "serve.yaml" in output  # of the reload that could not be
     assert not answers(f"{url}/health")
 
 
@@ -102,8 +102,10 @@ def test_a_cold_expert_ends_and_comes_back_when_asked(
 ) -> None:
     process, url, config = service
     idle = {"min_replicas": 0, "max_replicas": 1, "downscale_delay_s": 2, "downscale_to_zero_delay_s": 2}
-    said = yaml.safe_load(config.read_text(encoding="utf-8")) | {"overrides": {"lex": {"autoscaling": idle}}}
-    config.write_text(yaml.safe_dump(said), encoding="utf-8")
+    settings = yaml.safe_load(config.read_text(encoding="utf-8")) | {
+        "overrides": {"lex": {"autoscaling": idle}}
+    }
+    config.write_text(yaml.safe_dump(settings), encoding="utf-8")
     assert running("mom-lex")
     os.kill(process.pid, signal.SIGHUP)
     until(lambda: not running("mom-lex"))

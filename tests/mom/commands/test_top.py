@@ -40,8 +40,8 @@ def test_one_look_as_json(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     asking.start()
     top(url, None, 0.5, once=False, as_json=True)
     asking.join()
-    told = json.loads(capsys.readouterr().out)
-    first, *others = told["experts"]
+    output = json.loads(capsys.readouterr().out)
+    first, *others = output["experts"]
     assert (first["expert"], first["domain"], first["decisions"], first["routed_share"]) == (
         "lex",
         "law",
@@ -51,13 +51,13 @@ def test_one_look_as_json(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert first["completion_tokens"] == 12 and first["tokens_per_second"] == pytest.approx(3 / 0.5, rel=0.5)
     assert 0 < first["time_to_first_token_ms"][0] <= first["time_to_first_token_ms"][1]
     assert {row["expert"] for row in others} == {"bio", "gen"} and others[0]["tokens_per_second"] == 0
-    assert told["requests"] >= 6 and told["client_errors"] == 1 and told["server_errors"] == 0
+    assert output["requests"] >= 6 and output["client_errors"] == 1 and output["server_errors"] == 0
 
 
 def test_one_look_as_a_table(url: str, capsys: pytest.CaptureFixture[str]) -> None:
     top(url, None, 0.1, once=True, as_json=False)
-    told = capsys.readouterr().out
-    assert all(word in told for word in ("lex", "biochem", "0 server errors", "-"))
+    output = capsys.readouterr().out
+    assert all(word in output for word in ("lex", "biochem", "0 server errors", "-"))
 
 
 def test_where_nothing_listens_or_something_else(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,23 +90,23 @@ def test_a_key_is_asked_for(serve: Callable[..., TestClient]) -> None:
 
 @contextmanager
 def answering(raw: bytes) -> Iterator[tuple[str, list[bytes]]]:
-    """A server that answers everything with these bytes; its address, and what it was asked."""
-    asked: list[bytes] = []
+    """A server that answers everything with these bytes; its address, and the requests that it received."""
+    received: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def run() -> None:
             while True:
                 caller, _ = server.accept()
                 with caller:
-                    asked.append(caller.recv(4096))
-                    if asked[-1] == b"stop":
+                    received.append(caller.recv(4096))
+                    if received[-1] == b"stop":
                         return
                     caller.sendall(raw)
 
         thread = threading.Thread(target=run)
         thread.start()
         try:
-            yield f"http://127.0.0.1:{server.getsockname()[1]}", asked
+            yield f"http://127.0.0.1:{server.getsockname()[1]}", received
         finally:
             with socket.create_connection(server.getsockname()) as last:
                 last.sendall(b"stop")
@@ -136,14 +136,14 @@ def test_an_address_that_is_none(url: str) -> None:
 
 
 def test_a_key_goes_to_the_service_alone(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as (other, asked):
+    with answering(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}") as (other, received):
         moved = f"HTTP/1.1 302 Found\r\nlocation: {other}/experts\r\ncontent-length: 0\r\n\r\n".encode()
         with answering(moved) as (address, first), pytest.raises(ExpertFailed, match="status 302"):
             top(address, "secret", 0.1, once=True, as_json=False)
         assert b"Bearer secret" in first[0]
         monkeypatch.setenv("http_proxy", other)
         top(url, "secret", 0.1, once=True, as_json=True)
-        assert asked == []
+        assert received == []
     with pytest.raises(BadSettings, match="--key: expected") as caught:
         top(url, "sec\nret", 0.1, once=True, as_json=True)
     assert "ret" not in str(caught.value)

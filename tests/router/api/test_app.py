@@ -108,19 +108,19 @@ def test_the_prompt_has_the_experts_own_form(serve: Serve) -> None:
 
 
 def test_stop_strings_over_pieces_and_leading_space(serve: Serve) -> None:
-    told = ScriptedRuntime(default="  \n one two\nQuestion: three")
-    client = serve(bio=told, lex=told)
+    runtime = ScriptedRuntime(default="  \n one two\nQuestion: three")
+    client = serve(bio=runtime, lex=runtime)
     assert chat(client, model="bio")["choices"][0]["message"]["content"] == "one two"
     cut = chat(client, model="bio", stop=["e tw", "never"])["choices"][0]
     assert (cut["message"]["content"], cut["finish_reason"]) == ("on", "stop")
     assert "Question" in chat(client, model="lex")["choices"][0]["message"]["content"]
 
 
-class Noting(ScriptedRuntime):
-    """Notes how it was asked."""
+class Recording(ScriptedRuntime):
+    """Records the sampling parameters."""
 
     def generate(self, prompt, sampling):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-        self.asked = sampling
+        self.sampling = sampling
         return super().generate(prompt, sampling)
 
 
@@ -141,9 +141,9 @@ class Noting(ScriptedRuntime):
     ],
 )
 def test_sampling_is_honoured(body: dict[str, Any], expected: dict[str, Any], serve: Serve) -> None:
-    noting = Noting()
-    chat(serve(lex=noting), **body)
-    assert {key: getattr(noting.asked, key) for key in expected} == expected
+    recording = Recording()
+    chat(serve(lex=recording), **body)
+    assert {key: getattr(recording.sampling, key) for key in expected} == expected
 
 
 def test_models(serve: Serve) -> None:
@@ -166,8 +166,8 @@ def test_models(serve: Serve) -> None:
 def test_route_explains_without_running(serve: Serve) -> None:
     lex = ScriptedRuntime()
     client = serve(lex=lex)
-    told = client.post("/route", json={"query": LAW[0]["content"]}).json()
-    assert set(told) == {
+    decision = client.post("/route", json={"query": LAW[0]["content"]}).json()
+    assert set(decision) == {
         "expert",
         "domain",
         "confidence",
@@ -179,8 +179,8 @@ def test_route_explains_without_running(serve: Serve) -> None:
         "belonging",
         "decided_by",
     }
-    assert (told["expert"], told["domain"], told["fallback"]) == ("lex", "law", False)
-    assert client.post("/route", json={"messages": LAW}).json() == told
+    assert (decision["expert"], decision["domain"], decision["fallback"]) == ("lex", "law", False)
+    assert client.post("/route", json={"messages": LAW}).json() == decision
     assert lex.seen == []
 
 

@@ -67,8 +67,8 @@ def test_openai(url: str) -> None:
     last = [chunk.choices[0] for chunk in stream if chunk.choices][-1]  # type: ignore[union-attr]
     assert last.finish_reason == "stop"
     text = client.completions.create(model="bio", prompt="A cell", max_tokens=3, logprobs=1)
-    told = text.choices[0].logprobs
-    assert told and told.tokens and "".join(told.tokens) == text.choices[0].text
+    logprobs = text.choices[0].logprobs
+    assert logprobs and logprobs.tokens and "".join(logprobs.tokens) == text.choices[0].text
     assert {model.id for model in client.models.list()} == {"auto", "bio", "gen", "lex"}
     with pytest.raises(openai.BadRequestError, match="top_logprobs"):
         client.chat.completions.create(model="auto", messages=HI, top_logprobs=2)  # type: ignore[arg-type]
@@ -109,8 +109,8 @@ def test_llm(url: str, tmp_path: Path) -> None:
 
 def test_llm_comply(url: str) -> None:
     """Its suite for OpenAI's chat API, without images and reasoning, which the experts have none of."""
-    asked = ["--format", "openai-chat", "-u", f"{url}/v1", "-k", "none", "-m", "auto", "--json"]
-    command = [sys.executable, "-m", "llm_comply.cli", *asked]
+    options = ["--format", "openai-chat", "-u", f"{url}/v1", "-k", "none", "-m", "auto", "--json"]
+    command = [sys.executable, "-m", "llm_comply.cli", *options]
     listed = subprocess.run([*command, "--list"], capture_output=True, text=True, timeout=60).stdout
     wanted = [
         word
@@ -119,6 +119,6 @@ def test_llm_comply(url: str) -> None:
     ]
     assert len(wanted) >= 6, listed
     ran = subprocess.run([*command, "-f", ",".join(wanted)], capture_output=True, text=True, timeout=100)
-    told = json.loads(ran.stdout)
+    report = json.loads(ran.stdout)
     assert ran.returncode == 0, ran.stdout
-    assert told["summary"]["failed"] == 0 and told["summary"]["passed"] == len(wanted), ran.stdout
+    assert report["summary"]["failed"] == 0 and report["summary"]["passed"] == len(wanted), ran.stdout

@@ -34,7 +34,7 @@ def test_the_openai_client_gets_the_encoders_vectors(serve: Serve, form: str) ->
 
 
 @pytest.mark.parametrize(
-    ("body", "status", "said"),
+    ("body", "status", "message"),
     [
         ({"model": "other", "input": "a"}, 404, "hash-256"),
         ({"model": "auto", "input": ""}, 400, "empty"),
@@ -49,11 +49,11 @@ def test_the_openai_client_gets_the_encoders_vectors(serve: Serve, form: str) ->
     ids=lambda value: str(value)[:40],
 )
 def test_what_cannot_be_encoded_is_named(
-    serve: Serve, body: dict[str, object], status: int, said: str
+    serve: Serve, body: dict[str, object], status: int, message: str
 ) -> None:
     answer = serve().post(PATH, json=body)
     assert answer.status_code == status
-    assert said in answer.json()["error"]["message"]
+    assert message in answer.json()["error"]["message"]
 
 
 def test_minilm_reads_whole_texts_here_and_their_ends_when_it_routes() -> None:

@@ -1,4 +1,4 @@
-"""An expert that is dead, slow or overloaded: what the caller gets, over HTTP."""
+"""Failover of an expert that is dead, slow or overloaded, over HTTP."""
 
 import json
 import threading
@@ -29,12 +29,12 @@ class Dying(ScriptedRuntime):
 
     def __init__(self, pieces: int = 0, times: int = 10_000) -> None:
         super().__init__(default="one two three four")
-        self.pieces, self.times, self.asked = pieces, times, 0
+        self.pieces, self.times, self.calls = pieces, times, 0
 
     def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
-        self.asked += 1
+        self.calls += 1
         for number, piece in enumerate(super().generate(prompt, sampling)):
-            if number == self.pieces and self.asked <= self.times:
+            if number == self.pieces and self.calls <= self.times:
                 raise ExpertDied
             yield piece
 
@@ -44,14 +44,14 @@ class ExpertDied(Exception):
 
 
 class Silent(ScriptedRuntime):
-    """Says nothing until it is let go."""
+    """Generates nothing until the gate is set."""
 
     def __init__(self, words: int = 0) -> None:
         super().__init__(default="one two three four")
-        self.words, self.gate, self.asked = words, threading.Event(), 0
+        self.words, self.gate, self.calls = words, threading.Event(), 0
 
     def generate(self, prompt: str, sampling: Sampling) -> Iterator[Piece]:
-        self.asked += 1
+        self.calls += 1
         for number, piece in enumerate(super().generate(prompt, sampling)):
             if number == self.words:
                 self.gate.wait(20)
@@ -68,7 +68,7 @@ def test_a_dead_expert_is_tried_again_and_nobody_notices(serve: Serve) -> None:
     with serve(lex=lex) as client:
         answer = client.post(CHAT, json=AUTO)
         assert answer.status_code == 200 and answer.headers["x-mom-expert"] == "lex"
-        assert answer.headers["x-mom-fallback"] == "false" and lex.asked == 2
+        assert answer.headers["x-mom-fallback"] == "false" and lex.calls == 2
         assert samples(client, "mom_failovers") == {'cause="retry",expert="lex"': 1.0}
 
 
@@ -77,7 +77,7 @@ def test_then_the_generalist_answers_and_the_headers_say_so(serve: Serve, stream
     lex, gen = Dying(), ScriptedRuntime(default="I am gen.")
     with serve(lex=lex, gen=gen) as client:
         answer = client.post(CHAT, json=AUTO | {"stream": stream})
-        assert answer.status_code == 200 and lex.asked == 2
+        assert answer.status_code == 200 and lex.calls == 2
         assert (answer.headers["x-mom-expert"], answer.headers["x-mom-fallback"]) == ("gen", "true")
         assert answer.headers["x-mom-decision"] == "lex did not answer, so the generalist answers"
         assert "gen" in answer.text and "lex" not in answer.text
@@ -96,7 +96,7 @@ def test_an_expert_asked_by_name_is_never_replaced(serve: Serve) -> None:
     lex, gen = Dying(times=1), ScriptedRuntime()
     with serve(lex=lex, gen=gen) as client:
         assert client.post(CHAT, json=NAMED).headers["x-mom-expert"] == "lex"
-        assert lex.asked == 2 and gen.seen == [], "but is asked again"
+        assert lex.calls == 2 and gen.seen == [], "but is retried"
 
 
 def test_after_the_first_piece_nobody_else_is_asked(serve: Serve) -> None:
@@ -104,13 +104,13 @@ def test_after_the_first_piece_nobody_else_is_asked(serve: Serve) -> None:
     with serve(lex=lex, gen=gen) as client:
         lines = client.post(CHAT, json=AUTO | {"stream": True}).text.strip().split("\n\n")
         events = [json.loads(line.removeprefix("data: ")) for line in lines]
-        said = [event["choices"][0]["delta"].get("content", "") for event in events if "choices" in event]
-        assert "".join(said) == "one two"
+        contents = [event["choices"][0]["delta"].get("content", "") for event in events if "choices" in event]
+        assert "".join(contents) == "one two"
         assert events[-1]["error"]["code"] == "expert_failed"
-        assert lex.asked == 1 and gen.seen == []
+        assert lex.calls == 1 and gen.seen == []
         whole = client.post(CHAT, json=AUTO)
         assert (whole.status_code, whole.headers["x-mom-expert"]) == (200, "gen"), "nothing had gone out"
-        assert "one two" not in whole.text and lex.asked == 3
+        assert "one two" not in whole.text and lex.calls == 3
 
 
 def test_a_slow_expert_is_given_up(serve: Serve) -> None:
@@ -119,7 +119,7 @@ def test_a_slow_expert_is_given_up(serve: Serve) -> None:
         begun = time.monotonic()
         answer = client.post(CHAT, json=AUTO)
         assert answer.headers["x-mom-decision"] == "lex is too slow, so the generalist answers"
-        assert time.monotonic() - begun < 5 and lex.asked == 1, "it is not asked again"
+        assert time.monotonic() - begun < 5 and lex.calls == 1, "it is not retried"
         line = client.post(CHAT, json=NAMED)
         assert (line.status_code, line.json()["error"]["code"]) == (503, "overloaded"), "it waits in line"
         assert int(line.headers["retry-after"]) >= 1
@@ -169,11 +169,11 @@ def test_a_request_ends_at_its_deadline(serve: Serve, stream: bool) -> None:
 def test_an_expert_that_fails_again_and_again_is_left_alone(serve: Serve) -> None:
     lex = Dying()
     with serve(lex=lex) as client:
-        while lex.asked < FAILURE_THRESHOLD:
+        while lex.calls < FAILURE_THRESHOLD:
             assert client.post(CHAT, json=AUTO).headers["x-mom-expert"] == "gen"
-        asked = lex.asked
+        calls = lex.calls
         answer = client.post(CHAT, json=AUTO)
-        assert answer.headers["x-mom-expert"] == "gen" and lex.asked == asked
+        assert answer.headers["x-mom-expert"] == "gen" and lex.calls == calls
         named = client.post(CHAT, json=NAMED)
         assert named.status_code == 503 and 1 <= int(named.headers["retry-after"]) <= RECOVERY_SECONDS
 
@@ -183,9 +183,9 @@ def test_an_expert_that_dies_again_and_again_amid_its_answers_is_left_alone(serv
     with serve(lex=lex) as client:
         for number in range(FAILURE_THRESHOLD):
             assert '"error"' in client.post(CHAT, json=AUTO | {"stream": True}).text
-            assert lex.asked == number + 1
+            assert lex.calls == number + 1
         answer = client.post(CHAT, json=AUTO | {"stream": True})
-        assert (answer.headers["x-mom-expert"], lex.asked) == ("gen", FAILURE_THRESHOLD)
+        assert (answer.headers["x-mom-expert"], lex.calls) == ("gen", FAILURE_THRESHOLD)
 
 
 def test_a_request_at_fault_is_not_an_experts_failure(serve: Serve) -> None:

@@ -1,4 +1,4 @@
-"""The service over HTTP, with clients that mean ill or do not know better, and experts that fail."""
+"""Malformed and hostile requests, and experts that fail, over HTTP."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -106,14 +106,14 @@ def test_unknown_models(name: str, serve: Serve) -> None:
 @pytest.mark.parametrize("text", ["\x00", "a\x00b", "", " ", "\u2028", "\U0001f9ec" * 1000])
 def test_odd_text_is_answered(text: str, serve: Serve) -> None:
     client = serve()
-    told = [{"role": "user", "content": text}]
-    assert client.post(CHAT, json={"model": "auto", "messages": told}).status_code == 200
+    messages = [{"role": "user", "content": text}]
+    assert client.post(CHAT, json={"model": "auto", "messages": messages}).status_code == 200
     assert client.post("/route", json={"query": text}).status_code == 200
 
 
 def test_nothing_to_route_on_goes_to_the_generalist(serve: Serve) -> None:
-    told = serve().post("/route", json={"query": "  "}).json()
-    assert (told["expert"], told["fallback"]) == ("gen", True)
+    decision = serve().post("/route", json={"query": "  "}).json()
+    assert (decision["expert"], decision["fallback"]) == ("gen", True)
 
 
 def test_a_lone_surrogate_is_refused(serve: Serve) -> None:

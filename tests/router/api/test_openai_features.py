@@ -43,7 +43,7 @@ def client(serve: Callable[..., TestClient], gguf: Path) -> TestClient:
     return serve(batcher=partial(LlamaBatcher, gguf, capacity))
 
 
-def asked(client: TestClient, path: str = CHAT, **body: object) -> Any:
+def post(client: TestClient, path: str = CHAT, **body: object) -> Any:
     answer = client.post(path, json=(ASK if path == CHAT else {}) | body)
     assert answer.status_code == 200, answer.text
     return answer.json()
@@ -58,35 +58,35 @@ def chunks(client: TestClient, path: str = CHAT, **body: object) -> list[Any]:
 
 def test_choices_differ_and_the_first_is_that_of_one(client: TestClient) -> None:
     """More choices than there are places: the third waits for one."""
-    several = asked(client, n=3)
+    several = post(client, n=3)
     texts = [choice["message"]["content"] for choice in several["choices"]]
     assert [choice["index"] for choice in several["choices"]] == [0, 1, 2]
     assert len(set(texts)) > 1
-    alone = asked(client)
+    alone = post(client)
     assert alone["choices"][0]["message"]["content"] == texts[0]
-    assert asked(client, seed=2)["choices"][0]["message"]["content"] == texts[1]
+    assert post(client, seed=2)["choices"][0]["message"]["content"] == texts[1]
     usage = several["usage"]
     assert usage["prompt_tokens"] == alone["usage"]["prompt_tokens"]
     assert usage["completion_tokens"] > alone["usage"]["completion_tokens"]
 
 
 def test_streamed_choices_are_those_of_the_whole_answer(client: TestClient) -> None:
-    whole = asked(client, n=2)
-    said = ["", ""]
+    whole = post(client, n=2)
+    texts = ["", ""]
     ends: list[list[str]] = [[], []]
     for chunk in chunks(client, n=2):
         (choice,) = chunk["choices"]
-        said[choice["index"]] += choice["delta"].get("content", "")
+        texts[choice["index"]] += choice["delta"].get("content", "")
         ends[choice["index"]] += [choice["finish_reason"]] if choice["finish_reason"] else []
-    assert said == [choice["message"]["content"] for choice in whole["choices"]]
+    assert texts == [choice["message"]["content"] for choice in whole["choices"]]
     assert ends == [[choice["finish_reason"]] for choice in whole["choices"]]
 
 
 def test_probabilities_of_a_chat(client: TestClient) -> None:
-    choice = asked(client, logprobs=True, top_logprobs=3)["choices"][0]
-    told = choice["logprobs"]["content"]
-    assert len(told) == 6
-    for token in told:
+    choice = post(client, logprobs=True, top_logprobs=3)["choices"][0]
+    logprobs = choice["logprobs"]["content"]
+    assert len(logprobs) == 6
+    for token in logprobs:
         values = [each["logprob"] for each in token["top_logprobs"]]
         assert len(values) == 3 and values == sorted(values, reverse=True)
         assert token["logprob"] <= 0 and bytes(token["bytes"]).decode(errors="replace") == token["token"]
@@ -95,36 +95,38 @@ def test_probabilities_of_a_chat(client: TestClient) -> None:
         for chunk in chunks(client, logprobs=True, top_logprobs=3)
         for token in (chunk["choices"][0].get("logprobs") or {"content": []})["content"]
     ]
-    assert [token["token"] for token in streamed] == [token["token"] for token in told]
-    assert asked(client)["choices"][0]["logprobs"] is None
-    assert asked(client, logprobs=True)["choices"][0]["logprobs"]["content"][0]["top_logprobs"] == []
+    assert [token["token"] for token in streamed] == [token["token"] for token in logprobs]
+    assert post(client)["choices"][0]["logprobs"] is None
+    assert post(client, logprobs=True)["choices"][0]["logprobs"]["content"][0]["top_logprobs"] == []
 
 
 def test_probabilities_of_a_completion(client: TestClient) -> None:
     body = {"model": "bio", "prompt": "Hi", "max_tokens": 5, "temperature": 0, "logprobs": 2}
-    told = asked(client, TEXT, **body)["choices"][0]["logprobs"]
-    assert len(told["tokens"]) == len(told["token_logprobs"]) == len(told["text_offset"]) == 5
-    for token, value, top in zip(told["tokens"], told["token_logprobs"], told["top_logprobs"], strict=True):
+    logprobs = post(client, TEXT, **body)["choices"][0]["logprobs"]
+    assert len(logprobs["tokens"]) == len(logprobs["token_logprobs"]) == len(logprobs["text_offset"]) == 5
+    for token, value, top in zip(
+        logprobs["tokens"], logprobs["token_logprobs"], logprobs["top_logprobs"], strict=True
+    ):
         assert top[token] == value == max(top.values()), "greedy takes the likeliest"
-    assert told["text_offset"][0] == 0
+    assert logprobs["text_offset"][0] == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
 def test_an_answer_has_the_form_asked_for(client: TestClient, seed: int) -> None:
     form = {"type": "json_schema", "json_schema": {"name": "cat", "schema": SCHEMA}}
-    choice = asked(client, response_format=form, seed=seed, max_tokens=200)["choices"][0]
+    choice = post(client, response_format=form, seed=seed, max_tokens=200)["choices"][0]
     assert choice["finish_reason"] == "stop"
     found = json.loads(choice["message"]["content"])
     assert found["name"] in ("a", "b") and isinstance(found["old"], bool) and len(found) == 2
 
 
 def test_any_object_begins_as_one(client: TestClient) -> None:
-    choice = asked(client, response_format={"type": "json_object"}, max_tokens=100)["choices"][0]
+    choice = post(client, response_format={"type": "json_object"}, max_tokens=100)["choices"][0]
     content = choice["message"]["content"]
     assert content.startswith("{")
     assert choice["finish_reason"] == "length" or isinstance(json.loads(content), dict)
-    plain = asked(client, response_format={"type": "text"})["choices"][0]["message"]["content"]
-    assert plain == asked(client)["choices"][0]["message"]["content"]
+    plain = post(client, response_format={"type": "text"})["choices"][0]["message"]["content"]
+    assert plain == post(client)["choices"][0]["message"]["content"]
 
 
 DEEP: dict[str, Any] = {"type": "object"}
@@ -133,7 +135,7 @@ for _ in range(MAX_DEPTH + 1):
 
 
 @pytest.mark.parametrize(
-    ("schema", "said"),
+    ("schema", "message"),
     [
         ({"type": "array", "items": {"type": "string"}, "minItems": 10**7}, f"more than {MAX_COUNT}"),
         ({"type": "string", "maxLength": 10**9}, "maxLength"),
@@ -147,8 +149,8 @@ for _ in range(MAX_DEPTH + 1):
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_a_schema_that_would_cost_too_much_is_refused(schema: dict[str, Any], said: str) -> None:
-    with pytest.raises(BadRequest, match=said) as refused:
+def test_a_schema_that_would_cost_too_much_is_refused(schema: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=message) as refused:
         schema_grammar(schema)
     assert refused.value.param == "response_format"
 
@@ -169,7 +171,7 @@ def test_what_cannot_be_granted_is_refused_over_http(client: TestClient) -> None
     ):
         answer = client.post(path, json=(ASK if path == CHAT else {}) | body)
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
-    assert asked(client, tools=[], tool_choice="none")["choices"]
+    assert post(client, tools=[], tool_choice="none")["choices"]
 
 
 @pytest.mark.parametrize("choice", ["required", NAMED])
@@ -181,7 +183,7 @@ def test_a_function_that_must_be_called_is_called(client: TestClient, choice: ob
         "tools": tools,
         "tool_choice": {**NAMED, "function": {"name": "cat"}} if choice is NAMED else choice,
     }
-    whole = asked(client, max_tokens=300, **asking)["choices"][0]
+    whole = post(client, max_tokens=300, **asking)["choices"][0]
     assert whole["finish_reason"] == "tool_calls" and whole["message"]["content"] is None
     (call,) = whole["message"]["tool_calls"]
     arguments = json.loads(call["function"]["arguments"])
@@ -193,7 +195,7 @@ def test_a_function_that_must_be_called_is_called(client: TestClient, choice: ob
     (streamed,) = [each for each in deltas if each["delta"].get("tool_calls")]
     assert streamed["delta"]["tool_calls"][0]["function"] == call["function"]
     assert streamed["finish_reason"] == "tool_calls"
-    cut = asked(client, max_tokens=3, **asking)["choices"][0]
+    cut = post(client, max_tokens=3, **asking)["choices"][0]
     assert (cut["finish_reason"], cut["message"].get("tool_calls")) == ("length", None)
 
 

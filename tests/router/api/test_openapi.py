@@ -11,21 +11,21 @@ EXPECTED = {200, 400, 401, 404, 405, 413, 429, 503}
 CASES = 60  # an endpoint; python -m benchmarks.serving.fuzz asks thousands
 
 
-def test_bodies_and_refusals_are_described(serve: Callable[..., TestClient]) -> None:
-    told = serve().get("/openapi.json").json()
-    body = told["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
-    chat = told["components"]["schemas"][body["schema"]["$ref"].rsplit("/", 1)[1]]
+def test_bodies_and_errors_are_described(serve: Callable[..., TestClient]) -> None:
+    document = serve().get("/openapi.json").json()
+    body = document["paths"]["/v1/chat/completions"]["post"]["requestBody"]["content"]["application/json"]
+    chat = document["components"]["schemas"][body["schema"]["$ref"].rsplit("/", 1)[1]]
     assert set(chat["required"]) == {"model", "messages"}
     assert {"temperature", "n", "logprobs", "response_format", "tools"} <= set(chat["properties"])
     assert chat["properties"]["model"]["enum"] == ["auto", "bio", "gen", "lex"]
-    refused = told["paths"]["/route"]["post"]["responses"]["400"]["content"]["application/json"]["schema"]
+    refused = document["paths"]["/route"]["post"]["responses"]["400"]["content"]["application/json"]["schema"]
     assert refused["$ref"] == "#/components/schemas/Error"
 
 
 def test_nothing_that_the_description_allows_breaks_the_service(serve: Callable[..., TestClient]) -> None:
     """Nor what it forbids: every answer has a foreseen status, and errors their form."""
     schema = schemathesis.openapi.from_asgi("/openapi.json", serve().app)
-    asked = 0
+    cases = 0
     for each in schema.get_all_operations():
         operation = each.ok()  # type: ignore[union-attr]
 
@@ -38,12 +38,12 @@ def test_nothing_that_the_description_allows_breaks_the_service(serve: Callable[
         )
         @hypothesis.given(case=operation.as_strategy())
         def ask(case: Any) -> None:
-            nonlocal asked
-            asked += 1
+            nonlocal cases
+            cases += 1
             answer = case.call()
             assert answer.status_code in EXPECTED, (case.as_curl_command(), answer.text[:500])
             if answer.status_code >= 400:
                 assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
         ask()
-    assert asked > 3 * CASES
+    assert cases > 3 * CASES

@@ -1,4 +1,4 @@
-"""The page at `/`: what it may run, what it tells of the experts, and a person asking in Chromium."""
+"""The web page at `/`: its security policy, its data, and a person using it in Chromium."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,7 +21,7 @@ def measured(of: str, value: float) -> dict[str, object]:
     return {"of": of, "domain": "law", "metric": BITS, "value": value, "stderr": 0.1, "data": "d"}
 
 
-def test_the_page_may_run_its_own_script_and_nothing_else(serve: Callable[..., TestClient]) -> None:
+def test_the_policy_allows_the_pages_own_script_alone(serve: Callable[..., TestClient]) -> None:
     answer = serve().get("/")
     assert answer.headers["content-type"].startswith("text/html")
     policy = answer.headers["content-security-policy"]
@@ -31,7 +31,7 @@ def test_the_page_may_run_its_own_script_and_nothing_else(serve: Callable[..., T
     assert " on" not in "".join(line for line in answer.text.splitlines() if line.startswith("<button"))
 
 
-def test_experts_with_what_was_measured(serve: Callable[..., TestClient], slices_root: Path) -> None:
+def test_experts_with_their_measurements(serve: Callable[..., TestClient], slices_root: Path) -> None:
     write_slice(slices_root, "poor", "law", created="2026-06-01T00:00:00+00:00",
                 measurements=[measured("bf16", 2.0), measured(PARENT, 1.6)])  # fmt: skip
     write_slice(slices_root, "new", "general", created="2026-06-01T00:00:00+00:00",
@@ -60,31 +60,31 @@ def page_url(serve: Callable[..., TestClient]) -> Iterator[str]:
 
 
 @contextmanager
-def opened(url: str, width: int, scheme: str = "light") -> Iterator[tuple[Any, list[str]]]:
-    """The page in Chromium and everything that its console complains of."""
+def open_page(url: str, width: int, scheme: str = "light") -> Iterator[tuple[Any, list[str]]]:
+    """The page in Chromium and the problems in its console."""
     import shutil
 
     from playwright.sync_api import sync_playwright
 
-    found = shutil.which("chromium")
-    if found is None:
+    chromium = shutil.which("chromium")
+    if chromium is None:
         pytest.skip("no Chromium here: apt-get install chromium")
-    with sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=found, args=["--no-sandbox"])
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)  # type: ignore[arg-type]
-        trouble: list[str] = []
-        page.on("console", lambda each: trouble.append(each.text) if each.type != "log" else None)
-        page.on("pageerror", lambda each: trouble.append(str(each)))
+        problems: list[str] = []
+        page.on("console", lambda each: problems.append(each.text) if each.type != "log" else None)
+        page.on("pageerror", lambda each: problems.append(str(each)))
         page.goto(url)
-        yield page, trouble
+        yield page, problems
         browser.close()
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("width", WIDTHS)
-def test_a_person_asks_by_keyboard_and_sees_who_answered(width: int, page_url: str, tmp_path: Path) -> None:
-    with opened(page_url, width) as (page, trouble):
+def test_a_prompt_by_keyboard_shows_the_answering_expert(width: int, page_url: str, tmp_path: Path) -> None:
+    with open_page(page_url, width) as (page, problems):
         page.wait_for_selector("#experts tr")
         page.keyboard.press("Tab")
         page.keyboard.type("Is a verbal contract enforceable?")
@@ -101,13 +101,13 @@ def test_a_person_asks_by_keyboard_and_sees_who_answered(width: int, page_url: s
         assert page.locator("#experts tr").count() == 3
         assert page.evaluate("document.documentElement.scrollWidth") <= width
         page.screenshot(path=tmp_path / f"{width}.png", full_page=True)
-        assert trouble == []
+        assert problems == []
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(120)
-def test_an_error_is_told_in_its_words(page_url: str) -> None:
-    with opened(page_url, 800, "dark") as (page, _):
+def test_an_error_is_shown(page_url: str) -> None:
+    with open_page(page_url, 800, "dark") as (page, _):
         page.wait_for_selector("#experts tr")
         page.fill("#prompt", "x")
         page.fill("#max-tokens", "1")
@@ -121,11 +121,11 @@ def test_an_error_is_told_in_its_words(page_url: str) -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("width", WIDTHS)
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_no_barrier(width: int, scheme: str, page_url: str) -> None:
+def test_axe_finds_no_violation(width: int, scheme: str, page_url: str) -> None:
     """axe-core's rules of WCAG 2.2 and good practice, before and after an answer."""
     from axe_playwright_python.sync_playwright import Axe
 
-    with opened(page_url, width, scheme) as (page, _):
+    with open_page(page_url, width, scheme) as (page, _):
         page.wait_for_selector("#experts tr")
         found = Axe().run(page).response["violations"]
         page.fill("#prompt", "Is a verbal contract enforceable?")

@@ -1,4 +1,4 @@
-"""The thread behind each expert, its places and its line."""
+"""The worker thread of a model: its slots and its queue."""
 
 import asyncio
 import os
@@ -82,8 +82,8 @@ def test_giving_up_frees_the_expert() -> None:
         runtime.gate.release(2)  # the piece it was waiting for, and one for the next
         return await collect(worker, "next", Sampling(1))
 
-    said = asyncio.run(asyncio.wait_for(give_up_then_ask(), 20))
-    assert said[-1] == Piece("", 0, "length")
+    events = asyncio.run(asyncio.wait_for(give_up_then_ask(), 20))
+    assert events[-1] == Piece("", 0, "length")
     assert runtime.freed.is_set()
     worker.close()
 
@@ -178,9 +178,9 @@ def test_answers_share_the_model_and_one_given_up_makes_place(pico: Path) -> Non
 
     answers = asyncio.run(asyncio.wait_for(crowd(), 60))
     runtime = LlamaRuntime(pico, threads=1)
-    for text, said in zip("abcd", answers, strict=True):
-        assert written(said) == "".join(piece.text for piece in runtime.generate(text, short))
-    deadline = time.monotonic() + 20  # a place is free a step after the answer's end was told
+    for text, events in zip("abcd", answers, strict=True):
+        assert text_of(events) == "".join(piece.text for piece in runtime.generate(text, short))
+    deadline = time.monotonic() + 20  # a slot is free a step after the end of the answer was sent
     while worker.load != (0, 0):
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -188,7 +188,7 @@ def test_answers_share_the_model_and_one_given_up_makes_place(pico: Path) -> Non
     worker.close()
 
 
-def written(events: list[Event]) -> str:
+def text_of(events: list[Event]) -> str:
     return "".join(event.text for event in events if isinstance(event, Piece))
 
 

@@ -1,4 +1,4 @@
-"""Which slices are served, and what `serve.yaml` may say of it."""
+"""The catalogue of experts, and the settings of `serve.yaml`."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ def test_the_newer_slice_of_a_domain_gets_its_queries(slices_root: Path) -> None
     assert "lex" in served.experts
 
 
-def test_who_takes_the_rest(slices_root: Path) -> None:
+def test_the_generalist(slices_root: Path) -> None:
     assert catalogue.read().generalist == "gen"
     assert catalogue.read(generalist="lex").generalist == "lex"
     assert catalogue.read(["bio"]).generalist == "bio"
@@ -69,11 +69,11 @@ def test_the_shipped_settings_are_the_defaults() -> None:
 
 
 def test_an_override_keeps_what_it_does_not_say() -> None:
-    said = settings.Settings.model_validate(
+    loaded = settings.Settings.model_validate(
         {"default": {"max_queued_requests": 7}, "overrides": {"bio": {"num_replicas": 2}}}
     )
-    assert (said.scaling("bio").max_queued_requests, said.scaling("bio").num_replicas) == (7, 2)
-    assert said.scaling("lex").num_replicas == 1
+    assert (loaded.scaling("bio").max_queued_requests, loaded.scaling("bio").num_replicas) == (7, 2)
+    assert loaded.scaling("lex").num_replicas == 1
 
 
 @pytest.mark.parametrize(

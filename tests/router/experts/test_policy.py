@@ -1,4 +1,4 @@
-"""Who gets a domain: planted figures, by hand; and what slice.json says of them."""
+"""Assignment of domains by planted figures; and the figures of slice.json."""
 
 from pathlib import Path
 
@@ -109,6 +109,6 @@ def test_over_http(serve: Client, slices_root: Path) -> None:
     write_slice(slices_root, "poor", "law", created="2026-06-01T00:00:00+00:00", measurements=[measured(2.0)])
     write_slice(slices_root, "new", "general", created="2026-06-01T00:00:00+00:00",
                 measurements=[measured(1.0)])  # fmt: skip
-    said = serve().post("/route", json={"query": "Is a verbal contract enforceable?"}).json()
-    assert (said["expert"], said["domain"]) == ("new", "law")
-    assert "needs 100.0% more bits than the generalist" in said["reason"]
+    decision = serve().post("/route", json={"query": "Is a verbal contract enforceable?"}).json()
+    assert (decision["expert"], decision["domain"]) == ("new", "law")
+    assert "needs 100.0% more bits than the generalist" in decision["reason"]

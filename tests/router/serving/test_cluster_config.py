@@ -22,21 +22,27 @@ SECONDS = 120
 
 @pytest.fixture
 def written(slices_root: Path, tmp_path: Path) -> Path:
-    said = scripted().model_dump(mode="json") | {"slices": str(slices_root)}
+    settings = scripted().model_dump(mode="json") | {"slices": str(slices_root)}
     config, out = tmp_path / "serve.yaml", tmp_path / "cluster.yaml"
-    config.write_text(yaml.safe_dump(said))
+    config.write_text(yaml.safe_dump(settings))
     serve.write_cluster_config(config, None, None, out)
     return out
 
 
 def test_each_expert_is_an_application_and_the_ingress_the_last(written: Path, slices_root: Path) -> None:
-    said = yaml.safe_load(written.read_text())
-    assert [each["name"] for each in said["applications"]] == ["mom-bio", "mom-gen", "mom-lex", "mom"]
-    assert [each["route_prefix"] for each in said["applications"]] == [None, None, None, "/"]
-    told = said["applications"][0]["args"]["settings"]
-    assert told["slices"] == str(slices_root) and Path(told["router"]).is_absolute()
+    configuration = yaml.safe_load(written.read_text())
+    applications = configuration["applications"]
+    assert [each["name"] for each in applications] == [
+        "mom-bio",
+        "mom-gen",
+        "mom-lex",
+        "mom",
+    ]
+    assert [each["route_prefix"] for each in applications] == [None, None, None, "/"]
+    settings = applications[0]["args"]["settings"]
+    assert settings["slices"] == str(slices_root) and Path(settings["router"]).is_absolute()
     with pytest.raises(BadSettings, match=r"no expert 'gone'.*bio, gen, lex"):
-        cluster_config.expert({"name": "gone", "settings": told})
+        cluster_config.expert({"name": "gone", "settings": settings})
 
 
 @pytest.mark.slow
@@ -45,24 +51,24 @@ def test_ray_serves_it(written: Path) -> None:
     url = f"http://127.0.0.1:{port}"
     with running(written, url):
         question = [{"role": "user", "content": "Is a verbal contract enforceable against a landlord?"}]
-        told = httpx.post(
+        response = httpx.post(
             f"{url}/v1/chat/completions", json={"model": "auto", "messages": question}, timeout=60
         )
-        assert (told.status_code, told.headers["x-mom-expert"]) == (200, "lex")
-        assert told.json()["choices"][0]["message"]["content"] == "I am lex."
+        assert (response.status_code, response.headers["x-mom-expert"]) == (200, "lex")
+        assert response.json()["choices"][0]["message"]["content"] == "I am lex."
 
 
 @contextmanager
 def running(file: Path, url: str) -> Iterator[None]:
     command = [sys.executable, "-m", "ray.serve.scripts", "run", str(file)]
-    with (file.parent / "said").open("w+b") as said:
+    with (file.parent / "output").open("w+b") as output:
         process = subprocess.Popen(
-            command, stdout=said, stderr=said, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
+            command, stdout=output, stderr=output, env=os.environ | {"RAY_USAGE_STATS_ENABLED": "0"}
         )
         try:
             deadline = monotonic() + SECONDS
             while not ready(url):
-                assert process.poll() is None and monotonic() < deadline, (file.parent / "said").read_text()
+                assert process.poll() is None and monotonic() < deadline, (file.parent / "output").read_text()
                 sleep(0.5)
             yield
         finally:

@@ -1,4 +1,4 @@
-"""The real thing: Ray Serve on a free port, asked by the openai client; and what is refused before."""
+"""The service on Ray Serve with the openai client; and settings that are refused before it starts."""
 
 import json
 import os
@@ -126,24 +126,24 @@ def every_answer_has_one_id(url: str) -> None:
 
 
 @contextmanager
-def asked_all_the_time(client: OpenAI) -> Iterator[list[str | Exception]]:
-    """Four clients that ask about law as fast as they can; yields what they got."""
-    said: list[str | Exception] = []
+def continuous_load(client: OpenAI) -> Iterator[list[str | Exception]]:
+    """Four clients that ask about law as fast as they can; yields their results."""
+    results: list[str | Exception] = []
     stop = threading.Event()
 
     def ask() -> None:
         while not stop.is_set():
             try:
                 raw = client.chat.completions.with_raw_response.create(model="auto", messages=LAW)
-                said.append(f"{raw.headers['x-mom-expert']}: {raw.parse().choices[0].message.content}")
+                results.append(f"{raw.headers['x-mom-expert']}: {raw.parse().choices[0].message.content}")
             except APIError as error:
-                said.append(error)
+                results.append(error)
 
     threads = [threading.Thread(target=ask) for _ in range(4)]
     for thread in threads:
         thread.start()
     try:
-        yield said
+        yield results
     finally:
         stop.set()
         for thread in threads:
@@ -153,7 +153,7 @@ def asked_all_the_time(client: OpenAI) -> Iterator[list[str | Exception]]:
 def a_reload_drops_no_request(client: OpenAI, plan: DeployPlan, slices_root: Path) -> None:
     """One expert is new, one is gone, one has a successor; then a reload that cannot be."""
     gen = plan.catalogue.experts["gen"]
-    with asked_all_the_time(client) as said:
+    with continuous_load(client) as results:
         write_slice(slices_root, "code", "computing")
         write_slice(slices_root, "lex2", "law", created="2026-06-01T00:00:00+00:00")
         shutil.rmtree(slices_root / "bio")
@@ -173,9 +173,9 @@ def a_reload_drops_no_request(client: OpenAI, plan: DeployPlan, slices_root: Pat
         with pytest.raises(ExpertFailed, match="/proc/none"):
             lifecycle.reload(new, no_log, DOMAINS)
         assert client.chat.completions.create(model="auto", messages=python).model == "code"
-    assert [each for each in said if isinstance(each, Exception)] == []
-    assert {*said} == {"lex: Often, but hard to prove.", "lex2: I am lex2."}
-    assert len(said) > 20
+    assert [each for each in results if isinstance(each, Exception)] == []
+    assert {*results} == {"lex: Often, but hard to prove.", "lex2: I am lex2."}
+    assert len(results) > 20
 
 
 def test_an_expert_that_cannot_be_opened_is_left_out_and_the_rest_serve(slices_root: Path) -> None:
@@ -200,7 +200,7 @@ def test_an_expert_that_cannot_be_opened_is_left_out_and_the_rest_serve(slices_r
 
 
 @pytest.mark.parametrize(
-    ("said", "word"),
+    ("overrides", "word"),
     [
         ({"runtime": "router.nowhere:open"}, "runtime"),
         ({"runtime": "router.engine.scripted:nothing"}, "runtime"),
@@ -210,10 +210,10 @@ def test_an_expert_that_cannot_be_opened_is_left_out_and_the_rest_serve(slices_r
     ],
 )
 def test_what_is_refused_before_anything_starts(
-    said: dict[str, object], word: str, slices_root: Path
+    overrides: dict[str, object], word: str, slices_root: Path
 ) -> None:
     with pytest.raises(BadSettings, match=word):
-        lifecycle.check(scripted(**said), DOMAINS)
+        lifecycle.check(scripted(**overrides), DOMAINS)
 
 
 def test_traces_without_their_extra_are_refused(slices_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

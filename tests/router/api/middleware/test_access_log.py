@@ -1,4 +1,4 @@
-"""What is written of each request, and what never is."""
+"""The access log: its fields, and what is never in it."""
 
 import asyncio
 import json
@@ -30,7 +30,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_line_tells_who_answered_and_not_what_was_said(serve: Serve, tmp_path: Path, stream: bool) -> None:
+def test_a_line_has_the_expert_and_no_text(serve: Serve, tmp_path: Path, stream: bool) -> None:
     client = serve(log=tmp_path / "logs" / "access.jsonl")
     answer = client.post(CHAT, json=ask(stream=stream), headers={"x-request-id": "mine-1"})
     (line,) = lines(tmp_path / "logs" / "access.jsonl")
@@ -50,7 +50,7 @@ def test_a_line_tells_who_answered_and_not_what_was_said(serve: Serve, tmp_path:
     assert "contract" not in written and "I am lex" not in written
 
 
-def test_prompts_are_written_where_that_is_wanted(serve: Serve, tmp_path: Path) -> None:
+def test_prompts_are_logged_if_set(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "access.jsonl"
     client = serve(log=path, log_prompts=True)
     client.post(CHAT, json=ask(f"{LAW}\n" * 100))
@@ -60,7 +60,7 @@ def test_prompts_are_written_where_that_is_wanted(serve: Serve, tmp_path: Path) 
     assert second == "A cell\u2028is"
 
 
-def test_failures_are_written_and_watchers_only_then(serve: Serve, tmp_path: Path) -> None:
+def test_failures_are_logged_and_probes_only_then(serve: Serve, tmp_path: Path) -> None:
     path = tmp_path / "access.jsonl"
     client = serve(log=path)
     client.get("/health")
@@ -68,12 +68,14 @@ def test_failures_are_written_and_watchers_only_then(serve: Serve, tmp_path: Pat
     client.post(CHAT, content=b"{")
     client.get('/no%0Asuch"path')
     client.post("/health")
-    told = [(line["status"], line["path"]) for line in lines(path)]
-    assert told == [(400, CHAT), (404, '/no\nsuch"path'), (405, "/health")]
+    logged = [(line["status"], line["path"]) for line in lines(path)]
+    assert logged == [(400, CHAT), (404, '/no\nsuch"path'), (405, "/health")]
     assert len(path.read_text(encoding="utf-8").splitlines()) == 3, "no path begins a line of its own"
 
 
-def test_an_error_is_told_by_its_code(serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_error_is_logged_by_its_code(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async def broken(_: Service) -> None:
         raise ZeroDivisionError
 
@@ -96,14 +98,12 @@ def test_an_error_is_told_by_its_code(serve: Serve, tmp_path: Path, monkeypatch:
     ]
 
 
-def test_an_answer_that_nobody_heard_to_its_end_is_unfinished(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_an_incomplete_response_is_unfinished(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     start: Message = {"type": "http.response.start", "status": 200, "headers": []}
     part: Message = {"type": "http.response.body", "body": b"data: {}", "more_body": True}
     end: Message = {"type": "http.response.body", "body": b""}
 
-    def told(*messages: Message, error: BaseException | None = None) -> dict[str, Any]:
+    def logged(*messages: Message, error: BaseException | None = None) -> dict[str, Any]:
         async def app(scope: Scope, receive: Receive, send: Send) -> None:
             for message in messages:
                 await send(message)
@@ -127,15 +127,15 @@ def test_an_answer_that_nobody_heard_to_its_end_is_unfinished(
         line: dict[str, Any] = json.loads(record.getMessage())
         return {key: line[key] for key in ("status", "error") if key in line}
 
-    assert told(start, part, end) == {"status": 200}
-    assert told(start, part) == {"status": 200, "error": "unfinished"}
-    assert told(start, part, error=OSError()) == {"status": 200, "error": "unfinished"}
-    assert told(start, part, error=asyncio.CancelledError()) == {"status": 200, "error": "unfinished"}
-    assert told() == told(error=asyncio.CancelledError()) == {"status": 499}
-    assert told(error=OSError()) == {"status": 500, "error": "server_error"}
+    assert logged(start, part, end) == {"status": 200}
+    assert logged(start, part) == {"status": 200, "error": "unfinished"}
+    assert logged(start, part, error=OSError()) == {"status": 200, "error": "unfinished"}
+    assert logged(start, part, error=asyncio.CancelledError()) == {"status": 200, "error": "unfinished"}
+    assert logged() == logged(error=asyncio.CancelledError()) == {"status": 499}
+    assert logged(error=OSError()) == {"status": 500, "error": "server_error"}
 
 
-def test_the_file_begins_anew_before_it_is_too_long(tmp_path: Path) -> None:
+def test_the_file_is_rotated(tmp_path: Path) -> None:
     log = open_log(tmp_path / "access.jsonl")
     for _ in range(12):
         log.info("x" * (FILE_BYTES // 10))

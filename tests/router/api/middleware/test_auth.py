@@ -1,4 +1,4 @@
-"""Who may ask, how often, and what every answer carries: over HTTP, and by hand."""
+"""Authentication, rate limit and response headers: over HTTP, and by hand."""
 
 import stat
 from collections.abc import Callable
@@ -32,12 +32,12 @@ def bearer(key: str) -> dict[str, str]:
     return {"authorization": f"Bearer {key}"}
 
 
-def test_only_a_key_opens(tmp_path: Path) -> None:
+def test_only_a_known_key_is_accepted(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     key, other = api_keys.add(file, "ann"), api_keys.add(file, "ben")
-    asked = client(file)
+    http = client(file)
     for good in (key, other):
-        assert asked.get("/v1/models", headers=bearer(good)).status_code == 200
+        assert http.get("/v1/models", headers=bearer(good)).status_code == 200
     for bad in (
         {},
         bearer(""),
@@ -46,15 +46,15 @@ def test_only_a_key_opens(tmp_path: Path) -> None:
         {"authorization": key},
         bearer(str("ä".encode())),
     ):
-        answer = asked.get("/v1/models", headers=bad)
+        answer = http.get("/v1/models", headers=bad)
         assert answer.status_code == 401
         assert answer.json()["error"]["code"] == "invalid_api_key"
         assert answer.headers["www-authenticate"] == "Bearer"
         assert key not in answer.text
-    assert asked.get("/health").status_code == 200
+    assert http.get("/health").status_code == 200
 
 
-def test_a_dropped_key_opens_no_more(tmp_path: Path) -> None:
+def test_a_deleted_key_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     key = api_keys.add(file, "ann")
     api_keys.drop(file, "ann")
@@ -86,7 +86,7 @@ def test_a_damaged_file_is_named(tmp_path: Path, damage: bytes) -> None:
     assert file.read_bytes() == damage
 
 
-def test_a_bucket_fills_steadily() -> None:
+def test_a_token_bucket_refills_steadily() -> None:
     now = [0.0]
     limiter = RateLimiter(60, lambda: now[0])
     assert [limiter.acquire("ann") for _ in range(61)] == [*[0.0] * 60, pytest.approx(1.0)]
@@ -99,52 +99,50 @@ def test_a_bucket_fills_steadily() -> None:
     assert [limiter.acquire("ann") for _ in range(61)][-1] == pytest.approx(1.0)
 
 
-def test_many_who_ask_take_no_more_memory() -> None:
+def test_many_clients_take_no_more_memory() -> None:
     limiter = RateLimiter(1)
-    for who in range(MAX_CLIENTS + 50):
-        limiter.acquire(str(who))
+    for client_id in range(MAX_CLIENTS + 50):
+        limiter.acquire(str(client_id))
     assert len(limiter._buckets) == MAX_CLIENTS
 
 
-def test_who_asks_too_often_is_told_when(tmp_path: Path) -> None:
+def test_a_rate_limited_client_gets_retry_after(tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     ann, ben = api_keys.add(file, "ann"), api_keys.add(file, "ben")
-    asked = client(file, RateLimiter(2))
-    assert [asked.get("/v1/models", headers=bearer(ann)).status_code for _ in range(3)] == [200, 200, 429]
-    told = asked.get("/v1/models", headers=bearer(ann))
-    assert told.json()["error"]["code"] == "rate_limit_exceeded"
-    assert 1 <= int(told.headers["retry-after"]) <= 30
-    assert asked.get("/v1/models", headers=bearer(ben)).status_code == 200
-    assert asked.get("/health").status_code == 200
+    http = client(file, RateLimiter(2))
+    assert [http.get("/v1/models", headers=bearer(ann)).status_code for _ in range(3)] == [200, 200, 429]
+    refused = http.get("/v1/models", headers=bearer(ann))
+    assert refused.json()["error"]["code"] == "rate_limit_exceeded"
+    assert 1 <= int(refused.headers["retry-after"]) <= 30
+    assert http.get("/v1/models", headers=bearer(ben)).status_code == 200
+    assert http.get("/health").status_code == 200
 
 
-def test_every_answer_carries_an_id_and_closes_the_browser(serve: Callable[..., TestClient]) -> None:
-    asked = serve()
+def test_every_response_has_a_request_id_and_security_headers(serve: Callable[..., TestClient]) -> None:
+    http = serve()
     for answer in (
-        asked.get("/health"),
-        asked.get("/nothing"),
-        asked.post("/v1/chat/completions", content=b"{"),
-        asked.options(
-            "/v1/models", headers={"origin": "http://evil", "access-control-request-method": "GET"}
-        ),
+        http.get("/health"),
+        http.get("/nothing"),
+        http.post("/v1/chat/completions", content=b"{"),
+        http.options("/v1/models", headers={"origin": "http://evil", "access-control-request-method": "GET"}),
     ):
         assert answer.headers["x-content-type-options"] == "nosniff"
         assert answer.headers["x-frame-options"] == "DENY"
         assert "access-control-allow-origin" not in answer.headers
         assert len(answer.headers["x-request-id"]) == 32
-    assert asked.get("/health", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
+    assert http.get("/health", headers={"x-request-id": "mine-1"}).headers["x-request-id"] == "mine-1"
     assert (
-        asked.get("/health", headers={"x-request-id": "a b<script>"}).headers["x-request-id"] != "a b<script>"
+        http.get("/health", headers={"x-request-id": "a b<script>"}).headers["x-request-id"] != "a b<script>"
     )
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.7", "::", "example.org"])
-def test_others_are_not_let_in_without_keys(host: str, slices_root: Path) -> None:
+def test_other_hosts_need_keys(host: str, slices_root: Path) -> None:
     with pytest.raises(BadSettings, match="anyone could send requests"):
         lifecycle.check(settings.Settings(host=host, embedder="hash"), DOMAINS, listening=True)
 
 
-def test_with_keys_they_are_and_at_home_nobody_needs_any(slices_root: Path, tmp_path: Path) -> None:
+def test_keys_allow_other_hosts_and_loopback_needs_none(slices_root: Path, tmp_path: Path) -> None:
     file = tmp_path / "keys.json"
     wide = settings.Settings.model_validate(
         {"host": "0.0.0.0", "embedder": "hash", "access": {"keys": str(file)}}

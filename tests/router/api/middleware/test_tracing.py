@@ -1,4 +1,4 @@
-"""A span for each request, as a real collector would get it over HTTP."""
+"""Spans of requests, as a collector gets them over HTTP."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -27,7 +27,7 @@ def collected(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[bytes]]:
             self.send_response(200)
             self.end_headers()
 
-        def log_message(self, *said: object) -> None:
+        def log_message(self, *attributes: object) -> None:
             """Stay silent."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Collector)
@@ -48,13 +48,15 @@ def spans(provider: TracerProvider, bodies: list[bytes]) -> list[tuple[str, str,
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
             assert "mom" in [each.value.string_value for each in resource.resource.attributes]
             for span in (each for scope in resource.scope_spans for each in scope.spans):
-                said = {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
-                found.append((span.name, span.trace_id.hex(), said))
+                attributes = {
+                    each.key: each.value.string_value or each.value.int_value for each in span.attributes
+                }
+                found.append((span.name, span.trace_id.hex(), attributes))
     return found
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_span_tells_who_answered_and_not_what_was_said(
+def test_a_span_has_the_expert_and_no_text(
     serve: Callable[..., TestClient], collected: list[bytes], stream: bool
 ) -> None:
     provider = otlp_provider()
@@ -62,11 +64,14 @@ def test_a_span_tells_who_answered_and_not_what_was_said(
     client.get("/health")
     begun = {"traceparent": f"00-{CALLER}-b7ad6b7169203331-01", "x-request-id": "mine-1"}
     client.post(CHAT, json=LAW | {"stream": stream}, headers=begun)
-    ((name, trace, said),) = spans(provider, collected)
+    ((name, trace, attributes),) = spans(provider, collected)
     assert (name, trace) == (f"POST {CHAT}", CALLER)
-    assert said["gen_ai.response.model"] == "lex" and said["mom.fallback"] == "false"
-    assert said["gen_ai.usage.output_tokens"] == 3 and int(str(said["gen_ai.usage.input_tokens"])) > 30
-    assert said["mom.request_id"] == "mine-1" and said["http.status_code"] == 200
+    assert attributes["gen_ai.response.model"] == "lex" and attributes["mom.fallback"] == "false"
+    assert (
+        attributes["gen_ai.usage.output_tokens"] == 3
+        and int(str(attributes["gen_ai.usage.input_tokens"])) > 30
+    )
+    assert attributes["mom.request_id"] == "mine-1" and attributes["http.status_code"] == 200
     assert b"contract" not in b"".join(collected) and b"I am" not in b"".join(collected)
     provider.shutdown()
 
@@ -74,6 +79,6 @@ def test_a_span_tells_who_answered_and_not_what_was_said(
 def test_a_refusal_has_a_span_too(serve: Callable[..., TestClient], collected: list[bytes]) -> None:
     provider = otlp_provider()
     serve(traces=provider).post(CHAT, content=b"{")
-    ((_, _, said),) = spans(provider, collected)
-    assert said["http.status_code"] == 400 and "gen_ai.response.model" not in said
+    ((_, _, attributes),) = spans(provider, collected)
+    assert attributes["http.status_code"] == 400 and "gen_ai.response.model" not in attributes
     provider.shutdown()
