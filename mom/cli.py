@@ -1,17 +1,46 @@
-"""The command line: parses, calls, prints. Every heavy import is inside the command that needs it."""
+"""The command line. Every heavy import is inside the command that needs it."""
 
+import builtins
 import os
 import sys
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from mom import __version__
 from mom.commands import demo, eval, heal, inspect, key, list, quantize, route, serve, slice, top
 
+_HELP = {  # in the order of use
+    "inspect": "Show a checkpoint's architecture and parameters.",
+    "slice": "Cut a domain expert out of a checkpoint.",
+    "heal": "Distill the parent into a slice.",
+    "quantize": "Write a slice as a quantized GGUF.",
+    "eval": "Measure slices: quality, tasks, probes, cost.",
+    "route": "Fit, tune, query and evaluate the router.",
+    "serve": "Serve all slices behind one OpenAI-compatible API.",
+    "top": "Watch a running service.",
+    "list": "List the slices: sizes and measured quality.",
+    "key": "Manage the API keys of the service.",
+    "demo": "Build, and serve, three slices of a small model.",
+}
+
+
+class _Commands(TyperGroup):
+    """The commands in the order in which they are used."""
+
+    def list_commands(self, ctx: Any) -> builtins.list[str]:
+        """Their names, for the help page."""
+        return sorted(self.commands, key=[*_HELP].index)
+
+
 app = typer.Typer(
     name="mom",
-    help="Mixture of Models: cut small domain experts out of one checkpoint, measure them, route to them.",
+    cls=_Commands,
+    help="Mixture of Models: slice domain experts out of one LLM checkpoint, and route queries to them.",
+    epilog="'mom demo' runs all of it on a small model. 'mom COMMAND -h' shows a command's options.",
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -21,25 +50,30 @@ app = typer.Typer(
 
 @app.callback(invoke_without_command=True)
 def root(
-    version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False,
 ) -> None:
-    """Options that hold for every command."""
+    """Options of every command."""
     if version:
         typer.echo(f"mom {__version__}")
         raise typer.Exit
 
 
-app.command("inspect")(inspect.inspect)
-app.command("slice")(slice.slice_)
-app.command("heal")(heal.heal)
-app.command("quantize")(quantize.quantize)
-app.command("eval")(eval.eval_)
-app.add_typer(route.app, name="route")
-app.command("serve")(serve.serve)
-app.command("top")(top.top)
-app.add_typer(key.app, name="key")
-app.command("list")(list.list_)
-app.command("demo")(demo.demo)
+_COMMANDS: dict[str, Callable[..., None]] = {
+    "inspect": inspect.inspect,
+    "slice": slice.slice_,
+    "heal": heal.heal,
+    "quantize": quantize.quantize,
+    "eval": eval.eval_,
+    "serve": serve.serve,
+    "top": top.top,
+    "list": list.list_,
+    "demo": demo.demo,
+}
+for _name, _help in _HELP.items():
+    if _name in _COMMANDS:
+        app.command(_name, short_help=_help)(_COMMANDS[_name])
+app.add_typer(route.app, name="route", short_help=_HELP["route"])
+app.add_typer(key.app, name="key", short_help=_HELP["key"])
 
 
 def main() -> None:

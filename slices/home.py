@@ -1,12 +1,14 @@
-"""Where things live: built models and slices, and the configs that describe domains.
+"""File locations: built models and slices, and the configs that describe domains.
 
-Built things live under `$MOM_HOME` (default `~/.cache/mom`), never in the repository. Configs are
-looked up in the user's `./configs`, then `$MOM_HOME/configs`, then in what the package ships.
+Everything built is stored under `$MOM_HOME` (default: the platform's data folder), never in the repository.
+Configs are looked up in the user's `./configs`, then `$MOM_HOME/configs`, then in what the package ships.
 """
 
 import os
 import re
 from pathlib import Path
+
+import platformdirs
 
 from slices.errors import BadConfig, NotFound
 
@@ -14,8 +16,11 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def home() -> Path:
-    """The folder of everything that is built: `$MOM_HOME`, else `~/.cache/mom`."""
-    return Path(os.environ.get("MOM_HOME") or Path.home() / ".cache" / "mom")
+    """The folder of everything that is built: `$MOM_HOME`, else the platform's data folder.
+
+    On Linux that is `~/.local/share/mom`, or below `$XDG_DATA_HOME` where that is set.
+    """
+    return Path(os.environ.get("MOM_HOME") or platformdirs.user_data_path("mom", appauthor=False))
 
 
 def slices_home() -> Path:

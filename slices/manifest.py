@@ -17,6 +17,7 @@ from slices.files import atomic
 from slices.home import check_name, slices_home
 
 FILE = "slice.json"
+SCHEMA: Literal[2] = 2  # raised whenever a key changes its name or meaning
 BF16, PARENT = "bf16", "parent"  # what a measurement may be of, beside a file
 BITS, SPEED = "bits_per_byte", "tokens_per_second"  # metrics that others look for
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -107,7 +108,7 @@ class Verdict(_Part):
 class Manifest(_Part):
     """A finished slice."""
 
-    schema_version: Literal[1] = Field(1, alias="schema")
+    schema_version: Literal[2] = Field(SCHEMA, alias="schema")
     name: str
     domain: str
     created: str
@@ -144,13 +145,16 @@ def read(folder: Path) -> Manifest:
 
     Raises:
         NotFound: there is none, so `folder` is no finished slice.
-        BadConfig: it is not JSON, or a field is missing or wrong; the field is named.
+        BadConfig: it is not JSON, another version of mom wrote it, or a field is missing or wrong; the field
+            is named.
     """
     path = folder / FILE
     if not path.is_file():
         raise NotFound(f"{folder} is no finished slice: it has no {FILE}")
+    data = path.read_bytes()
+    _check_schema(data, path)
     try:
-        manifest = Manifest.model_validate_json(path.read_bytes())
+        manifest = Manifest.model_validate_json(data)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
@@ -159,6 +163,19 @@ def read(folder: Path) -> Manifest:
     for quantized in manifest.quantized:
         check_file(quantized.file)
     return manifest
+
+
+def _check_schema(data: bytes, path: Path) -> None:
+    """Refuse the schema of another version; anything else that is wrong is left to the model."""
+    try:
+        fields = json.loads(data)
+    except (ValueError, RecursionError):
+        return
+    schema = fields.get("schema") if isinstance(fields, dict) else None
+    if isinstance(schema, int) and schema < SCHEMA:
+        raise BadConfig(
+            f"{path}: schema {schema}, expected {SCHEMA}: written by an older mom; cut the slice again"
+        )
 
 
 def check_file(name: str) -> str:

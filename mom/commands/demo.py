@@ -6,10 +6,15 @@ import typer
 
 
 def demo(
-    serve: Annotated[bool, typer.Option("--serve", help="Serve the slices and ask three questions.")] = False,
-    check: Annotated[bool, typer.Option("--check", help="Stop the service again.")] = False,
+    serve: Annotated[
+        bool,
+        typer.Option("--serve", help="Serve the slices and ask three questions; the service keeps running."),
+    ] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="As --serve, but stop the service afterwards.")
+    ] = False,
 ) -> None:
-    """Build three slices of the embedded Gemma 3 270M, quantized; with --serve, ask them."""
+    """Build and quantize three slices of the embedded Gemma 3 270M."""
     from mom.workflows import demo as demo_
     from mom.workflows import slice
 

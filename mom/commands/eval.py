@@ -6,7 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mom.commands.options import emit
+from mom.commands.options import Compare, emit
+from slices.measure.compare_mode import CompareMode
 
 Slices = Annotated[list[str], typer.Argument(metavar="SLICE...", help="Slices, checkpoints or GGUF files.")]
 Domains = Annotated[
@@ -25,7 +26,6 @@ Stride = Annotated[int | None, typer.Option(min=1, help="Bytes of each window th
 Needle = Annotated[list[int] | None, typer.Option(min=64, help="Tokens of a text that hides a number.")]
 Harness = Annotated[list[str] | None, typer.Option(metavar="TASK", help="A task of lm-evaluation-harness.")]
 Include = Annotated[Path | None, typer.Option(help="A folder with task files for --harness.")]
-Compare = Annotated[str, typer.Option(help="With the parent's plain quants: auto, always or never.")]
 Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; default every core.")]
 Json = Annotated[Path | None, typer.Option(help="Write the report to this file, or to stdout if -.")]
 Html = Annotated[Path | None, typer.Option(help="Write the report as one self-contained page.")]
@@ -45,7 +45,7 @@ def eval_(
     needle: Needle = None,
     harness: Harness = None,
     include: Include = None,
-    compare: Compare = "auto",
+    compare: Compare = CompareMode.AUTO,
     threads: Threads = None,
     seed: Seed = 0,
     json: Json = None,

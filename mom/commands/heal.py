@@ -7,6 +7,7 @@ import typer
 
 from mom.commands.options import Compare, Corpus, DeviceName, Force, Json, Output, emit
 from slices.heal.settings import HealConfig, HealMethod
+from slices.measure.compare_mode import CompareMode
 
 
 def heal(
@@ -52,7 +53,7 @@ def heal(
     device: Annotated[DeviceName, typer.Option(help="Where to train.")] = DeviceName.AUTO,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all cores.")] = None,
     seed: Annotated[int, typer.Option(help="Random seed of the data order and LoRA weights.")] = 0,
-    compare: Compare = "auto",
+    compare: Compare = CompareMode.AUTO,
     json: Json = False,
     force: Force = False,
 ) -> None:

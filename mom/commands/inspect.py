@@ -1,4 +1,4 @@
-"""`mom inspect`: what a checkpoint is made of."""
+"""`mom inspect`: the architecture and parameters of a checkpoint."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,13 +9,15 @@ from mom.commands.options import Corpus, Json, emit
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(help="A folder, config.json, name or hub id.")],
-    domain: Annotated[str | None, typer.Option(help="Score the parts on this domain's text too.")] = None,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, config.json, name or hub id.")],
+    domain: Annotated[
+        str | None, typer.Option(help="Also score layers and neurons on this domain's text.")
+    ] = None,
     corpus: Corpus = None,
     plot: Annotated[Path | None, typer.Option(help="Plot the layer scores: .svg or .png.")] = None,
     json: Json = False,
 ) -> None:
-    """Show what a checkpoint is made of, and with --domain what its parts are worth."""
+    """Show a checkpoint's architecture and parameters; with --domain also the scores of its layers."""
     from mom.workflows import inspect
 
     figures = inspect.inspect(model)

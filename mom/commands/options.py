@@ -1,4 +1,4 @@
-"""Options that several commands take, and how a command's figures are printed."""
+"""Options shared by several commands, and the printing of a command's result."""
 
 from collections.abc import Callable, Mapping
 from enum import StrEnum
@@ -8,24 +8,32 @@ from typing import Annotated, Any
 import typer
 
 from mom.display import console
+from slices.measure.compare_mode import CompareMode
 
 DEFAULT_MODEL = "google/gemma-4-E4B-it"
 ModelOption = Annotated[
     str,
-    typer.Option(help="A folder, a name in $MOM_HOME or a hub id.", envvar="MOM_MODEL", show_default=True),
-]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout and nothing else there.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that exists.")]
-Output = Annotated[
-    Path | None, typer.Option("-o", "--output", help="Where to write; default under $MOM_HOME.")
-]
-Corpus = Annotated[list[Path] | None, typer.Option(help="Domain text: .txt, .md, .jsonl files or folders.")]
-Config = Annotated[Path | None, typer.Option(help="A serve.yaml; default the first among the configs.")]
-Compare = Annotated[
-    str,
     typer.Option(
-        help="With the parent's plain quants at equal bytes: auto (a small parent) | always | never."
+        metavar="MODEL",
+        help="A folder, a name in $MOM_HOME or a hub id.",
+        envvar="MOM_MODEL",
+        show_default=True,
     ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite an existing output.")]
+Output = Annotated[Path | None, typer.Option("-o", "--output", help="Output folder. [default: in $MOM_HOME]")]
+Corpus = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="PATH", help="Domain text: .txt, .md, .jsonl files or folders."),
+]
+Config = Annotated[
+    Path | None,
+    typer.Option(help="serve.yaml. [default: the first one in ./configs, $MOM_HOME/configs, the package]"),
+]
+Compare = Annotated[
+    CompareMode,
+    typer.Option(help="Compare with the parent's plain quants of equal size; auto: only if it is small."),
 ]
 
 
@@ -38,7 +46,7 @@ class DeviceName(StrEnum):
 
 
 def emit(as_json: bool, figures: Mapping[str, Any], show: Callable[[], None] | None) -> None:
-    """Print figures as one JSON object, or have them shown."""
+    """Print `figures` as one JSON object, else call `show`."""
     if as_json:
         console.print_json(figures)
     elif show is not None:

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mom.commands.options import Compare, Force, Json, emit
+from slices.measure.compare_mode import CompareMode
 
 
 def quantize(
@@ -44,7 +45,7 @@ def quantize(
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the slice.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; default all cores.")] = None,
-    compare: Compare = "auto",
+    compare: Compare = CompareMode.AUTO,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the exact size; write nothing.")] = False,
     json: Json = False,
     force: Force = False,

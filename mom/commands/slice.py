@@ -6,32 +6,46 @@ import typer
 
 from mom.commands.options import DEFAULT_MODEL, Compare, Corpus, Force, Json, ModelOption, Output, emit
 from slices.cut.request import FfnRank
+from slices.measure.compare_mode import CompareMode
 
 
 def slice_(
-    domain: Annotated[str, typer.Option(help="A domain of configs/domains, such as biochem.")],
+    domain: Annotated[
+        str, typer.Option(metavar="NAME", help="A domain of configs/domains, such as biochem.")
+    ],
     layers: Annotated[
-        str, typer.Option(help="all | swa | full | 0-23 | 0-5,11,17 | drop:12,13 | auto | auto:N")
+        str,
+        typer.Option(metavar="SPEC", help="all | swa | full | 0-23 | 0-5,11,17 | drop:12,13 | auto | auto:N"),
     ],
     model: ModelOption = DEFAULT_MODEL,
     vocab: Annotated[
-        str | None, typer.Option(help="all (default) | domain (rows its text uses) | N rows")
+        str | None,
+        typer.Option(
+            metavar="SPEC", help="Vocabulary: all | domain (tokens of its text) | N. [default: all]"
+        ),
     ] = None,
-    ffn: Annotated[str | None, typer.Option(help="all (default) | N neurons a layer")] = None,
+    ffn: Annotated[
+        str | None, typer.Option(metavar="SPEC", help="FFN neurons per layer: all | N. [default: all]")
+    ] = None,
     ffn_rank: Annotated[
-        FfnRank, typer.Option(help="How neurons are ranked: by scores on the domain's text, or at random.")
+        FfnRank, typer.Option(help="Rank neurons by scores on the domain's text, or at random.")
     ] = FfnRank.SCORES,
     corpus: Corpus = None,
     output: Output = None,
-    name: Annotated[str | None, typer.Option(help="The slice's name; default the domain's.")] = None,
-    seed: Annotated[int, typer.Option(help="For text the parent writes itself, and random ranks.")] = 0,
-    repair: Annotated[bool, typer.Option("--repair", help="Take the nearest legal cut.")] = False,
-    portable: Annotated[
-        bool, typer.Option("--portable", help="Add spacers, so that stock transformers loads it.")
+    name: Annotated[str | None, typer.Option(help="Name of the slice. [default: the domain's]")] = None,
+    seed: Annotated[int, typer.Option(help="Random seed of generated domain text and random ranks.")] = 0,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Replace an invalid cut by the nearest valid one.")
     ] = False,
-    compare: Compare = "auto",
+    portable: Annotated[
+        bool, typer.Option("--portable", help="Add identity layers, so that stock transformers loads it.")
+    ] = False,
+    compare: Compare = CompareMode.AUTO,
     budget: Annotated[
-        str | None, typer.Option(help="Search for the best slice whose GGUF takes at most this, as in 100MB.")
+        str | None,
+        typer.Option(
+            metavar="SIZE", help="Search for the best slice whose GGUF is at most this size: 100MB."
+        ),
     ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its exact size; write nothing.")
@@ -66,7 +80,13 @@ def slice_(
 
 
 def _search(
-    request: Any, budget: str, vocab: str | None, ffn: str | None, compare: str, dry_run: bool, json: bool
+    request: Any,
+    budget: str,
+    vocab: str | None,
+    ffn: str | None,
+    compare: CompareMode,
+    dry_run: bool,
+    json: bool,
 ) -> None:
     from mom.workflows import search
 

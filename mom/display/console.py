@@ -1,25 +1,19 @@
-"""What the user sees: results on stdout, progress and warnings on stderr, errors on one line."""
+"""Terminal output: results on stdout, progress and warnings on stderr, errors on one line."""
 
 import json
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from slices.progress import Progress
+
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
-PIPED = 200  # columns
-
-
-class Report(Protocol):
-    """What a stage calls as it goes on."""
-
-    def __call__(self, stage: str, done: int, total: int) -> None:
-        """Say that `done` of `total` units of `stage` are finished."""
-        ...
+PIPE_WIDTH = 200  # columns
 
 
 def print_json(value: Mapping[str, Any]) -> None:
@@ -39,8 +33,8 @@ def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
 
 
 def wide() -> Console:
-    """Where tables go: in a file or a pipe they need not fit a terminal."""
-    return out if out.is_terminal else Console(highlight=False, width=max(out.width, PIPED))
+    """The console of tables: in a file or a pipe they need not fit a terminal."""
+    return out if out.is_terminal else Console(highlight=False, width=max(out.width, PIPE_WIDTH))
 
 
 def fail(message: str) -> None:
@@ -49,14 +43,15 @@ def fail(message: str) -> None:
 
 
 def warn(message: str) -> None:
-    """A remark on stderr."""
+    """A warning on stderr."""
     err.print(message, style="yellow", soft_wrap=True, markup=False)
 
 
 @contextmanager
-def progress_bar() -> Iterator[Report]:
-    """One bar a stage on stderr, with rate and time left; large totals are taken for bytes."""
-    from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+def progress_bar() -> Iterator[Progress]:
+    """A progress callback that shows one bar per stage on stderr; large totals are taken for bytes."""
+    from rich.progress import BarColumn, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as ProgressBar
 
     columns = (
         TextColumn("{task.description}"),
@@ -64,21 +59,21 @@ def progress_bar() -> Iterator[Report]:
         TextColumn("{task.fields[amount]}"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as progress:
+    with ProgressBar(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, done: int, total: int) -> None:
             if stage not in tasks:
-                tasks[stage] = progress.add_task(stage, total=total, amount="")
+                tasks[stage] = bar.add_task(stage, total=total, amount="")
             task = tasks[stage]
-            speed = progress.tasks[progress.task_ids.index(task)].speed
-            progress.update(task, completed=done, total=total, amount=_amount(done, total, speed))
+            speed = bar.tasks[bar.task_ids.index(task)].speed
+            bar.update(task, completed=done, total=total, amount=_amount(done, total, speed))
 
         yield report
 
 
 def size(count: float) -> str:
-    """Bytes as people read them, in powers of ten: 242.6 MB."""
+    """A size in decimal units: 242.6 MB."""
     for unit in ("B", "kB", "MB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -87,7 +82,7 @@ def size(count: float) -> str:
 
 
 def number(count: int) -> str:
-    """Parameters as people read them: 121.3 M."""
+    """A parameter count in short: 121.3 M."""
     for limit, unit in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if count >= limit:
             return f"{count / limit:.2f} {unit}"

@@ -1,4 +1,4 @@
-"""Is a slice worth its bytes? The verdict against the parent's plain quants, asked for and shown."""
+"""The comparison of a slice with the parent's plain quants of equal size, run and shown."""
 
 from pathlib import Path
 from typing import Any
@@ -7,9 +7,11 @@ from mom.display import console
 from mom.workflows.domain_text import own_text
 from slices import manifest
 from slices.errors import SliceError
-from slices.manifest import BF16, Manifest, Verdict
+from slices.manifest import Manifest, Verdict
+from slices.measure.compare_mode import CompareMode
 from slices.measure.dominated import sentence, unknown
 from slices.measure.judge import judge, record_verdict
+from slices.progress import Progress
 from slices.text import domains
 
 _NO_TEXT = (
@@ -17,7 +19,7 @@ _NO_TEXT = (
 )
 
 
-def judge_file(folder: Path, of: str, when: str, threads: int | None, report: console.Report) -> Verdict:
+def judge_file(folder: Path, of: str, when: CompareMode, threads: int | None, report: Progress) -> Verdict:
     """Measure a file of a slice on its own domain's held-out text; without text at hand, only if `always`."""
     made = manifest.read(folder)
     if when == "auto" and not _has_text(made):
@@ -32,15 +34,15 @@ def judge_file(folder: Path, of: str, when: str, threads: int | None, report: co
 
 
 def judge_made(
-    folder: Path, file: Path, when: str, threads: int | None, report: console.Report
+    folder: Path, file: Path, when: CompareMode, threads: int | None, report: Progress
 ) -> dict[str, Any] | None:
     """The same for a GGUF that was just made, as JSON; None where it is no file of a slice's own."""
     if not (folder / manifest.FILE).is_file() or file.parent.resolve() != folder.resolve():
         return None
-    return told(judge_file(folder, file.name, when, threads, report))
+    return verdict_json(judge_file(folder, file.name, when, threads, report))
 
 
-def told(found: Verdict) -> dict[str, Any]:
+def verdict_json(found: Verdict) -> dict[str, Any]:
     """A verdict as JSON, with its sentence."""
     return {**found.model_dump(mode="json"), "sentence": sentence(found)}
 
@@ -53,17 +55,14 @@ def show_verdict(figures: dict[str, Any]) -> None:
         console.warn(figures["sentence"])
 
 
-def headline(made: Manifest) -> str:
-    """What dominates a slice, in few words: of its smallest file that was judged, else of bf16."""
-    files = {each.file: each.bytes for each in made.quantized} | {BF16: made.bytes}
-    known = [each for each in made.verdicts if each.of in files and each.verdict != "unknown"]
-    if not known:
-        return "not known"
-    found = min(known, key=lambda each: files[each.of])
-    if found.verdict == "better":
+def dominated_by(verdict: Verdict | None) -> str:
+    """What dominates a file of a slice, in few words."""
+    if verdict is None or verdict.verdict == "unknown":
+        return "not measured"
+    if verdict.verdict == "better":
         return "nothing"
-    rival = f"{found.by}, {console.size(found.by_bytes)}"
-    return rival if found.verdict == "dominated" else f"level with {rival}"
+    rival = f"{verdict.by}, {console.size(verdict.by_bytes)}"
+    return rival if verdict.verdict == "dominated" else f"level with {rival}"
 
 
 def _has_text(made: Manifest) -> bool:

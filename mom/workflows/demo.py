@@ -24,6 +24,7 @@ from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
 from slices.errors import RunFailed
 from slices.home import home, slices_home
+from slices.measure.compare_mode import CompareMode
 from slices.quant.quantize import quantize
 
 TYPE = "Q4_K_M"
@@ -77,7 +78,7 @@ def embedded_folder() -> Path:
 def _quantize(folder: Path) -> None:
     with console.progress_bar() as report:
         done = quantize(folder, TYPE, progress=lambda n, of: report(f"quantize {folder.name}", n, of))
-        judge_file(folder, done.path.name, "auto", None, report)
+        judge_file(folder, done.path.name, CompareMode.AUTO, None, report)
     console.out.print(f"quantized {folder.name}: {done.type}, {console.size(done.bytes)}")
 
 

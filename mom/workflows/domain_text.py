@@ -2,16 +2,16 @@
 
 from pathlib import Path
 
-from mom.display import console
 from slices import manifest
 from slices.cut.pipeline import domain_text
 from slices.cut.request import SliceRequest
 from slices.model_ref import open_model
+from slices.progress import Progress
 from slices.text import domains
 from slices.text.corpus import Corpus
 
 
-def own_text(name: str, made: manifest.Manifest, report: console.Report) -> Corpus:
+def own_text(name: str, made: manifest.Manifest, report: Progress) -> Corpus:
     """The text of the domain `name`: what the slice `made` was cut by, if that is its domain."""
     corpus = tuple(Path(path) for path in made.recipe.get("corpus", [])) if made.domain == name else ()
     request = SliceRequest(domain=name, layers="all", model=made.parent.model, corpus=corpus, seed=made.seed)

@@ -10,10 +10,11 @@ from mom.display import console
 from mom.workflows.domain_text import own_text
 from slices import manifest
 from slices.errors import NotFound
+from slices.measure.compare_mode import CompareMode
 from slices.measure.heldout import read_heldout
-from slices.measure.judge import check_when
 from slices.measure.overlap import without_seen
 from slices.model_ref import locate
+from slices.progress import Progress
 from slices.report.as_json import as_json
 from slices.report.controls import controls
 from slices.report.cost import Cost, measure_cost
@@ -37,7 +38,7 @@ class Asked:
     domains: Sequence[str] = ()
     against: str | None = None
     data: Path | None = None
-    compare: str = "auto"
+    compare: CompareMode = CompareMode.AUTO
     harness: Sequence[str] = ()
     include: Path | None = None
     wish: Wish = field(default_factory=Wish)
@@ -45,7 +46,6 @@ class Asked:
 
 def measure(asked: Asked) -> dict[str, Any]:
     """Measure, record in slice.json, and report as `mom eval --json` writes it."""
-    check_when(asked.compare)
     folders = [
         Path(each) if Path(each).is_file() else manifest.find_or_checkpoint(each) for each in asked.slices
     ]
@@ -64,9 +64,7 @@ def measure(asked: Asked) -> dict[str, Any]:
     return as_json(found, rivals, overlaps, costs, published, __version__)
 
 
-def _texts(
-    asked: Asked, recipes: Sequence[manifest.Manifest], report: console.Report
-) -> dict[str, list[str]]:
+def _texts(asked: Asked, recipes: Sequence[manifest.Manifest], report: Progress) -> dict[str, list[str]]:
     """Held-out documents by domain: of the data, else what each domain's own text holds out."""
     own = sorted({found.domain for found in recipes})
     if asked.data is not None:
@@ -81,7 +79,7 @@ def _texts(
     return {name: _own_heldout(name, recipes, report) for name in wanted}
 
 
-def _own_heldout(name: str, recipes: Sequence[manifest.Manifest], report: console.Report) -> list[str]:
+def _own_heldout(name: str, recipes: Sequence[manifest.Manifest], report: Progress) -> list[str]:
     made = next((found for found in recipes if found.domain == name), recipes[0] if recipes else None)
     if made is None:
         raise NotFound(f"no held-out text for {name!r}: give --data DIR")
@@ -91,7 +89,7 @@ def _own_heldout(name: str, recipes: Sequence[manifest.Manifest], report: consol
     return found
 
 
-def _seen(recipes: Sequence[manifest.Manifest], report: console.Report) -> dict[str, tuple[str, ...]]:
+def _seen(recipes: Sequence[manifest.Manifest], report: Progress) -> dict[str, tuple[str, ...]]:
     """Calibration text by slice, of those that were made by text."""
     used = [made for made in recipes if made.calibration.source != "none" or made.healing]
     return {made.name: own_text(made.domain, made, report).calibration().documents for made in used}
@@ -125,7 +123,7 @@ def _slice_or_model(reference: str) -> Path:
         return locate(reference)
 
 
-def _costs(found: Report, report: console.Report) -> dict[str, Cost]:
+def _costs(found: Report, report: Progress) -> dict[str, Cost]:
     """Of every row, one after the other, so that they do not disturb each other."""
     prompt = next(iter(found.texts.values())).windows[0].text
     costs = {}
@@ -135,7 +133,7 @@ def _costs(found: Report, report: console.Report) -> dict[str, Cost]:
     return costs
 
 
-def _published(found: Report, asked: Asked, report: console.Report) -> Mapping[str, list[HarnessResult]]:
+def _published(found: Report, asked: Asked, report: Progress) -> Mapping[str, list[HarnessResult]]:
     figures = {}
     for number, (name, row) in enumerate(found.rows.items(), start=1):
         runtime = row.subject.open(asked.wish.threads, asked.wish.context)

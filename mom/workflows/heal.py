@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from mom.display import console
-from mom.workflows.compare import judge_file, show_verdict, told
+from mom.workflows.compare import judge_file, show_verdict, verdict_json
 from mom.workflows.domain_text import own_text
 from slices import manifest
 from slices.errors import BadConfig
@@ -17,7 +17,7 @@ from slices.heal.request import HealRequest
 from slices.heal.settings import HealConfig
 from slices.home import check_name, slices_home
 from slices.manifest import BF16
-from slices.measure.judge import check_when
+from slices.measure.compare_mode import CompareMode
 from slices.pictures.figure import check_picture
 from slices.pictures.healing import draw_healing
 from slices.progress import Progress
@@ -40,14 +40,13 @@ class HealOptions:
     device: str = "auto"
     threads: int | None = None
     force: bool = False
-    compare: str = "auto"
+    compare: CompareMode = CompareMode.AUTO
 
 
 def heal_slice(options: HealOptions) -> dict[str, Any]:
     """Heal a slice, or cache its teacher; returns what `mom heal --json` prints."""
     folder = manifest.find(options.slice)
     entry = manifest.read(folder)
-    check_when(options.compare)
     if options.plot is not None:
         check_picture(options.plot)
     with console.progress_bar() as progress:
@@ -61,7 +60,7 @@ def heal_slice(options: HealOptions) -> dict[str, Any]:
         verdict = judge_file(result.path, BF16, options.compare, options.threads, progress)
     if options.plot is not None:
         draw_healing({result.manifest.name: result.run.curve}, options.plot)
-    return {**_figures(result, options.plot), "verdict": told(verdict)}
+    return {**_figures(result, options.plot), "verdict": verdict_json(verdict)}
 
 
 def show_healed(figures: dict[str, Any]) -> None:

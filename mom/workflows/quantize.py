@@ -15,7 +15,8 @@ from slices.architecture.anatomy import match_tensors, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadConfig, Unsupported
 from slices.gguf.tensor_types import TABLES
-from slices.measure.judge import check_when
+from slices.measure.compare_mode import CompareMode
+from slices.progress import Progress
 from slices.quant.coverage import explain_coverage, measure_coverage
 from slices.quant.fit import digest
 from slices.quant.imatrix import collect
@@ -46,7 +47,7 @@ class Wish:
     domain: str | None = None
     data: Path | None = None
     limit: int | None = None
-    compare: str = "auto"
+    compare: CompareMode = CompareMode.AUTO
 
     @property
     def measures(self) -> bool:
@@ -57,7 +58,6 @@ class Wish:
 def quantize_slice(wish: Wish) -> dict[str, Any]:
     """Quantize and report, as `mom quantize --json` prints it."""
     folder = manifest.find_or_checkpoint(wish.slice)
-    check_when(wish.compare)
     with console.progress_bar() as report:
         imatrix = _imatrix(wish, folder, report)
         label = f"quantize {folder.name} to {wish.type}"
@@ -120,7 +120,7 @@ def _imatrix_notes(wish: Wish) -> list[str]:
     return []
 
 
-def _imatrix(wish: Wish, folder: Path, report: console.Report) -> Imatrix | None:
+def _imatrix(wish: Wish, folder: Path, report: Progress) -> Imatrix | None:
     if not _wants_imatrix(wish):
         return None
     make_recipe(wish.type, wish.tables)  # refuse before minutes of work, not after
@@ -128,7 +128,7 @@ def _imatrix(wish: Wish, folder: Path, report: console.Report) -> Imatrix | None
     return domain_imatrix(folder, report)
 
 
-def domain_imatrix(folder: Path, report: console.Report) -> Imatrix:
+def domain_imatrix(folder: Path, report: Progress) -> Imatrix:
     """The importance matrix of a slice on the calibration part of its own domain's text.
 
     It is left beside the slice in llama.cpp's form too, for any tool that reads that.
@@ -140,7 +140,7 @@ def domain_imatrix(folder: Path, report: console.Report) -> Imatrix:
     return named
 
 
-def _text(folder: Path, report: console.Report) -> Corpus:
+def _text(folder: Path, report: Progress) -> Corpus:
     if not (folder / manifest.FILE).is_file():
         raise Unsupported(f"{folder} is no finished slice, so it has no domain to measure an imatrix on")
     made = manifest.read(folder)

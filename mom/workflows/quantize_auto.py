@@ -16,11 +16,11 @@ from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadConfig, NotFound
 from slices.measure.heldout import Heldout, cut_heldout, read_heldout
-from slices.measure.judge import check_when
 from slices.measure.ladder import Ladder, Making, climb, foretell
 from slices.measure.predictor import Ratio, advise, sentence, verdict_against
 from slices.measure.reference import TEXT_BYTES
 from slices.measure.rungs import Goal, NonePasses, Rung
+from slices.progress import Progress
 from slices.quant.types import TYPES, find_type
 
 OVER = "over the budget"
@@ -34,7 +34,6 @@ def climb_slice(wish: Wish) -> dict[str, Any]:
     A type given by name is the only rung. Where none meets the goal, those measured are told on stderr.
     """
     goal, types, folder = _goal(wish), _types(wish), manifest.find_or_checkpoint(wish.slice)
-    check_when(wish.compare)
     with console.progress_bar() as report:
         domain, text = _text(wish, folder, report)
         imatrix = domain_imatrix(folder, report) if wish.imatrix == "domain" else None
@@ -103,7 +102,7 @@ def _types(wish: Wish) -> tuple[str, ...]:
     return tuple(TYPES) if wish.type == AUTO else (find_type(wish.type).name,)
 
 
-def _text(wish: Wish, folder: Path, report: console.Report) -> tuple[str, Heldout]:
+def _text(wish: Wish, folder: Path, report: Progress) -> tuple[str, Heldout]:
     """The domain and its held-out text: of `--data`, else the slice's own."""
     made = manifest.read(folder) if (folder / manifest.FILE).is_file() else None
     domain = wish.domain or (made.domain if made else None)

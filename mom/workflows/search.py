@@ -3,13 +3,13 @@
 from typing import Any
 
 from mom.display import console
-from mom.workflows.compare import judge_file, show_verdict, told
+from mom.workflows.compare import judge_file, show_verdict, verdict_json
 from mom.workflows.quantize_auto import parse_size
 from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.cut.pipeline import domain_text, plan_cut
 from slices.cut.request import SliceRequest
-from slices.measure.judge import check_when
+from slices.measure.compare_mode import CompareMode
 from slices.model_ref import open_model
 from slices.search.candidates import Structure, layer_choices, may_fit, row_choices, width_choices
 from slices.search.frontier import Tried, frontier
@@ -19,10 +19,9 @@ from slices.text import domains
 
 
 def search_slice(
-    request: SliceRequest, budget: str, vocab: str | None, ffn: str | None, compare: str
+    request: SliceRequest, budget: str, vocab: str | None, ffn: str | None, compare: CompareMode
 ) -> dict[str, Any]:
     """Search, write the best, and report as `mom slice --budget --json` prints it."""
-    check_when(compare)
     most = parse_size(budget)
     with console.progress_bar() as report:
         checkpoint, domain = open_model(request.model), domains.load(request.domain)
@@ -41,7 +40,7 @@ def search_slice(
         "gguf": str(found.gguf),
         "gguf_bytes": found.gguf.stat().st_size,
         **_candidates(found),
-        "verdict": told(verdict),
+        "verdict": verdict_json(verdict),
     }
 
 

@@ -1,25 +1,24 @@
-"""`mom slice` and `mom list`: ask for a cut, show its plan or its result, and what slices there are."""
+"""`mom slice` and `mom list`: run a cut, show its plan or result; list the slices."""
 
 from typing import Any
 
 from mom.display import console
-from mom.workflows.compare import headline, judge_file, show_verdict, told
+from mom.workflows.compare import dominated_by, judge_file, show_verdict, verdict_json
 from slices import manifest
 from slices.cut.manifest_entry import summary
 from slices.cut.pipeline import cut, plan_cut
 from slices.cut.plan import Plan
 from slices.cut.request import SliceRequest
-from slices.manifest import BF16, Manifest
-from slices.measure.judge import check_when
+from slices.manifest import BF16, BITS, Manifest
+from slices.measure.compare_mode import CompareMode
 
 
-def slice_model(request: SliceRequest, compare: str = "auto") -> dict[str, Any]:
+def slice_model(request: SliceRequest, compare: CompareMode = CompareMode.AUTO) -> dict[str, Any]:
     """Cut, hold the result against plain quants, and report, as `mom slice --json` prints it."""
-    check_when(compare)
     with console.progress_bar() as report:
         made = cut(request, report)
         found = judge_file(request.target, BF16, compare, None, report)
-    return {**summary(request, made), "verdict": told(found)}
+    return {**summary(request, made), "verdict": verdict_json(found)}
 
 
 def dry_run(request: SliceRequest) -> dict[str, Any]:
@@ -62,37 +61,33 @@ def show(figures: dict[str, Any]) -> None:
 
 
 def listing() -> dict[str, Any]:
-    """All slices in `$MOM_HOME`, with sizes and headline quality."""
-    return {"slices": [_row(str(folder), found) for folder, found in manifest.all_slices()]}
+    """All slices in `$MOM_HOME`, each with its files, their sizes and their measured quality."""
+    return {"slices": [_slice_row(str(folder), found) for folder, found in manifest.all_slices()]}
 
 
 def show_list(figures: dict[str, Any]) -> None:
-    """The same as a table."""
-    rows = []
-    for row in figures["slices"]:
-        types = [f"{q['type']} {console.size(q['bytes'])}" for q in row["quantized"]]
-        quality = [f"{of} {m['value']:.3f}±{m['stderr']:.3f}" for of, m in row["bits_per_byte"].items()]
-        cells = [row["name"], row["domain"], str(len(row["layers"])), f"{row['vocabulary']:,}"]
-        rows.append(
-            [
-                *cells,
-                console.size(row["bytes"]),
-                ", ".join(types) or "-",
-                ", ".join(quality) or "-",
-                row["dominated"],
-            ]
-        )
-    columns = ["slice", "domain", "layers", "rows", "bf16", "quantized", "bits per byte", "dominated by"]
+    """The same as a table, one row per file."""
+    columns = ["slice", "domain", "layers", "rows", "file", "size", "bits per byte", "dominated by"]
+    rows = [_cells(row, file) for row in figures["slices"] for file in row["files"]]
     console.print_table("slices", columns, rows)
 
 
-def _row(folder: str, found: Manifest) -> dict[str, Any]:
-    quality = {
-        m.of: {"value": m.value, "stderr": m.stderr}
-        for m in found.measurements
-        if m.domain == found.domain and m.metric == "bits_per_byte"
-    }
-    quantized = [{"file": q.file, "type": q.type, "bytes": q.bytes} for q in found.quantized]
+def _cells(row: dict[str, Any], file: dict[str, Any]) -> list[str]:
+    bits = file["bits_per_byte"]
+    return [
+        row["name"],
+        row["domain"],
+        str(len(row["layers"])),
+        f"{row['vocabulary']:,}",
+        file["type"],
+        console.size(file["bytes"]),
+        f"{bits['value']:.3f}±{bits['stderr']:.3f}" if bits else "-",
+        file["dominated_by"],
+    ]
+
+
+def _slice_row(folder: str, found: Manifest) -> dict[str, Any]:
+    gguf = [_file_row(found, q.file, q.type, q.bytes) for q in found.quantized]
     return {
         "name": found.name,
         "path": folder,
@@ -100,10 +95,26 @@ def _row(folder: str, found: Manifest) -> dict[str, Any]:
         "layers": found.layers,
         "vocabulary": found.vocabulary,
         "bytes": found.bytes,
-        "quantized": quantized,
-        "bits_per_byte": quality,
-        "dominated": headline(found),
-        "verdicts": [told(each) for each in found.verdicts],
+        "files": [_file_row(found, BF16, "BF16", found.bytes), *gguf],
+    }
+
+
+def _file_row(found: Manifest, file: str, type: str, nbytes: int) -> dict[str, Any]:
+    """The checkpoint itself (`file` is "bf16") or one of its GGUF files, with its latest measurements."""
+    bits = [
+        {"value": m.value, "stderr": m.stderr}
+        for m in found.measurements
+        if (m.of, m.domain, m.metric) == (file, found.domain, BITS)
+    ]
+    verdicts = [each for each in found.verdicts if (each.of, each.domain) == (file, found.domain)]
+    verdict = verdicts[-1] if verdicts else None
+    return {
+        "file": file,
+        "type": type,
+        "bytes": nbytes,
+        "bits_per_byte": bits[-1] if bits else None,
+        "dominated_by": dominated_by(verdict),
+        "verdict": None if verdict is None else verdict_json(verdict),
     }
 
 

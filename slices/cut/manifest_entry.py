@@ -29,7 +29,7 @@ def build_manifest(
             source=text.source, sha256=text.sha256, documents=len(text.documents), bytes=text.nbytes
         )
     return manifest.Manifest(
-        schema=1,
+        schema=manifest.SCHEMA,
         name=request.slice_name,
         domain=request.domain,
         created=manifest.now(),

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from slices import manifest
 from slices.checkpoint import weight_files
-from slices.errors import BadConfig, SliceError
+from slices.errors import SliceError
+from slices.estimate import Estimate, ratio
 from slices.manifest import Verdict
+from slices.measure.compare_mode import CompareMode
 from slices.measure.dominated import smallest, unknown, verdict
-from slices.measure.heldout import cut_heldout
+from slices.measure.heldout import Heldout, cut_heldout
 from slices.measure.plain import Progress, plain_quants
 from slices.measure.reference import TEXT_BYTES
 from slices.measure.score import score
@@ -15,28 +17,17 @@ from slices.model_ref import locate
 from slices.runtimes.open import open_runtime
 
 CHEAP = 4_000_000_000  # bytes of a parent whose plain quants are measured without being asked
-WHEN = ("auto", "always", "never")
-
-
-def check_when(when: str) -> None:
-    """Refuse an unknown `--compare` before any work.
-
-    Raises:
-        BadConfig: it is none of `WHEN`.
-    """
-    if when not in WHEN:
-        raise BadConfig(f"--compare {when}: expected {', '.join(WHEN)}")
 
 
 def judge(
     folder: Path,
     of: str,
     documents: list[str],
-    when: str = "auto",
+    when: CompareMode = CompareMode.AUTO,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Measure a slice's file (`of`: its name, or "bf16") on held-out documents; the verdict is recorded.
+    """Measure a slice's file (`of`: its name, or "bf16") on held-out documents, recorded in slice.json.
 
     It is "unknown", with the reason, where nothing can be measured: never an error, since the slice is made.
 
@@ -44,10 +35,8 @@ def judge(
         when: auto leaves out parents of more than `CHEAP` bytes, always does not, never measures nothing.
 
     Raises:
-        BadConfig: `when` is none of these.
         NotFound: there is no slice.
     """
-    check_when(when)
     made = manifest.read(folder)
     try:
         found = _measured(folder, made, of, documents, when, threads, progress)
@@ -69,7 +58,7 @@ def _measured(
     made: manifest.Manifest,
     of: str,
     documents: list[str],
-    when: str,
+    when: CompareMode,
     threads: int | None,
     progress: Progress | None,
 ) -> Verdict:
@@ -81,14 +70,32 @@ def _measured(
     text = cut_heldout(documents, TEXT_BYTES)
     nbytes = _bytes(folder, of)
     plain = plain_quants(parent, text, nbytes, threads, progress)
-    if not plain:
-        return smallest(of, made.domain, text)
     runtime = open_runtime(folder, None if of == manifest.BF16 else Path(of), threads)
     try:
         bits, sizes, _ = score(runtime, text, f"{made.name} ({of})", progress)
     finally:
         runtime.close()
-    return verdict(of, made.domain, bits, sizes, plain, text)
+    _record_bits(folder, of, ratio(bits, sizes), text)
+    return verdict(of, made.domain, bits, sizes, plain, text) if plain else smallest(of, made.domain, text)
+
+
+def _record_bits(folder: Path, of: str, bits: Estimate, text: Heldout) -> None:
+    """Write a file's bits per byte into slice.json, over older ones on the same text."""
+    made = manifest.read(folder)
+    new = manifest.Measurement(
+        of=of,
+        domain=made.domain,
+        metric=manifest.BITS,
+        value=bits.value,
+        stderr=bits.stderr,
+        data=text.sha256,
+    )
+    kept = [m for m in made.measurements if _key(m) != _key(new)]
+    manifest.write(folder, made.model_copy(update={"measurements": [*kept, new]}))
+
+
+def _key(measurement: manifest.Measurement) -> tuple[str, str, str, str]:
+    return measurement.of, measurement.domain, measurement.metric, measurement.data
 
 
 def _bytes(folder: Path, of: str) -> int:

@@ -12,6 +12,7 @@ import numpy as np
 from slices import manifest
 from slices.estimate import Estimate, ratio
 from slices.manifest import BF16, Verdict
+from slices.measure.compare_mode import CompareMode
 from slices.measure.dominated import smallest, unknown, verdict
 from slices.measure.judge import CHEAP
 from slices.measure.plain import Plain, plain_quants
@@ -29,7 +30,10 @@ class Controls:
 
 
 def controls(
-    report: Report, parent: Path | None, when: str = "auto", progress: Progress | None = None
+    report: Report,
+    parent: Path | None,
+    when: CompareMode = CompareMode.AUTO,
+    progress: Progress | None = None,
 ) -> Controls:
     """Measure the plain quants that the rows of slices call for.
 
@@ -58,7 +62,7 @@ def own_domain(row: Row) -> str | None:
     return manifest.read(folder).domain if (folder / manifest.FILE).is_file() else None
 
 
-def _reason(rows: Mapping[str, Row], parent: Path | None, when: str) -> str:
+def _reason(rows: Mapping[str, Row], parent: Path | None, when: CompareMode) -> str:
     """Why nothing is measured, if so it is."""
     if when == "never" or not rows or parent is None:
         return "it was not measured; --compare always does"

@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from slices import manifest
+from slices.home import home
 from tests.mom.line import mom, mom_alone, parsed
+from tests.router.router_world import write_slice
 
 E4B = {
     "model_type": "gemma4_text", "hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 42,
@@ -104,6 +106,9 @@ def test_usage_errors_exit_2() -> None:
     unknown = mom("slice", "--domain", "law", "--layers", "all", "--ffn-rank", "guess")
     assert unknown.returncode == 2
     assert "'guess' is not one of 'scores', 'random'" in unknown.stderr
+    sometimes = mom("slice", "--domain", "law", "--layers", "all", "--compare", "sometimes")
+    assert sometimes.returncode == 2
+    assert "'sometimes' is not one of 'auto', 'always', 'never'" in sometimes.stderr
     assert mom("nonsense").returncode == 2
 
 
@@ -152,3 +157,73 @@ def test_keys_are_made_listed_and_dropped(mom_home: Path) -> None:
     assert mom("key", "drop", "ann").returncode == 0
     assert parsed("key", "list", "--json")["names"] == []
     assert "no key for 'ann'" in mom("key", "drop", "ann").stderr
+
+
+def test_help_lists_the_commands_in_the_order_of_use() -> None:
+    short, long = mom("-h"), mom("--help")
+    assert short.returncode == 0
+    assert short.stdout == long.stdout
+    listed = [
+        line.split()[0] for line in short.stdout.split("Commands:")[1].split("\n\n")[0].splitlines()[1:]
+    ]
+    assert listed == [
+        *("inspect", "slice", "heal", "quantize", "eval"),
+        *("route", "serve", "top"),
+        *("list", "key", "demo"),
+    ]
+    assert "..." not in short.stdout.split("Commands:")[1]  # no description is cut off
+    for command in (*([name] for name in listed), ["route", "fit"], ["key", "new"]):
+        page = mom(*command, "-h")
+        assert page.returncode == 0
+        assert "-h, --help" in page.stdout
+
+
+def test_list_has_a_row_per_file(mom_home: Path) -> None:
+    """Each file has its own size, bits per byte and verdict: bf16 may be dominated where a GGUF is not."""
+    folder = write_slice(
+        mom_home / "slices",
+        "law",
+        "law",
+        quantized=[
+            {"file": "law-Q2_K.gguf", "type": "Q2_K", "bytes": 2, "bits_per_weight": 2, "sha256": "0"},
+            {"file": "law-Q8_0.gguf", "type": "Q8_0", "bytes": 3, "bits_per_weight": 8, "sha256": "0"},
+        ],
+        measurements=[
+            {"of": "bf16", "domain": "law", "metric": "bits_per_byte", "value": 0.8, "stderr": 0.1},
+            {"of": "law-Q2_K.gguf", "domain": "law", "metric": "bits_per_byte", "value": 0.9, "stderr": 0.1},
+        ],
+        verdicts=[
+            {"of": "law-Q2_K.gguf", "domain": "law", "verdict": "better", "reason": "none is as small"},
+            {"of": "bf16", "domain": "law", "verdict": "dominated", "by": "Q8_0", "by_bytes": 3,
+             "difference": 0.2, "stderr": 0.01, "compared": 1},
+        ],
+    )  # fmt: skip
+    [row] = parsed("list", "--json")["slices"]
+    assert row["path"] == str(folder)
+    found = [(f["type"], f["bytes"], f["bits_per_byte"], f["dominated_by"]) for f in row["files"]]
+    assert found == [
+        ("BF16", 4, {"value": 0.8, "stderr": 0.1}, "Q8_0, 3 B"),
+        ("Q2_K", 2, {"value": 0.9, "stderr": 0.1}, "nothing"),
+        ("Q8_0", 3, None, "not measured"),
+    ]
+    rows = [line.split("│")[1:-1] for line in mom("list").stdout.splitlines() if line.startswith("│")]
+    assert [[cell.strip() for cell in cells][4:] for cells in rows] == [
+        ["BF16", "4 B", "0.800±0.100", "Q8_0, 3 B"],
+        ["Q2_K", "2 B", "0.900±0.100", "nothing"],
+        ["Q8_0", "3 B", "-", "not measured"],
+    ]
+
+
+def test_a_slice_of_an_older_schema_is_refused(mom_home: Path) -> None:
+    folder = write_slice(mom_home / "slices", "law", "law")
+    path = folder / "slice.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 1}))
+    done = mom("list")
+    assert done.returncode == 1
+    assert f"{path}: schema 1, expected 2: written by an older mom; cut the slice again" in done.stderr
+
+
+def test_the_home_defaults_to_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("MOM_HOME")
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    assert home() == tmp_path / "mom"

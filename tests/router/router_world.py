@@ -50,7 +50,7 @@ def write_slice(root: Path, name: str, domain: str, **more: object) -> Path:
     folder = root / name
     folder.mkdir(parents=True)
     fields = {
-        "schema": 1,
+        "schema": manifest.SCHEMA,
         "name": name,
         "domain": domain,
         "created": "2026-01-02T03:04:05+00:00",

@@ -113,7 +113,8 @@ def write_manifest(folder: Path, name: str) -> None:
     manifest.write(
         folder,
         manifest.Manifest(
-            schema=1, name=name, domain="demo", created=manifest.now(), recipe={}, layers=[0], vocabulary=0,
+            schema=manifest.SCHEMA, name=name, domain="demo", created=manifest.now(), recipe={}, layers=[0],
+            vocabulary=0,
             parent=manifest.Parent(model="pico", model_type="gemma3_text", headers_sha256="", bytes=0),
             parameters=manifest.Parameters(decoder=0, per_layer_embedding=0, embedding=0, total=0),
             bytes=0, calibration=manifest.Calibration(source="none"), seed=0, versions={},

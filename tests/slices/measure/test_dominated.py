@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
-from mom.workflows.compare import headline
+from mom.workflows.compare import dominated_by
 from slices import manifest
 from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
 from slices.errors import BadConfig
 from slices.home import home
 from slices.measure import plain
+from slices.measure.compare_mode import CompareMode
 from slices.measure.dominated import sentence, smallest, unknown, verdict
 from slices.measure.heldout import Heldout, cut_heldout
 from slices.measure.judge import judge
@@ -83,7 +84,7 @@ def test_a_slice_that_is_its_parent_is_level_and_one_that_is_spoilt_is_dominated
         assert found.verdict == expected, sentence(found)
         made = manifest.read(folder)
         assert made.verdicts == [found]
-        assert ("level with" in headline(made)) == (expected == "level")
+        assert ("level with" in dominated_by(made.verdicts[0])) == (expected == "level")
     assert judge(spoilt, "bf16", DOCUMENTS, threads=1).verdict == "dominated"
     assert len(manifest.read(spoilt).verdicts) == 2
 
@@ -100,7 +101,7 @@ def test_plain_quants_are_measured_once(
     assert not list((home() / "plain").glob(".scratch*"))
 
 
-def test_a_file_smaller_than_any_plain_quant_needs_no_measuring(
+def test_a_file_smaller_than_any_plain_quant_is_not_dominated(
     parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = slice_of(parent, tmp_path / "slice")
@@ -108,6 +109,9 @@ def test_a_file_smaller_than_any_plain_quant_needs_no_measuring(
     monkeypatch.setattr(plain, "plain_sizes", lambda parent: {("Q2_K", "llama.cpp"): file.stat().st_size + 1})
     found = judge(folder, file.name, DOCUMENTS, threads=1)
     assert (found.verdict, found.by) == ("better", None)
+    [bits] = manifest.read(folder).measurements
+    assert (bits.of, bits.metric, bits.data) == (file.name, "bits_per_byte", found.data)
+    assert bits.value > 0 and bits.stderr > 0
 
 
 def test_damaged_figures_are_named(parent: Path) -> None:
@@ -124,7 +128,7 @@ def test_what_cannot_be_measured_is_not_known_and_no_error(parent: Path, tmp_pat
     few = judge(folder, "bf16", DOCUMENTS[:1], threads=1)
     assert few.verdict == "unknown"
     assert "at least two documents" in few.reason
-    assert judge(folder, "bf16", DOCUMENTS, "never").verdict == "unknown"
+    assert judge(folder, "bf16", DOCUMENTS, CompareMode.NEVER).verdict == "unknown"
     made = manifest.read(folder)
     manifest.write(
         folder, made.model_copy(update={"parent": made.parent.model_copy(update={"bytes": 10**10})})
@@ -133,6 +137,4 @@ def test_what_cannot_be_measured_is_not_known_and_no_error(parent: Path, tmp_pat
     (parent / "config.json").unlink()
     manifest.write(folder, made)
     assert "no model" in judge(folder, "bf16", DOCUMENTS).reason
-    with pytest.raises(BadConfig, match="--compare sometimes: expected auto, always, never"):
-        judge(folder, "bf16", DOCUMENTS, "sometimes")
     assert json.loads((folder / "slice.json").read_text())["verdicts"][0]["verdict"] == "unknown"

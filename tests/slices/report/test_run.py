@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from slices import manifest
 from slices.errors import BadConfig, NotFound
+from slices.measure.compare_mode import CompareMode
 from slices.quant.quantize import quantize
 from slices.report.as_json import SCHEMA, as_json
 from slices.report.controls import Controls, controls
@@ -183,7 +184,7 @@ def test_the_control_at_equal_bytes_and_the_verdict(tmp_path: Path) -> None:
     assert found.verdicts["pico-Q8_0"].verdict in ("level", "better", "dominated")
     assert all(set(found.bits_per_byte[label]) <= {"law", "other"} for label in found.bytes)
     assert list(found.bytes.values()) == sorted(found.bytes.values())
-    never = controls(report, parent, "never")
+    never = controls(report, parent, CompareMode.NEVER)
     assert {each.verdict for each in never.verdicts.values()} == {"unknown"}
     document = as_json(report, found, {}, {}, {}, "1.0")
     assert set(document["controls"]) == set(found.bytes)
