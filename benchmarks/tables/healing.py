@@ -76,12 +76,12 @@ def budget_lines(figures: Found) -> tuple[list[str], list[list[str]]]:
         for each in sorted(whole, key=lambda each: float(each["bytes"]))[:1]
     ]
     for each in figures["candidates"]:
-        said = "on the frontier" if each["label"] in on else "beaten"
-        said = "**kept**" if each["label"] == figures["chosen"] else said
-        values = (each[name] for name in ("bits_per_byte", "more", "kl"))
+        status = "on the frontier" if each["label"] in on else "dominated"
+        status = "**chosen**" if each["label"] == figures["chosen"] else status
+        values = (each[name] for name in ("bits_per_byte", "bits_over_parent", "kl"))
         errors = [f"{value['value']:.3f} ± {value['stderr']:.3f}" for value in values]
         size = f"{each['bytes'] / 1e6:.1f} MB"
-        lines.append([each["label"], size, *errors, said])
+        lines.append([each["label"], size, *errors, status])
     return ["candidate", "file", "bits per byte", "more than the parent", "KL on kept tokens", ""], lines
 
 

@@ -1,6 +1,6 @@
-"""What a search tries: structures (which layers, rows and neurons stay) and types to quantize them to.
+"""The search space: structures (which layers, vocabulary rows and neurons stay) and quantization types.
 
-Pure: nothing is read or measured. One structure of every search is the whole parent, quantized harder.
+Pure: nothing is read or measured. Every search includes the whole parent, quantized harder.
 """
 
 from collections.abc import Sequence
@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 from slices.architecture.constraints import BLOCKS
 
-ROWS = (131_072, 65_536, 46_080, 32_768, 24_576)
-DROPPED = (1, 2)  # layers, by greedy removal
-WIDTHS = (0.75, 0.5)  # of the FFN
+VOCAB_SIZES = (131_072, 65_536, 46_080, 32_768, 24_576)
+LAYERS_REMOVED = (1, 2)  # by greedy removal
+FFN_FRACTIONS = (0.75, 0.5)
 TYPES = ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K")
-TABLES = (None, "Q4_K")
-LEAST_BITS = 2.5  # a weight, of any file: structures that would not fit even so are not cut
+EMBEDDING_TYPES = (None, "Q4_K")
+MIN_BITS_PER_WEIGHT = 2.5  # of any file: structures that would not fit even so are not cut
+FilePlan = tuple[str, str | None, int]  # type, embedding type, bytes
 
 
 @dataclass(frozen=True)
 class Structure:
-    """A cut, in the words of `mom slice`: --layers, --vocab, --ffn."""
+    """A cut as the options of `mom slice`: --layers, --vocab, --ffn."""
 
     layers: str
     vocab: str
@@ -35,33 +36,33 @@ class Structure:
         return ", ".join(cut) or "nothing cut"
 
 
-def row_choices(wished: str | None, vocabulary: int) -> list[str]:
-    """Values of --vocab to try: the one that was asked for, else all and the numbers below the parent's."""
-    return [wished] if wished else ["all", *(str(rows) for rows in ROWS if rows < vocabulary)]
+def vocab_choices(fixed: str | None, parent: int) -> list[str]:
+    """Values of --vocab to try: the fixed one, else all and the sizes below the parent's."""
+    return [fixed] if fixed else ["all", *(str(rows) for rows in VOCAB_SIZES if rows < parent)]
 
 
 def layer_choices(spec: str, count: int) -> list[str]:
-    """Values of --layers to try beside all: for `auto` with some removed; another SPEC stands alone."""
+    """Values of --layers to try: for `auto` all, and all but one or two; else the spec itself."""
     if spec != "auto":
         return [spec]
-    return ["all", *(f"auto:{count - dropped}" for dropped in DROPPED if dropped < count)]
+    return ["all", *(f"auto:{count - removed}" for removed in LAYERS_REMOVED if removed < count)]
 
 
-def width_choices(wished: str | None, parent: int) -> list[str]:
-    """Values of --ffn to try: the one asked for, else all and shares that fill the same blocks."""
-    if wished:
-        return [wished]
-    step = next((block for block in BLOCKS if parent % block == 0), 1)
-    widths = {int(parent * share) // step * step for share in WIDTHS}
+def ffn_choices(fixed: str | None, parent: int) -> list[str]:
+    """Values of --ffn to try: the fixed one, else all and fractions of the parent's in whole blocks."""
+    if fixed:
+        return [fixed]
+    block = next((block for block in BLOCKS if parent % block == 0), 1)
+    widths = {int(parent * fraction) // block * block for fraction in FFN_FRACTIONS}
     return ["all", *(str(width) for width in sorted(widths, reverse=True) if 0 < width < parent)]
 
 
 def may_fit(bf16_bytes: int, budget: int) -> bool:
     """Whether some type could bring a cut of that many bytes in bf16 under the budget."""
-    return bf16_bytes * LEAST_BITS / 16 <= budget
+    return bf16_bytes * MIN_BITS_PER_WEIGHT / 16 <= budget
 
 
-def worth_trying(sizes: Sequence[tuple[str, str | None, int]], budget: int) -> list[tuple[str, str | None]]:
-    """Of the types, tables and sizes of a structure, the two largest that fit."""
-    fitting = sorted((each for each in sizes if each[2] <= budget), key=lambda each: -each[2])
-    return [(type, tables) for type, tables, _ in fitting[:2]]
+def largest_fitting(files: Sequence[FilePlan], budget: int) -> list[tuple[str, str | None]]:
+    """Types and embedding types of the two largest files of a structure that fit the budget."""
+    fitting = sorted((each for each in files if each[2] <= budget), key=lambda each: -each[2])
+    return [(type, embedding_type) for type, embedding_type, _ in fitting[:2]]

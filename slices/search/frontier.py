@@ -1,4 +1,4 @@
-"""Which measured files are worth having: the frontier of bytes against bits, the best in a budget."""
+"""Measured candidates: the Pareto frontier of bytes and bits per byte, and the best within a budget."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -9,50 +9,59 @@ from slices.search.candidates import Structure
 
 
 @dataclass(frozen=True)
-class Tried:
-    """A measured file. `kl` (nats a token) is to the parent on the kept tokens, `lost` what it gives others.
+class Candidate:
+    """A measured GGUF file.
 
-    Bits per byte compare across vocabularies; `more` is what they exceed the parent's by, in its own tokens.
+    Attributes:
+        bits_per_byte: on held-out text; comparable across vocabularies.
+        bits_over_parent: bits per byte minus the parent's, in its own tokens.
+        kl: to the parent over the kept tokens, nats per token.
+        lost_mass: probability that the parent gives to tokens that were cut.
     """
 
     structure: Structure
     type: str
-    tables: str | None
+    embedding_type: str | None
     bytes: int
     bits_per_byte: Estimate
-    more: Estimate
+    bits_over_parent: Estimate
     kl: Estimate
-    lost: Estimate | None
+    lost_mass: Estimate | None
 
     @property
     def label(self) -> str:
-        """As people say it."""
-        tables = f", tables {self.tables}" if self.tables else ""
-        return f"{self.structure}: {self.type}{tables}"
+        """Structure and types in words."""
+        return file_label(self.structure, self.type, self.embedding_type)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
         return asdict(self)
 
     @classmethod
-    def from_json(cls, stored: dict[str, Any]) -> "Tried":
+    def from_json(cls, stored: dict[str, Any]) -> "Candidate":
         """Back from JSON."""
-        lost = stored["lost"]
-        estimates = {name: Estimate(**stored[name]) for name in ("bits_per_byte", "more", "kl")}
-        parts = {"structure": Structure(**stored["structure"]), "lost": lost and Estimate(**lost)}
+        lost = stored["lost_mass"]
+        names = ("bits_per_byte", "bits_over_parent", "kl")
+        estimates = {name: Estimate(**stored[name]) for name in names}
+        parts = {"structure": Structure(**stored["structure"]), "lost_mass": lost and Estimate(**lost)}
         return cls(**{**stored, **estimates, **parts})
 
 
-def frontier(tried: Sequence[Tried]) -> list[Tried]:
-    """Those that no other of at most their bytes beats, smallest first."""
-    found: list[Tried] = []
-    for each in sorted(tried, key=lambda each: (each.bytes, each.bits_per_byte.value)):
-        if not found or each.bits_per_byte.value < found[-1].bits_per_byte.value:
-            found.append(each)
-    return found
+def file_label(structure: Structure, type: str, embedding_type: str | None) -> str:
+    """A structure and its types in words."""
+    return f"{structure}: {type}" + (f", {embedding_type} embeddings" if embedding_type else "")
 
 
-def best(tried: Sequence[Tried], budget: int) -> Tried | None:
-    """The one of fewest bits per byte that fits; of equal ones the smaller."""
-    fitting = [each for each in tried if each.bytes <= budget]
+def frontier(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """The candidates that no other of at most their bytes beats, smallest first."""
+    best_so_far: list[Candidate] = []
+    for each in sorted(candidates, key=lambda each: (each.bytes, each.bits_per_byte.value)):
+        if not best_so_far or each.bits_per_byte.value < best_so_far[-1].bits_per_byte.value:
+            best_so_far.append(each)
+    return best_so_far
+
+
+def best(candidates: Sequence[Candidate], budget: int) -> Candidate | None:
+    """The fitting candidate of fewest bits per byte; the smaller among equals; None if none fits."""
+    fitting = [each for each in candidates if each.bytes <= budget]
     return min(fitting, key=lambda each: (each.bits_per_byte.value, each.bytes), default=None)

@@ -1,4 +1,4 @@
-"""What a search has measured so far, as JSON under `$MOM_HOME/search`: a killed one goes on from it."""
+"""The measurements of a search, as JSON under `$MOM_HOME/search`: a killed search resumes from them."""
 
 import hashlib
 import json
@@ -17,22 +17,24 @@ from slices.files.safetensors_header import parse_json_object
 from slices.home import home
 from slices.measure.heldout import Heldout
 from slices.search.candidates import Structure
-from slices.search.frontier import Tried
+from slices.search.frontier import Candidate
 from slices.search.trial import Skipped
 
+SCHEMA = 2
 
-class Memory:
-    """Results by structure, and the parent's bits; written after each."""
+
+class SearchCache:
+    """Results by structure, and the parent's bits; written to disk after each."""
 
     def __init__(
         self, checkpoint: Checkpoint, corpus_sha256: str, heldout: Heldout, request: SliceRequest, budget: int
     ) -> None:
-        """What is known of a search over this parent and text under that budget.
+        """Open the cache of a search over this parent and text under that budget.
 
         Raises:
-            BadConfig: what is on disk is damaged; the file is named.
+            BadConfig: the file on disk is damaged or of another schema; it is named.
         """
-        parts = [
+        key = [
             fingerprint(checkpoint),
             corpus_sha256,
             heldout.sha256,
@@ -40,60 +42,68 @@ class Memory:
             request.portable,
             budget,
         ]
-        digest = hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:20]
+        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
         self.budget = budget
         self._path = home() / "search" / f"{digest}.json"
         self._parent: dict[str, list[float]] | None = None
-        self._found: dict[Structure, list[Tried | Skipped]] = {}
+        self._results: dict[Structure, list[Candidate | Skipped]] = {}
         if self._path.is_file():
             self._read()
 
     @property
-    def tried(self) -> list[Tried]:
-        """Every file that was measured."""
-        return [each for found in self._found.values() for each in found if isinstance(each, Tried)]
+    def candidates(self) -> list[Candidate]:
+        """Every measured file."""
+        return [each for each in self._all() if isinstance(each, Candidate)]
 
     @property
     def skipped(self) -> list[Skipped]:
-        """Every file that was not."""
-        return [each for found in self._found.values() for each in found if isinstance(each, Skipped)]
+        """Every file that was not measured."""
+        return [each for each in self._all() if isinstance(each, Skipped)]
 
-    def knows(self, structure: Structure) -> bool:
+    def __contains__(self, structure: Structure) -> bool:
         """Whether a structure was tried."""
-        return structure in self._found
+        return structure in self._results
 
-    def keep(self, structure: Structure, found: Sequence[Tried | Skipped]) -> None:
-        """Remember what came of a structure."""
-        self._found[structure] = list(found)
+    def add(self, structure: Structure, results: Sequence[Candidate | Skipped]) -> None:
+        """Store the results of a structure."""
+        self._results[structure] = list(results)
         self._write()
 
     def parent(self, measure: Callable[[], tuple[Values, Values]]) -> tuple[Values, Values]:
-        """The parent's bits and the bytes by document, measured the first time."""
+        """The parent's bits and the bytes, each (documents,); measured the first time."""
         if self._parent is None:
             bits, sizes = measure()
-            self._parent = {"bits": bits.tolist(), "sizes": sizes.tolist()}
+            self._parent = {"bits": bits.tolist(), "bytes": sizes.tolist()}
             self._write()
-        return np.array(self._parent["bits"]), np.array(self._parent["sizes"])
+        return np.array(self._parent["bits"]), np.array(self._parent["bytes"])
+
+    def _all(self) -> list[Candidate | Skipped]:
+        return [each for results in self._results.values() for each in results]
 
     def _write(self) -> None:
         structures = [
             {
                 "structure": asdict(structure),
-                "tried": [each.to_json() for each in found if isinstance(each, Tried)],
-                "skipped": [asdict(each) for each in found if isinstance(each, Skipped)],
+                "candidates": [each.to_json() for each in results if isinstance(each, Candidate)],
+                "skipped": [asdict(each) for each in results if isinstance(each, Skipped)],
             }
-            for structure, found in self._found.items()
+            for structure, results in self._results.items()
         ]
-        text = json.dumps({"parent": self._parent, "structures": structures}, indent=1)
-        atomic.write_text(self._path, text + "\n")
+        content = {"schema": SCHEMA, "parent": self._parent, "structures": structures}
+        atomic.write_text(self._path, json.dumps(content, indent=1) + "\n")
 
     def _read(self) -> None:
         stored: dict[str, Any] = parse_json_object(self._path.read_bytes(), self._path)
+        if stored.get("schema", 1) != SCHEMA:
+            raise BadConfig(
+                f"{self._path}: expected schema {SCHEMA}, found {stored.get('schema', 1)}: another "
+                "version of mom wrote it; delete the file"
+            )
         try:
             self._parent = stored["parent"]
             for each in stored["structures"]:
-                found: list[Tried | Skipped] = [Tried.from_json(one) for one in each["tried"]]
-                found += [Skipped(**one) for one in each["skipped"]]
-                self._found[Structure(**each["structure"])] = found
+                results: list[Candidate | Skipped] = [Candidate.from_json(one) for one in each["candidates"]]
+                results += [Skipped(**one) for one in each["skipped"]]
+                self._results[Structure(**each["structure"])] = results
         except (KeyError, TypeError) as error:
             raise BadConfig(f"{self._path}: damaged: {error}; delete the file") from None

@@ -1,10 +1,11 @@
-"""The story of `--budget`: first rows and types, then fewer layers or neurons around the best; all measured.
+"""`mom slice --budget`: a search for the slice whose GGUF fits and has the fewest bits per byte.
 
-What was measured is kept under `$MOM_HOME/search`, so that a killed search goes on. The slice that is
-written is the best that fits, with its GGUF beside it and the whole table in slice.json.
+First vocabulary sizes and types are tried, then fewer layers or neurons around the best; all are measured.
+Measurements are kept under `$MOM_HOME/search`, so that a killed search resumes. The best that fits is
+written with its GGUF beside it, and the table of candidates in slice.json.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,23 +21,23 @@ from slices.home import home
 from slices.measure.heldout import Heldout, cut_heldout
 from slices.measure.reference import TEXT_BYTES
 from slices.model_ref import open_model
-from slices.progress import Progress
+from slices.progress import Progress, no_progress
 from slices.quant.quantize import quantize
-from slices.search.candidates import Structure, layer_choices, row_choices, width_choices
-from slices.search.frontier import Tried, best, frontier
-from slices.search.resume_cache import Memory
-from slices.search.trial import Bench, Skipped, parent_bits, request_for, try_structure
+from slices.search.candidates import Structure, ffn_choices, layer_choices, vocab_choices
+from slices.search.frontier import Candidate, best, frontier
+from slices.search.resume_cache import SearchCache
+from slices.search.trial import Skipped, TrialContext, measure_parent, request_for, try_structure
 from slices.text.corpus import Corpus
 
 
 @dataclass(frozen=True)
-class Found:
-    """What a search came to. `chosen` is in `target`, cut and quantized."""
+class SearchResult:
+    """A finished search: all candidates, and the chosen one, which is cut into `target` and quantized."""
 
     budget: int
-    tried: tuple[Tried, ...]
+    candidates: tuple[Candidate, ...]
     skipped: tuple[Skipped, ...]
-    chosen: Tried
+    chosen: Candidate
     target: Path
     gguf: Path
 
@@ -48,62 +49,66 @@ def search(
     vocab: str | None = None,
     ffn: str | None = None,
     threads: int | None = None,
-    progress: Progress = lambda stage, done, total: None,
-) -> Found:
+    progress: Progress = no_progress,
+) -> SearchResult:
     """Find and write the best slice whose GGUF takes at most `budget` bytes.
 
     Args:
-        request: what is wanted; its layers are searched where they say `auto`.
-        text: all of the domain's text, whose held-out part measures.
-        vocab, ffn: what stays fixed; None is searched.
+        request: the cut; its layers are searched where they say `auto`.
+        text: all of the domain's text; its held-out part is measured on.
+        vocab, ffn: fixed values of --vocab and --ffn; None searches them.
 
     Raises:
         RunFailed: nothing fits; the smallest size is named.
         Exists: the target is there and may not be replaced.
-        SliceError: as `cut`, `quantize` and `measure`.
+        SliceError: as `cut`, `quantize` and the measurement.
     """
     atomic.refuse_existing(request.target, request.force)
     checkpoint = open_model(request.model)
     anatomy = read_anatomy(checkpoint.config)
     heldout = _heldout(text)
-    memory = Memory(checkpoint, text.sha256, heldout, request, budget)
+    cache = SearchCache(checkpoint, text.sha256, heldout, request, budget)
     with temp_dir(home() / "search") as scratch:
-        bits, sizes = memory.parent(lambda: parent_bits(checkpoint.folder, heldout, threads, progress))
-        bench = Bench(request, checkpoint.folder, heldout, budget, bits, sizes, scratch, threads, progress)
-        for structure in _rounds(request, anatomy, vocab, ffn, memory, budget):
-            if not memory.knows(structure):
-                memory.keep(structure, list(try_structure(structure, bench)))
-    chosen = best(memory.tried, budget)
-    if chosen is None:
-        smallest = min((each.bytes for each in memory.skipped), default=0)
-        raise RunFailed(
-            f"--budget {budget:,} bytes: nothing fits; the smallest that was planned takes {smallest:,}"
+        bits, sizes = cache.parent(lambda: measure_parent(checkpoint.folder, heldout, threads, progress))
+        context = TrialContext(
+            request=request,
+            parent=checkpoint.folder,
+            text=heldout,
+            budget=budget,
+            parent_bits=bits,
+            document_bytes=sizes,
+            scratch=scratch,
+            threads=threads,
+            progress=progress,
         )
-    return _written(request, chosen, memory, threads, progress)
+        for structure in _structures(request, anatomy, vocab, ffn, cache):
+            if structure not in cache:
+                cache.add(structure, list(try_structure(structure, context)))
+    return _write_best(request, cache, threads, progress)
 
 
-def _rounds(
-    request: SliceRequest, anatomy: Anatomy, vocab: str | None, ffn: str | None, memory: Memory, budget: int
+def _structures(
+    request: SliceRequest, anatomy: Anatomy, vocab: str | None, ffn: str | None, cache: SearchCache
 ) -> Iterator[Structure]:
-    """The whole parent; every number of rows; then, around the best of these, fewer layers and neurons."""
+    """The whole parent; every vocabulary size; then, around the best of these, fewer layers and neurons."""
     layers = layer_choices(request.layers, len(anatomy.layers))
-    widths = width_choices(ffn, int(anatomy.config["intermediate_size"]))
+    widths = ffn_choices(ffn, int(anatomy.config["intermediate_size"]))
+    vocabs = vocab_choices(vocab, anatomy.dims.vocab)
     yield Structure("all", "all", "all")
-    for rows in row_choices(vocab, anatomy.dims.vocab):
+    for rows in vocabs:
         yield Structure(layers[0], rows, widths[0])
-    around = best(memory.tried, budget)
-    rows = around.structure.vocab if around else row_choices(vocab, anatomy.dims.vocab)[-1]
-    wider = _wider(rows, row_choices(vocab, anatomy.dims.vocab))
-    for fewer in layers[1:]:
-        yield from (Structure(fewer, each, widths[0]) for each in wider)
-    for narrow in widths[1:]:
-        yield from (Structure(layers[0], each, narrow) for each in wider)
+    incumbent = best(cache.candidates, cache.budget)
+    around = _best_and_next_larger(incumbent.structure.vocab if incumbent else vocabs[-1], vocabs)
+    for fewer_layers in layers[1:]:
+        yield from (Structure(fewer_layers, rows, widths[0]) for rows in around)
+    for narrower in widths[1:]:
+        yield from (Structure(layers[0], rows, narrower) for rows in around)
 
 
-def _wider(rows: str, choices: list[str]) -> list[str]:
-    """The best number of rows and the next larger one, for which a smaller decoder may make room."""
-    at = choices.index(rows)
-    return choices[max(0, at - 1) : at + 1]
+def _best_and_next_larger(rows: str, vocabs: list[str]) -> list[str]:
+    """The best vocabulary size and the next larger one, which a smaller decoder may make room for."""
+    at = vocabs.index(rows)
+    return vocabs[max(0, at - 1) : at + 1]
 
 
 def _heldout(text: Corpus) -> Heldout:
@@ -113,26 +118,44 @@ def _heldout(text: Corpus) -> Heldout:
         raise BadConfig(f"a search measures on held-out text: {error}; bring more with --corpus") from None
 
 
-def _written(
-    request: SliceRequest, chosen: Tried, memory: Memory, threads: int | None, progress: Callable[..., None]
-) -> Found:
-    """Cut and quantize what was chosen, and record the table."""
-    wanted = replace(
-        request_for(request, chosen.structure, request.target), name=request.name, force=request.force
+def _write_best(
+    request: SliceRequest, cache: SearchCache, threads: int | None, progress: Progress
+) -> SearchResult:
+    """Cut and quantize the best candidate, and record the search in its manifest."""
+    chosen = best(cache.candidates, cache.budget)
+    if chosen is None:
+        smallest = min((each.bytes for each in cache.skipped), default=0)
+        raise RunFailed(
+            f"--budget {cache.budget:,} bytes: nothing fits; the smallest planned file takes {smallest:,}"
+        )
+    final = request_for(request, chosen.structure, request.target)
+    cut(replace(final, name=request.name, force=request.force), progress)
+    stage = f"quantize {request.slice_name}"
+    quantized = quantize(
+        request.target,
+        chosen.type,
+        threads=threads,
+        tables=chosen.embedding_type,
+        progress=lambda done, total: progress(stage, done, total),
     )
-    cut(wanted, progress)
-    label = f"quantize {request.slice_name}"
-    made = quantize(
-        request.target, chosen.type, threads=threads, tables=chosen.tables,
-        progress=lambda n, of: progress(label, n, of),
-    )  # fmt: skip
-    told: dict[str, Any] = {
-        "budget": memory.budget,
+    entry = manifest.read(request.target)
+    manifest.write(request.target, entry.model_copy(update={"search": _record(cache, chosen)}))
+    return SearchResult(
+        budget=cache.budget,
+        candidates=tuple(cache.candidates),
+        skipped=tuple(cache.skipped),
+        chosen=chosen,
+        target=request.target,
+        gguf=quantized.path,
+    )
+
+
+def _record(cache: SearchCache, chosen: Candidate) -> dict[str, Any]:
+    """The search as slice.json records it."""
+    return {
+        "budget": cache.budget,
         "chosen": chosen.label,
-        "candidates": [each.to_json() for each in memory.tried],
-        "skipped": [asdict(each) for each in memory.skipped],
-        "frontier": [each.label for each in frontier(memory.tried)],
+        "candidates": [each.to_json() for each in cache.candidates],
+        "skipped": [asdict(each) for each in cache.skipped],
+        "frontier": [each.label for each in frontier(cache.candidates)],
     }
-    done = manifest.read(request.target)
-    manifest.write(request.target, done.model_copy(update={"search": told}))
-    return Found(memory.budget, tuple(memory.tried), tuple(memory.skipped), chosen, request.target, made.path)

@@ -1,18 +1,17 @@
-"""One structure of a search: cut it, foretell its sizes, measure the types that are worth it."""
+"""One structure of a search: cut it, predict file sizes, quantize and measure the largest that fit."""
 
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from slices.cut import pipeline as story
-from slices.cut.pipeline import plan_cut
+from slices.cut.pipeline import cut, plan_cut
 from slices.cut.request import SliceRequest
 from slices.estimate import Values, ratio
 from slices.export import write_gguf
 from slices.measure.divergence import Divergence, measure
 from slices.measure.heldout import Heldout
-from slices.measure.reference import kept
+from slices.measure.reference import Reference, kept
 from slices.measure.score import score
 from slices.measure.token_map import token_map
 from slices.progress import Progress
@@ -20,20 +19,26 @@ from slices.quant.quantize import quantize
 from slices.quant.recipe import make_recipe
 from slices.quant.size import name_of, predict_each
 from slices.runtimes.open import open_runtime
-from slices.search.candidates import TABLES, TYPES, Structure, may_fit, worth_trying
-from slices.search.frontier import Tried
+from slices.search.candidates import EMBEDDING_TYPES, TYPES, FilePlan, Structure, largest_fitting, may_fit
+from slices.search.frontier import Candidate, file_label
 
 
 @dataclass(frozen=True)
-class Bench:
-    """What every trial is measured with. `bits`, `sizes`: the parent's bits, the bytes, by document."""
+class TrialContext:
+    """What every trial of a search shares.
+
+    Attributes:
+        parent_bits: bits of each held-out document under the parent, (documents,).
+        document_bytes: (documents,).
+        scratch: a folder for temporary files.
+    """
 
     request: SliceRequest
     parent: Path
     text: Heldout
     budget: int
-    bits: Values
-    sizes: Values
+    parent_bits: Values
+    document_bytes: Values
     scratch: Path
     threads: int | None
     progress: Progress
@@ -41,14 +46,14 @@ class Bench:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A structure or type that was not measured, and why; `bytes` is what it would take."""
+    """A structure or file that was not measured, and why; `bytes` is its predicted size."""
 
     label: str
     bytes: int
     reason: str
 
 
-def parent_bits(
+def measure_parent(
     parent: Path, text: Heldout, threads: int | None, progress: Progress
 ) -> tuple[Values, Values]:
     """Bits and bytes of each document under the parent, in its own tokens."""
@@ -61,74 +66,106 @@ def parent_bits(
 
 
 def request_for(request: SliceRequest, structure: Structure, target: Path) -> SliceRequest:
-    """The cut that makes `structure` in `target`."""
+    """The request that cuts `structure` into `target`."""
     return replace(
         request, output=target, name=None, force=False,
         layers=structure.layers, vocab=structure.vocab, ffn=structure.ffn,
     )  # fmt: skip
 
 
-def try_structure(structure: Structure, bench: Bench) -> Iterator[Tried | Skipped]:
-    """Everything worth knowing of a structure: its files that fit, measured, and those that do not."""
-    folder = bench.scratch / "slice"
-    wanted = request_for(bench.request, structure, folder)
-    _, plan, _ = plan_cut(wanted, bench.progress, measure=False)
-    if not may_fit(plan.nbytes, bench.budget):
+def try_structure(structure: Structure, context: TrialContext) -> Iterator[Candidate | Skipped]:
+    """The results of a structure: the measured files, and those that were skipped."""
+    folder = context.scratch / "slice"
+    request = request_for(context.request, structure, folder)
+    _, plan, _ = plan_cut(request, context.progress, measure=False)
+    if not may_fit(plan.nbytes, context.budget):
         yield Skipped(str(structure), plan.nbytes, "over the budget in every type")
         return
     shutil.rmtree(folder, ignore_errors=True)
-    story.cut(wanted, bench.progress)
-    exported = bench.scratch / "bf16.gguf"
+    cut(request, context.progress)
+    exported = context.scratch / "bf16.gguf"
     write_gguf(folder, exported, name_of(folder), data=False)
-    sizes = _sizes(exported)
-    chosen = worth_trying(sizes, bench.budget)
-    for type, tables, nbytes in sizes:
-        if (type, tables) not in chosen:
-            label = f"{structure}: {type}" + (f", tables {tables}" if tables else "")
-            yield Skipped(label, nbytes, "over the budget" if nbytes > bench.budget else "a larger one fits")
+    files = _plan_files(exported)
+    chosen = largest_fitting(files, context.budget)
+    for type, embedding_type, nbytes in files:
+        if (type, embedding_type) not in chosen:
+            reason = "over the budget" if nbytes > context.budget else "a larger one fits"
+            yield Skipped(file_label(structure, type, embedding_type), nbytes, reason)
     if chosen:
         write_gguf(folder, exported, name_of(folder))
-        yield from _measured(structure, folder, exported, chosen, bench)
+        yield from _measure_files(structure, folder, exported, chosen, context)
     shutil.rmtree(folder)
 
 
-def _sizes(exported: Path) -> list[tuple[str, str | None, int]]:
-    """Every type, tables and size to the byte; of equal sizes the first."""
-    kinds = [(type, tables) for type in TYPES for tables in TABLES if not (type == "BF16" and tables)]
-    foretold = predict_each(exported, [make_recipe(*kind) for kind in kinds], with_imatrix=False)
-    found: dict[int, tuple[str, str | None, int]] = {}
-    for (type, tables), each in zip(kinds, foretold, strict=True):
-        if each is not None:
-            found.setdefault(each.bytes, (type, tables, each.bytes))
-    return list(found.values())
+def _plan_files(exported: Path) -> list[FilePlan]:
+    """Every type, embedding type and size to the byte; of equal sizes the first."""
+    types = [(type, other) for type in TYPES for other in EMBEDDING_TYPES if not (type == "BF16" and other)]
+    predictions = predict_each(exported, [make_recipe(*each) for each in types], with_imatrix=False)
+    by_size: dict[int, FilePlan] = {}
+    for (type, embedding_type), prediction in zip(types, predictions, strict=True):
+        if prediction is not None:
+            by_size.setdefault(prediction.bytes, (type, embedding_type, prediction.bytes))
+    return list(by_size.values())
 
 
-def _measured(
-    structure: Structure, folder: Path, exported: Path, chosen: list[tuple[str, str | None]], bench: Bench
-) -> Iterator[Tried]:
-    ours = open_runtime(folder, None, bench.threads)
-    windows = [ours.encode(window.text) for window in bench.text.windows]
-    ours.close()
-    ids = None if structure.vocab == "all" else token_map(folder, bench.parent)
-    parent = open_runtime(bench.parent, None, bench.threads)
-    with kept("the parent", parent, bench.text, windows, ids, bench.scratch, bench.progress) as reference:
+def _measure_files(
+    structure: Structure,
+    folder: Path,
+    exported: Path,
+    chosen: list[tuple[str, str | None]],
+    context: TrialContext,
+) -> Iterator[Candidate]:
+    own = open_runtime(folder, None, context.threads)
+    windows = [own.encode(window.text) for window in context.text.windows]
+    own.close()
+    ids = None if structure.vocab == "all" else token_map(folder, context.parent)
+    parent = open_runtime(context.parent, None, context.threads)
+    with kept(
+        "the parent", parent, context.text, windows, ids, context.scratch, context.progress
+    ) as reference:
         parent.close()
-        for type, tables in chosen:
-            out = bench.scratch / "trial.gguf"
-            made = quantize(
-                folder, type, out, force=True, threads=bench.threads, tables=tables, exported=exported
-            )
-            runtime = open_runtime(folder, out.resolve(), bench.threads)
-            try:
-                found = measure(f"{structure}: {type}", runtime, reference, bench.progress)
-            finally:
-                runtime.close()
-                out.unlink()
-            yield _tried(structure, type, tables, made.bytes, found, bench)
+        for type, embedding_type in chosen:
+            yield _measure_file(structure, folder, exported, type, embedding_type, reference, context)
 
 
-def _tried(
-    structure: Structure, type: str, tables: str | None, nbytes: int, found: Divergence, bench: Bench
-) -> Tried:
-    more = ratio(found.sums.bits - bench.bits, bench.sizes)
-    return Tried(structure, type, tables, nbytes, found.bits_per_byte, more, found.kl, found.lost_mass)
+def _measure_file(
+    structure: Structure,
+    folder: Path,
+    exported: Path,
+    type: str,
+    embedding_type: str | None,
+    reference: Reference,
+    context: TrialContext,
+) -> Candidate:
+    """Quantize to one type, measure it, and remove the file."""
+    file = context.scratch / "trial.gguf"
+    quantized = quantize(
+        folder, type, file, force=True, threads=context.threads, tables=embedding_type, exported=exported
+    )
+    runtime = open_runtime(folder, file.resolve(), context.threads)
+    try:
+        divergence = measure(f"{structure}: {type}", runtime, reference, context.progress)
+    finally:
+        runtime.close()
+        file.unlink()
+    return _candidate(structure, type, embedding_type, quantized.bytes, divergence, context)
+
+
+def _candidate(
+    structure: Structure,
+    type: str,
+    embedding_type: str | None,
+    nbytes: int,
+    divergence: Divergence,
+    context: TrialContext,
+) -> Candidate:
+    return Candidate(
+        structure=structure,
+        type=type,
+        embedding_type=embedding_type,
+        bytes=nbytes,
+        bits_per_byte=divergence.bits_per_byte,
+        bits_over_parent=ratio(divergence.sums.bits - context.parent_bits, context.document_bytes),
+        kl=divergence.kl,
+        lost_mass=divergence.lost_mass,
+    )

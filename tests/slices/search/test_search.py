@@ -17,13 +17,13 @@ from slices.estimate import Estimate
 from slices.home import home
 from slices.search.candidates import (
     Structure,
+    ffn_choices,
+    largest_fitting,
     layer_choices,
     may_fit,
-    row_choices,
-    width_choices,
-    worth_trying,
+    vocab_choices,
 )
-from slices.search.frontier import Tried, best, frontier
+from slices.search.frontier import Candidate, best, frontier
 from slices.search.search import search
 from slices.search.trial import try_structure
 from tests.slices.gguf_fixtures import FULL, SLIDING, write_gemma3
@@ -32,16 +32,25 @@ from tests.slices.heal_fixtures import sentences
 CUT = Structure("all", "400", "all")
 
 
-def tried(nbytes: int, bits: float) -> Tried:
-    sure = Estimate(bits, 0.01)
-    return Tried(CUT, f"Q{nbytes}", None, nbytes, sure, sure, sure, None)
+def candidate(nbytes: int, bits: float) -> Candidate:
+    value = Estimate(bits, 0.01)
+    return Candidate(
+        structure=CUT,
+        type=f"Q{nbytes}",
+        embedding_type=None,
+        bytes=nbytes,
+        bits_per_byte=value,
+        bits_over_parent=value,
+        kl=value,
+        lost_mass=None,
+    )
 
 
-FILES = st.lists(st.builds(tried, st.integers(1, 50), st.sampled_from([0.5, 1.0, 1.5, 2.0])), min_size=1)
+FILES = st.lists(st.builds(candidate, st.integers(1, 50), st.sampled_from([0.5, 1.0, 1.5, 2.0])), min_size=1)
 
 
 @given(FILES, st.integers(1, 60))
-def test_frontier_and_best(files: list[Tried], budget: int) -> None:
+def test_frontier_and_best(files: list[Candidate], budget: int) -> None:
     """On it are exactly those that nothing smaller or equal beats; the best in a budget is on it."""
     found = frontier(files)
     for each in files:
@@ -63,13 +72,13 @@ def test_frontier_and_best(files: list[Tried], budget: int) -> None:
 
 
 def test_choices() -> None:
-    assert row_choices(None, 50_000) == ["all", "46080", "32768", "24576"]
-    assert row_choices("domain", 50_000) == ["domain"]
+    assert vocab_choices(None, 50_000) == ["all", "46080", "32768", "24576"]
+    assert vocab_choices("domain", 50_000) == ["domain"]
     assert layer_choices("auto", 18) == ["all", "auto:17", "auto:16"]
     assert layer_choices("swa", 18) == ["swa"]
-    assert width_choices(None, 2048) == ["all", "1536", "1024"]
-    assert width_choices("512", 2048) == ["512"]
-    assert worth_trying([("A", None, 5), ("B", None, 9), ("C", "Q4_K", 7), ("D", None, 6)], 8) == [
+    assert ffn_choices(None, 2048) == ["all", "1536", "1024"]
+    assert ffn_choices("512", 2048) == ["512"]
+    assert largest_fitting([("A", None, 5), ("B", None, 9), ("C", "Q4_K", 7), ("D", None, 6)], 8) == [
         ("C", "Q4_K"),
         ("D", None),
     ]
@@ -92,63 +101,66 @@ def request(tmp_path: Path, layers: str = "auto") -> SliceRequest:
 def few(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two types are enough to search among."""
     monkeypatch.setattr("slices.search.trial.TYPES", ("Q8_0", "Q4_K_M"))
-    monkeypatch.setattr("slices.search.trial.TABLES", (None,))
-    monkeypatch.setattr("slices.search.candidates.WIDTHS", (0.5,))
-    monkeypatch.setattr("slices.search.candidates.DROPPED", (1,))
+    monkeypatch.setattr("slices.search.trial.EMBEDDING_TYPES", (None,))
+    monkeypatch.setattr("slices.search.candidates.FFN_FRACTIONS", (0.5,))
+    monkeypatch.setattr("slices.search.candidates.LAYERS_REMOVED", (1,))
 
 
 @pytest.mark.usefixtures("few")
 def test_a_search_finds_writes_and_records_the_best(tmp_path: Path) -> None:
-    """Among them the whole parent, quantized harder; the table is the whole truth."""
-    asked = request(tmp_path)
-    whole = search(asked, sentences(40, 20), 10**9, threads=1)
-    assert {str(each.structure) for each in whole.tried} >= {"nothing cut", "layers auto:3", "ffn 256"}
-    assert whole.chosen == best(whole.tried, 10**9)
-    made = manifest.read(asked.target)
+    """The whole parent, quantized harder, is among the candidates; slice.json records them all."""
+    slice_request = request(tmp_path)
+    result = search(slice_request, sentences(40, 20), 10**9, threads=1)
+    assert {str(each.structure) for each in result.candidates} >= {"nothing cut", "layers auto:3", "ffn 256"}
+    assert result.chosen == best(result.candidates, 10**9)
+    made = manifest.read(slice_request.target)
     assert made.search is not None
-    assert made.search["chosen"] == whole.chosen.label
-    assert len(made.search["candidates"]) == len(whole.tried)
+    assert made.search["chosen"] == result.chosen.label
+    assert len(made.search["candidates"]) == len(result.candidates)
     (file,) = made.quantized
-    assert (file.file, file.bytes, file.type) == (whole.gguf.name, whole.chosen.bytes, whole.chosen.type)
+    assert (file.file, file.bytes, file.type) == (result.gguf.name, result.chosen.bytes, result.chosen.type)
     assert not list((home() / "search").glob(".scratch*"))
 
 
 @pytest.mark.usefixtures("few")
-def test_a_killed_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked, real, seen = request(tmp_path, "all"), try_structure, list[Structure]()
+def test_a_killed_search_resumes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    slice_request, real, seen = request(tmp_path, "all"), try_structure, list[Structure]()
 
-    def dies_at_the_second(structure: Structure, bench: object) -> object:
+    def dies_at_the_second(structure: Structure, context: object) -> object:
         seen.append(structure)
         if len(seen) == 2:
             raise KeyboardInterrupt
-        return real(structure, bench)  # type: ignore[arg-type]
+        return real(structure, context)  # type: ignore[arg-type]
 
     monkeypatch.setattr("slices.search.search.try_structure", dies_at_the_second)
     with pytest.raises(KeyboardInterrupt):
-        search(asked, sentences(40, 20), 10**9, threads=1)
-    assert not asked.target.exists()
-    search(asked, sentences(40, 20), 10**9, threads=1)
+        search(slice_request, sentences(40, 20), 10**9, threads=1)
+    assert not slice_request.target.exists()
+    search(slice_request, sentences(40, 20), 10**9, threads=1)
     assert seen[1] == seen[2]  # the one that was not finished; the first is not tried again
     assert seen[0] not in seen[1:]
 
 
 @pytest.mark.usefixtures("few")
 def test_a_budget_below_everything_names_the_smallest(tmp_path: Path) -> None:
-    asked = request(tmp_path, "all")
+    slice_request = request(tmp_path, "all")
     with pytest.raises(RunFailed, match=r"--budget 1,000 bytes: nothing fits; the smallest .* takes \d"):
-        search(asked, sentences(40, 20), 1000, threads=1)
-    assert not asked.target.exists()
+        search(slice_request, sentences(40, 20), 1000, threads=1)
+    assert not slice_request.target.exists()
 
 
 @pytest.mark.usefixtures("few")
-def test_damaged_memory_is_named(tmp_path: Path) -> None:
-    asked = request(tmp_path, "all")
+def test_a_damaged_cache_is_named(tmp_path: Path) -> None:
+    slice_request = request(tmp_path, "all")
     with pytest.raises(RunFailed):
-        search(asked, sentences(40, 20), 1000, threads=1)
+        search(slice_request, sentences(40, 20), 1000, threads=1)
     (file,) = (home() / "search").glob("*.json")
-    file.write_text('{"parent": null, "structures": [{}]}')
+    file.write_text('{"schema": 2, "parent": null, "structures": [{}]}')
     with pytest.raises(BadConfig, match="damaged"):
-        search(asked, sentences(40, 20), 1000, threads=1)
+        search(slice_request, sentences(40, 20), 1000, threads=1)
+    file.write_text('{"parent": null, "structures": []}')
+    with pytest.raises(BadConfig, match="expected schema 2, found 1"):
+        search(slice_request, sentences(40, 20), 1000, threads=1)
 
 
 def run(*arguments: str) -> str:
@@ -161,8 +173,17 @@ def run(*arguments: str) -> str:
 
 @pytest.mark.usefixtures("few")
 def test_the_command_line(tmp_path: Path) -> None:
-    asked = request(tmp_path)
-    words = ["--layers", "all", "--vocab", "all", "--model", asked.model, "--corpus", str(asked.corpus[0])]
+    slice_request = request(tmp_path)
+    words = [
+        "--layers",
+        "all",
+        "--vocab",
+        "all",
+        "--model",
+        slice_request.model,
+        "--corpus",
+        str(slice_request.corpus[0]),
+    ]
     words += ["--budget", "100MB", "-o", str(tmp_path / "out")]
     planned = json.loads(run(*words, "--dry-run", "--json"))
     assert [each["structure"] for each in planned["planned"]] == ["nothing cut", "ffn 256"]
