@@ -23,6 +23,7 @@ from router.api.circuit_breaker import CircuitBreaker
 from router.api.disconnect import while_connected
 from router.api.embeddings import EmbeddingRequest, Encoder, embed
 from router.api.failover import Failover, StartedAnswer, Streams, until
+from router.api.json_body import JsonRoute
 from router.api.middleware import error_responses
 from router.api.middleware.access_log import AccessLogMiddleware, add_log_fields
 from router.api.middleware.api_keys import ApiKeys
@@ -213,6 +214,7 @@ def build_app(service: Service) -> FastAPI:
         strict_content_type=False,
         responses=ERROR_RESPONSES,
     )
+    app.router.route_class = JsonRoute
     _add_routes(app, service)
     app.add_middleware(BodyLimitMiddleware, limit=service.limits.body_bytes)
     limiter = RateLimiter(service.requests_per_minute) if service.requests_per_minute else None

@@ -98,12 +98,9 @@ def _on_expected(_: Request, error: Exception) -> Response:
 
 def _on_invalid_body(_: Request, error: RequestValidationError) -> Response:
     """400 with the first fault of the body, as one sentence that names the parameter."""
-    first = error.errors()[0]
-    reason = first.get("ctx", {}).get("error") if first["type"] == "json_invalid" else None
-    if reason is not None:
-        return response(BadRequest(f"the request body is not JSON: {reason}"))
     if isinstance(error.body, bytes):
         return response(BadRequest("expected a JSON body with `content-type: application/json`"))
+    first = error.errors()[0]
     path: Sequence[str] = [str(step) for step in first["loc"][1:]]  # without "body"
     where = ".".join(path) or "the request body"
     return response(BadRequest(f"{where}: {first['msg']}", path[0] if path else None))

@@ -121,6 +121,44 @@ def test_a_lone_surrogate_is_refused(serve: Serve) -> None:
     error_of(serve().post(CHAT, content=raw), 400)
 
 
+@pytest.mark.parametrize(
+    "field",
+    [
+        rb'"stop": "\udfff"',
+        rb'"response_format": {"type": "json_schema", "json_schema": {"schema": {"const": "\ud800"}}}',
+        rb'"unknown": "\ud800"',
+    ],
+)
+def test_a_lone_surrogate_is_refused_in_every_field(field: bytes, serve: Serve) -> None:
+    raw = rb'{"model": "bio", "messages": [{"role": "user", "content": "hi"}], ' + field + b"}"
+    assert "hex escape" in str(error_of(serve().post(CHAT, content=raw), 400)["message"])
+
+
+@pytest.mark.parametrize(
+    ("content_type", "status"),
+    [
+        (None, 200),
+        ("application/json; charset=utf-8", 200),
+        ("text/plain", 400),
+        ("multipart/form-data", 400),
+    ],
+)
+def test_a_body_of_another_content_type_is_refused(
+    content_type: str | None, status: int, serve: Serve
+) -> None:
+    """A page of another site can send only such bodies without asking the browser's leave."""
+    headers = {"content-type": content_type} if content_type else {}
+    answer = serve().post(CHAT, content=json.dumps({"model": "bio", "messages": HI}), headers=headers)
+    assert answer.status_code == status
+    if status == 400:
+        assert "content-type: application/json" in str(error_of(answer, 400)["message"])
+
+
+def test_a_body_in_another_encoding_is_refused(serve: Serve) -> None:
+    raw = json.dumps({"model": "bio", "messages": HI}).encode("utf-16")
+    assert "not JSON" in str(error_of(serve().post(CHAT, content=raw), 400)["message"])
+
+
 def test_u2028_in_an_answer_stays_on_its_line(serve: Serve) -> None:
     client = serve(gen=ScriptedRuntime(default="a\u2028b"))
     answer = client.post(CHAT, json={"messages": HI, "model": "gen", "stream": True})
