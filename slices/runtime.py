@@ -1,6 +1,6 @@
 """The Protocols of a loaded model, `Runtime` and `Batcher`, over llama.cpp, torch and a scripted fake.
 
-The router serves through this module and `slices.report.run` measures through it, so that what was
+The router serves through this module and `slices.report.evaluate` measures through it, so that what was
 measured is what is served. Nothing here knows of chat, HTTP or domains.
 """
 

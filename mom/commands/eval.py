@@ -1,4 +1,4 @@
-"""The command `mom eval`: parses, calls, prints."""
+"""`mom eval`: evaluate slices on held-out text, tasks and probes."""
 
 from json import dumps
 from pathlib import Path
@@ -7,68 +7,125 @@ from typing import Annotated
 import typer
 
 from mom.commands.options import Compare, emit
+from slices.errors import BadConfig
 from slices.measure.compare_mode import CompareMode
+from slices.report.eval_task import EvalTask, parse_tasks
 
 Slices = Annotated[list[str], typer.Argument(metavar="SLICE...", help="Slices, checkpoints or GGUF files.")]
-Domains = Annotated[
+Domain = Annotated[
     list[str] | None,
-    typer.Option(help="Default: the slices' own, and with --data general text as a control; 'all'."),
+    typer.Option(
+        metavar="NAME[,NAME...]",
+        help="Domains of held-out text; repeatable; 'all' for those of --data. Default: the slices' own "
+        "domains, and with --data 'general' as a control.",
+    ),
 ]
-Against = Annotated[str | None, typer.Option(help="The reference; default the parent, or 'none'.")]
+Baseline = Annotated[
+    str | None,
+    typer.Option(metavar="MODEL|SLICE|none", help="Model to compare with. Default: the slices' parent."),
+]
 Data = Annotated[
-    Path | None, typer.Option(help="A folder with corpora/<domain>/heldout.jsonl and questions/.")
+    Path | None,
+    typer.Option(metavar="DIR", help="Folder of corpora/<domain>/heldout.jsonl and questions/*.jsonl."),
 ]
-Tasks = Annotated[str, typer.Option(help="Of text, mcq, generate, code, probes, cost; or 'all'.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="Bytes of text a domain.")]
-Items = Annotated[int, typer.Option(min=2, help="Items of each task, a domain.")]
-Window = Annotated[int, typer.Option(min=16, help="Bytes that are read together.")]
-Stride = Annotated[int | None, typer.Option(min=1, help="Bytes of each window that are scored; default all.")]
-Needle = Annotated[list[int] | None, typer.Option(min=64, help="Tokens of a text that hides a number.")]
-Harness = Annotated[list[str] | None, typer.Option(metavar="TASK", help="A task of lm-evaluation-harness.")]
-Include = Annotated[Path | None, typer.Option(help="A folder with task files for --harness.")]
-Threads = Annotated[int | None, typer.Option(min=1, help="Processor threads; default every core.")]
-Json = Annotated[Path | None, typer.Option(help="Write the report to this file, or to stdout if -.")]
-Html = Annotated[Path | None, typer.Option(help="Write the report as one self-contained page.")]
-Seed = Annotated[int, typer.Option(help="Of the tasks that are made here.")]
+Tasks = Annotated[
+    str,
+    typer.Option(metavar="TASK[,TASK...]", help=f"Tasks: {', '.join(EvalTask)}; or all."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        min=2, help="Documents and task items per domain. Default: all documents up to --max-bytes, 50 items."
+    ),
+]
+MaxBytes = Annotated[int, typer.Option(min=1, help="Bytes of held-out text per domain, a fixed sample.")]
+Window = Annotated[int, typer.Option(min=16, help="Bytes of text per forward pass.")]
+Stride = Annotated[
+    int | None, typer.Option(min=1, help="Bytes scored at the end of each window. Default: the whole window.")
+]
+Needle = Annotated[
+    list[int] | None,
+    typer.Option(min=64, metavar="TOKENS", help="Context length of the needle in a haystack; repeatable."),
+]
+Harness = Annotated[
+    list[str] | None, typer.Option(metavar="TASK", help="Task of lm-evaluation-harness; repeatable.")
+]
+IncludePath = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Folder of further task files for --harness.")
+]
+Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")]
+Seed = Annotated[int, typer.Option(help="Random seed of probes and bootstrap.")]
+Json = Annotated[Path | None, typer.Option(help="Write the report as JSON; - for stdout.")]
+Html = Annotated[Path | None, typer.Option(help="Write the report as a self-contained HTML page.")]
 
 
 def eval_(
     slices: Slices,
-    domain: Domains = None,
-    against: Against = None,
+    domain: Domain = None,
+    baseline: Baseline = None,
     data: Data = None,
     tasks: Tasks = "text",
-    limit: Limit = 60_000,
-    items: Items = 50,
+    limit: Limit = None,
+    max_bytes: MaxBytes = 60_000,
     window: Window = 1800,
     stride: Stride = None,
     needle: Needle = None,
     harness: Harness = None,
-    include: Include = None,
+    include_path: IncludePath = None,
     compare: Compare = CompareMode.AUTO,
     threads: Threads = None,
     seed: Seed = 0,
     json: Json = None,
     html: Html = None,
 ) -> None:
-    """Report what slices are worth: fidelity, tasks, probes, costs, against the parent or any reference."""
+    """Evaluate slices against their parent or another baseline: perplexity, KL, tasks, probes, cost."""
     from mom.display import eval_html, eval_tables
-    from mom.workflows import evaluate
+    from mom.workflows.evaluate import EvalRequest, run_evaluation
     from slices.files.atomic import write_text
     from slices.probes.needle_in_a_haystack import LENGTHS
-    from slices.report.settings import Wish, parse_tasks
+    from slices.report.config import EvalConfig
 
-    lengths = tuple(needle) if needle else LENGTHS
-    wish = Wish(parse_tasks(tasks), limit, window, stride, items, lengths, threads, seed)
-    asked = evaluate.Asked(slices, domain or (), against, data, compare, harness or (), include, wish)
+    config = EvalConfig(
+        tasks=_parse_tasks(tasks),
+        max_bytes=max_bytes,
+        window_bytes=window,
+        stride_bytes=stride,
+        limit=limit,
+        needle_lengths=tuple(needle) if needle else LENGTHS,
+        threads=threads,
+        seed=seed,
+    )
+    request = EvalRequest(
+        slices=slices,
+        domains=_split_commas(domain or []),
+        baseline=baseline,
+        data=data,
+        compare=compare,
+        harness=harness or (),
+        include_path=include_path,
+        config=config,
+    )
     if html is not None:
         eval_html.check_pictures()
-    found = evaluate.measure(asked)
+    report = run_evaluation(request)
     if html is not None:
-        eval_html.write_page(found, slices, html)
+        eval_html.write_page(report, slices, html)
     if json == Path("-"):
-        emit(True, found, None)
+        emit(True, report, None)
         return
     if json is not None:
-        write_text(json, dumps(found, indent=2) + "\n")
-    eval_tables.show_report(found)
+        write_text(json, dumps(report, indent=2) + "\n")
+    eval_tables.show_report(report)
+
+
+def _parse_tasks(text: str) -> frozenset[EvalTask]:
+    try:
+        return parse_tasks(text)
+    except BadConfig as error:
+        raise typer.BadParameter(str(error)) from None
+
+
+def _split_commas(values: list[str]) -> list[str]:
+    """Values of an option that is repeatable and takes comma-separated lists, without duplicates."""
+    parts = [part.strip() for value in values for part in value.split(",")]
+    return list(dict.fromkeys(part for part in parts if part))

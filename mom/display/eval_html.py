@@ -1,4 +1,4 @@
-"""`mom eval --html`: the figures of a report and of its slices' history, on one page."""
+"""`mom eval --html`: the report with plots of its results and of its slices' ladders and healing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -6,9 +6,9 @@ from typing import Any
 
 from slices import manifest
 from slices.files.atomic import write_text
-from slices.pictures import report as pictures
+from slices.pictures import report as plots
 from slices.pictures.figure import new_figure
-from slices.report.page import Figure, page
+from slices.report.html_report import Plot, html_report
 
 
 def check_pictures() -> None:
@@ -20,22 +20,24 @@ def check_pictures() -> None:
     new_figure(1, 1)
 
 
-def write_page(found: Mapping[str, Any], slices: Sequence[str], path: Path) -> None:
-    """Write the report of `slices` as a page, in one step."""
-    figures = [*_of_report(found), *(figure for each in slices for figure in _of_slice(each))]
-    write_text(path, page(found, figures))
+def write_page(report: Mapping[str, Any], slices: Sequence[str], path: Path) -> None:
+    """Write the report of `slices` as an HTML page, atomically."""
+    found = [*_result_plots(report), *(plot for each in slices for plot in _slice_plots(each))]
+    write_text(path, html_report(report, found))
 
 
-def _of_report(found: Mapping[str, Any]) -> Iterator[Figure]:
-    if len(found["domains"]) > 1 and len(found["slices"]) > 1:
-        yield Figure(pictures.matrix(found), "Bits per byte of every model, over the best of each domain.")
-    own = [row["domain"] for row in found["slices"].values() if row["domain"] in found["domains"]]
-    for domain in dict.fromkeys(own or found["domains"]):
-        yield Figure(pictures.frontier(found, domain), f"Size and quality on {domain}; lower left is better.")
+def _result_plots(report: Mapping[str, Any]) -> Iterator[Plot]:
+    if len(report["domains"]) > 1 and len(report["slices"]) > 1:
+        yield Plot(plots.matrix(report), "Bits per byte of every model, relative to the best on each domain.")
+    own = [each["domain"] for each in report["slices"].values() if each["domain"] in report["domains"]]
+    for domain in dict.fromkeys(own or report["domains"]):
+        yield Plot(
+            plots.frontier(report, domain), f"Size and bits per byte on {domain}; lower left is better."
+        )
 
 
-def _of_slice(reference: str) -> Iterator[Figure]:
-    """What slice.json tells of ladders and of healing."""
+def _slice_plots(reference: str) -> Iterator[Plot]:
+    """The quantization ladder and the healing curve in slice.json."""
     folder = Path(reference) if Path(reference).is_file() else manifest.find_or_checkpoint(reference)
     if not (folder / manifest.FILE).is_file():
         return
@@ -43,7 +45,7 @@ def _of_slice(reference: str) -> Iterator[Figure]:
     for quantized in made.quantized:
         rungs = (quantized.model_extra or {}).get("ladder")
         if rungs:
-            yield Figure(pictures.ladder(made.name, rungs), f"How {quantized.file} was chosen.")
+            yield Plot(plots.ladder(made.name, rungs), f"Quantization ladder of {quantized.file}.")
             break
     if made.healing and made.healing.get("curve"):
-        yield Figure(pictures.healing(made.name, made.healing["curve"]), f"How {made.name} was healed.")
+        yield Plot(plots.healing(made.name, made.healing["curve"]), f"Healing of {made.name}.")

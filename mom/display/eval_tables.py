@@ -1,4 +1,4 @@
-"""A report in the terminal: matrix, domains, probes, costs, from the JSON that `mom eval` writes."""
+"""The report of `mom eval` as tables in the terminal, from its JSON form."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,172 +6,167 @@ from typing import Any
 from mom.display import console
 
 Json = Mapping[str, Any]
-TASKS = {"mcq": "mcq", "mcq_text": "mcq by text", "exact_match": "numbers", "cloze": "cloze", "code": "code"}
+TASKS = {
+    "mcq": "MCQ",
+    "mcq_text": "MCQ by text",
+    "exact_match": "exact match",
+    "cloze": "cloze",
+    "code": "code",
+}
 
 
-def show_report(found: Json) -> None:
-    """Every table that has something in it."""
-    for domain in found["domains"]:
-        _show_domain(found, domain)
-    if len(found["domains"]) > 1:
-        _show_matrix(found)
-    _show_probes(found)
-    _show_costs(found)
-    _show_published(found)
-    _say_verdicts(found)
+def show_report(report: Json) -> None:
+    """Every table that has rows."""
+    for domain in report["domains"]:
+        _show_domain(report, domain)
+    if len(report["domains"]) > 1:
+        _show_all_domains(report)
+    _show_probes(report)
+    _show_costs(report)
+    _show_harness(report)
+    _show_verdicts(report)
 
 
-def _show_domain(found: Json, domain: str) -> None:
+def _show_domain(report: Json, domain: str) -> None:
+    tasks = {task: label for task, label in TASKS.items() if _is_measured(report, domain, task)}
     rows = []
-    for name, row in found["slices"].items():
-        cell = row["domains"][domain]
+    for name, result in report["slices"].items():
+        scores = result["domains"][domain]
         rows.append(
             [
                 name,
-                console.size(row["bytes"]),
-                _value(cell["bits_per_byte"]),
-                _gap(cell["against"]),
-                *_likeness(cell),
-                *(_share(cell.get(task)) for task in TASKS if _any(found, domain, task)),
-                f"{row['tokens_per_second']:.0f}",
+                console.size(result["bytes"]),
+                _value(scores["bits_per_byte"]),
+                _difference(scores["vs_baseline"]),
+                *_divergence(scores),
+                *(_percent(scores.get(task)) for task in tasks),
+                f"{result['decode_tokens_per_second']:.0f}",
             ]
         )
-    text = found["domains"][domain]
+    text = report["domains"][domain]
     title = f"{domain}: {text['documents']} held-out documents, {text['bytes']:,} bytes"
-    difference = f"against {found['against']}" if found["against"] else "against"
-    tasks = [label for task, label in TASKS.items() if _any(found, domain, task)]
-    columns = [
-        "slice",
-        "size",
-        "bits per byte",
-        difference,
-        "KL (p99)",
-        "same first",
-        "lost",
-        *tasks,
-        "tokens/s",
-    ]
+    columns = ["slice", "size", "bits/byte", f"vs. {report['baseline'] or 'baseline'}"]
+    columns += ["KL, nats/token (p99)", "same top-1", "lost mass", *tasks.values(), "decode tokens/s"]
     console.print_table(title, columns, rows)
     overlap = text["overlap"]
     if overlap and overlap["seen"]:
         console.warn(
-            f"{domain}: {overlap['seen']} of {overlap['documents']} documents were left out, since "
-            "calibration text holds more than a tenth of their runs of 13 words"
+            f"{domain}: {overlap['seen']} of {overlap['documents']} documents excluded: more than a tenth of "
+            "their 13-grams occur in calibration text"
         )
 
 
-def _show_matrix(found: Json) -> None:
-    domains = list(found["domains"])
-    diagonal = found["diagonal"].items()
-    best = {(each["slice"], domain) for domain, own in diagonal for each in own if each["best"]}
+def _show_all_domains(report: Json) -> None:
+    domains = list(report["domains"])
+    own_domain = report["own_domain"].items()
+    best = {(each["slice"], domain) for domain, found in own_domain for each in found if each["best"]}
     rows = []
-    for name, row in found["slices"].items():
+    for name, result in report["slices"].items():
         cells = []
         for domain in domains:
-            mark = " *" if (name, domain) in best else " ." if row["domain"] == domain else ""
-            cells.append(f"{_value(row['domains'][domain]['bits_per_byte'])}{mark}")
-        rows.append([name, console.size(row["bytes"]), *cells])
-    for label, control in found["controls"].items():
+            mark = " *" if (name, domain) in best else " ." if result["domain"] == domain else ""
+            cells.append(f"{_value(result['domains'][domain]['bits_per_byte'])}{mark}")
+        rows.append([name, console.size(result["bytes"]), *cells])
+    for label, quant in report["parent_quants"].items():
         cells = [
-            _value(control["domains"][domain]["bits_per_byte"]) if domain in control["domains"] else "-"
+            _value(quant["domains"][domain]["bits_per_byte"]) if domain in quant["domains"] else "-"
             for domain in domains
         ]
-        rows.append([f"the parent as {label}", console.size(control["bytes"]), *cells])
+        rows.append([f"parent as {label}", console.size(quant["bytes"]), *cells])
     console.print_table("bits per byte by slice and domain", ["slice", "size", *domains], rows)
     console.out.print(
-        f"*: a slice's own domain, where it is surely better than every other slice; .: not surely. "
-        f"{found['comparisons']} comparisons with the reference; p corrected by Holm's method.",
+        "*: own domain, significantly better than every slice of another domain; .: own domain, not "
+        f"significantly. {report['comparisons']} comparisons with the baseline, p-values corrected by Holm's "
+        "method.",
         soft_wrap=True, markup=False,
     )  # fmt: skip
 
 
-def _show_probes(found: Json) -> None:
-    names = [name for row in found["slices"].values() for name in row["probes"]]
+def _show_probes(report: Json) -> None:
+    names = [name for result in report["slices"].values() for name in result["probes"]]
     if not names:
         return
     probes = list(dict.fromkeys(names))
     rows = []
-    for name, row in found["slices"].items():
-        cells = [_share(row["probes"].get(probe), "value") for probe in probes]
-        marked = [
-            f"{cell} !" if name_ in row["worse_on"] else cell
-            for name_, cell in zip(probes, cells, strict=True)
+    for name, result in report["slices"].items():
+        worse = result["significantly_worse"]
+        cells = [
+            _percent(result["probes"].get(probe), "value") + (" !" if probe in worse else "")
+            for probe in probes
         ]
-        rows.append([name, *marked])
-    console.print_table("probes (!: surely worse than the reference)", ["slice", *probes], rows)
+        rows.append([name, *cells])
+    console.print_table("probes (!: significantly worse than the baseline)", ["slice", *probes], rows)
 
 
-def _show_costs(found: Json) -> None:
+def _show_costs(report: Json) -> None:
     rows = []
-    for name, row in found["slices"].items():
-        cost = row["cost"]
+    for name, result in report["slices"].items():
+        cost = result["cost"]
         if cost is not None:
+            inside = cost["kv_cache_bytes_per_token"]
+            beyond = cost["kv_cache_bytes_per_token_beyond_window"]
             rows.append(
                 [
                     name,
                     f"{cost['bits_per_weight']:.2f}",
                     f"{cost['load_seconds']:.2f} s",
-                    console.size(cost["resident_bytes"]),
-                    console.size(cost["peak_bytes"]),
-                    f"{cost['kv_token']:,} ({cost['kv_token_beyond']:,})",
-                    _speed(cost["prompt_tokens_per_second"]),
-                    _speed(cost["written_tokens_per_second"]),
+                    console.size(cost["rss_bytes"]),
+                    console.size(cost["peak_rss_bytes"]),
+                    f"{inside:,} ({beyond:,})",
+                    _throughput(cost["prefill_tokens_per_second"]),
+                    _throughput(cost["decode_tokens_per_second"]),
                 ]
             )
-    columns = ["slice", "bits a weight", "load", "resident", "peak", "K/V bytes a token (beyond the window)"]
+    columns = ["slice", "bits/weight", "load", "RSS", "peak RSS", "K/V cache bytes/token (beyond the window)"]
     if rows:
-        console.print_table("cost", [*columns, "prompt tokens/s", "written tokens/s"], rows)
+        console.print_table("cost", [*columns, "prefill tokens/s", "decode tokens/s"], rows)
 
 
-def _show_published(found: Json) -> None:
+def _show_harness(report: Json) -> None:
     rows = [
         [name, each["task"], each["metric"], _value(each), str(each["n"])]
-        for name, row in found["slices"].items()
-        for each in row["published"]
+        for name, result in report["slices"].items()
+        for each in result["harness"]
     ]
     if rows:
-        console.print_table("lm-evaluation-harness", ["slice", "task", "metric", "value", "items"], rows)
+        console.print_table("lm-evaluation-harness", ["slice", "task", "metric", "value", "samples"], rows)
 
 
-def _say_verdicts(found: Json) -> None:
-    for name, row in found["slices"].items():
-        for note in row["notes"]:
+def _show_verdicts(report: Json) -> None:
+    for name, result in report["slices"].items():
+        for note in result["notes"]:
             console.warn(f"{name}: {note}")
-        if row["verdict"] is not None:
-            console.err.print(f"{name}: {row['verdict']['sentence']}", soft_wrap=True, markup=False)
+        if result["verdict"] is not None:
+            console.err.print(f"{name}: {result['verdict']['sentence']}", soft_wrap=True, markup=False)
 
 
-def _any(found: Json, domain: str, task: str) -> bool:
-    return any(task in row["domains"][domain] for row in found["slices"].values())
+def _is_measured(report: Json, domain: str, task: str) -> bool:
+    return any(task in result["domains"][domain] for result in report["slices"].values())
 
 
-def _value(each: Json) -> str:
-    stderr = each["stderr"]
-    return f"{each['value']:.3f}" if stderr is None else f"{each['value']:.3f} ± {stderr:.3f}"
+def _value(estimate: Json) -> str:
+    stderr = estimate["stderr"]
+    return f"{estimate['value']:.3f}" if stderr is None else f"{estimate['value']:.3f} ± {stderr:.3f}"
 
 
-def _gap(each: Json | None) -> str:
-    return "-" if each is None else f"{each['value']:+.3f} ({each['low']:+.3f} to {each['high']:+.3f})"
+def _difference(difference: Json | None) -> str:
+    if difference is None:
+        return "-"
+    return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
 
 
-def _likeness(cell: Json) -> list[str]:
-    """KL, same first token and lost mass; the reference's own row has none."""
-    if "kl" not in cell:
+def _divergence(scores: Json) -> list[str]:
+    """KL, top-1 agreement and lost mass; dashes in the baseline's own row."""
+    if "kl" not in scores:
         return ["-", "-", "-"]
-    return [_spread(cell["kl"]), _percent(cell["same_top1"]), f"{cell['lost_mass']:.2%}"]
+    kl = scores["kl"]
+    mean = f"{kl['mean']:.3f} ± {kl['stderr']:.3f} ({kl['p99']:.2f})"
+    return [mean, f"{scores['same_top1']['value']:.1%}", f"{scores['lost_mass']:.2%}"]
 
 
-def _spread(each: Json) -> str:
-    return f"{each['mean']:.3f} ± {each['stderr']:.3f} ({each['p99']:.2f})"
+def _percent(estimate: Json | None, key: str = "accuracy") -> str:
+    return "-" if estimate is None else f"{estimate[key]:.0%} ± {estimate['stderr']:.0%}"
 
 
-def _percent(each: Json) -> str:
-    return f"{each['value']:.1%}"
-
-
-def _share(each: Json | None, key: str = "accuracy") -> str:
-    return "-" if each is None else f"{each[key]:.0%} ± {each['stderr']:.0%}"
-
-
-def _speed(each: Json) -> str:
+def _throughput(each: Json) -> str:
     return f"{each['median']:.0f} ({each['min']:.0f}-{each['max']:.0f})"

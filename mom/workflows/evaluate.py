@@ -1,4 +1,4 @@
-"""`mom eval`: which models, on which text, against what; and everything that comes of it as one object."""
+"""`mom eval`: resolve models, text and baseline, run the evaluation, and return the report as JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,104 +16,122 @@ from slices.measure.overlap import without_seen
 from slices.model_ref import locate
 from slices.progress import Progress
 from slices.report.as_json import as_json
-from slices.report.controls import controls
-from slices.report.cost import Cost, measure_cost
-from slices.report.record import record
-from slices.report.run import Report, evaluate
-from slices.report.settings import Wish
-from slices.report.subject import Subject, subjects
+from slices.report.config import EvalConfig
+from slices.report.context_fit import fit_context
+from slices.report.cost import InferenceCost, measure_cost
+from slices.report.eval_task import QUESTION_TASKS, EvalTask
+from slices.report.evaluate import EvalReport, evaluate, open_model
+from slices.report.evaluated_model import EvaluatedModel, find_models
+from slices.report.parent_quants import measure_parent_quants
+from slices.report.record import record_measurements
 from slices.tasks.lm_eval_harness import HarnessResult, run_harness
 from slices.tasks.questions import Question, read_questions
+from slices.text import domains as known_domains
 
-CONTROL = "general"  # the domain of text that no expert is for
-ALL = "all"
-ASKING = ("mcq", "generate", "code")  # tasks that ask questions of the data
+GENERAL = "general"  # the domain of text that no slice is cut for: a control
+ALL, NO_BASELINE = "all", "none"
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What the command line asks for, beside the settings that `Wish` holds."""
+class EvalRequest:
+    """The options of `mom eval`; `config` holds what does not name models or files."""
 
     slices: Sequence[str]
     domains: Sequence[str] = ()
-    against: str | None = None
+    baseline: str | None = None
     data: Path | None = None
     compare: CompareMode = CompareMode.AUTO
     harness: Sequence[str] = ()
-    include: Path | None = None
-    wish: Wish = field(default_factory=Wish)
+    include_path: Path | None = None
+    config: EvalConfig = field(default_factory=EvalConfig)
 
 
-def measure(asked: Asked) -> dict[str, Any]:
-    """Measure, record in slice.json, and report as `mom eval --json` writes it."""
-    folders = [
-        Path(each) if Path(each).is_file() else manifest.find_or_checkpoint(each) for each in asked.slices
-    ]
-    measured = [subject for folder in folders for subject in subjects(folder)]
-    recipes = [manifest.read(folder) for folder in folders if (folder / manifest.FILE).is_file()]
-    reference = _reference(asked.against, recipes)
-    questions = _questions(asked)
-    with console.progress_bar() as report:
-        texts, overlaps = without_seen(_texts(asked, recipes, report), _seen(recipes, report))
-        found = evaluate(measured, texts, asked.wish, reference, questions, report)
-        parent = locate(recipes[0].parent.model) if recipes else None
-        rivals = controls(found, parent, asked.compare, report)
-        costs = _costs(found, report) if "cost" in asked.wish.tasks else {}
-        published = _published(found, asked, report) if asked.harness else {}
-    record(found, __version__)
-    return as_json(found, rivals, overlaps, costs, published, __version__)
+def run_evaluation(request: EvalRequest) -> dict[str, Any]:
+    """Evaluate, record the measurements in slice.json, and return the report of `mom eval --json`."""
+    folders = [_locate(reference, request) for reference in request.slices]
+    models = [model for folder in folders for model in find_models(folder)]
+    manifests = [manifest.read(folder) for folder in folders if (folder / manifest.FILE).is_file()]
+    baseline = _baseline(request.baseline, manifests)
+    questions = _questions(request)
+    with console.progress_bar() as progress:
+        documents = _documents(request, manifests, progress)
+        texts, overlaps = without_seen(documents, _calibration(manifests, progress))
+        config, notices = fit_context([*models, *([baseline] if baseline else [])], texts, request.config)
+        for notice in notices:
+            console.warn(notice)
+        report = evaluate(models, texts, config, baseline, questions, progress)
+        parent = locate(manifests[0].parent.model) if manifests else None
+        quants = measure_parent_quants(report, parent, request.compare, progress)
+        costs = _costs(report, progress) if EvalTask.COST in config.tasks else {}
+        harness = _harness(report, request, progress) if request.harness else {}
+    record_measurements(report, __version__)
+    return as_json(report, quants, overlaps, costs, harness, __version__)
 
 
-def _texts(asked: Asked, recipes: Sequence[manifest.Manifest], report: Progress) -> dict[str, list[str]]:
-    """Held-out documents by domain: of the data, else what each domain's own text holds out."""
-    own = sorted({found.domain for found in recipes})
-    if asked.data is not None:
-        wanted = [] if ALL in asked.domains else list(asked.domains or own)
-        known = read_heldout(asked.data, wanted)
-        if not asked.domains and (asked.data / "corpora" / CONTROL / "heldout.jsonl").is_file():
-            known |= read_heldout(asked.data, [CONTROL])
-        return known
-    wanted = own if ALL in asked.domains else list(asked.domains or own)
-    if not wanted:
+def _locate(reference: str, request: EvalRequest) -> Path:
+    """The folder of a slice or checkpoint, or a GGUF file."""
+    if Path(reference).is_file():
+        return Path(reference)
+    try:
+        return manifest.find_or_checkpoint(reference)
+    except NotFound as error:
+        if reference not in known_domains.names():
+            raise
+        option = ",".join(dict.fromkeys([*request.domains, reference]))
+        raise NotFound(f"{error}. {reference!r} is a domain: did you mean --domain {option}?") from None
+
+
+def _documents(
+    request: EvalRequest, manifests: Sequence[manifest.Manifest], progress: Progress
+) -> dict[str, list[str]]:
+    """Held-out documents by domain: those of --data, else the held-out part of each domain's own text."""
+    own = sorted({found.domain for found in manifests})
+    selected = own if ALL in request.domains else list(request.domains or own)
+    if request.data is not None:
+        found = read_heldout(request.data, [] if ALL in request.domains else selected)
+        if not request.domains and (request.data / "corpora" / GENERAL / "heldout.jsonl").is_file():
+            found |= read_heldout(request.data, [GENERAL])
+        return found
+    if not selected:
         raise NotFound("which domain? None of these is a finished slice that would say: give --domain NAME")
-    return {name: _own_heldout(name, recipes, report) for name in wanted}
+    return {name: _own_heldout(name, manifests, progress) for name in selected}
 
 
-def _own_heldout(name: str, recipes: Sequence[manifest.Manifest], report: Progress) -> list[str]:
-    made = next((found for found in recipes if found.domain == name), recipes[0] if recipes else None)
+def _own_heldout(name: str, manifests: Sequence[manifest.Manifest], progress: Progress) -> list[str]:
+    made = next((found for found in manifests if found.domain == name), manifests[0] if manifests else None)
     if made is None:
         raise NotFound(f"no held-out text for {name!r}: give --data DIR")
-    found = list(own_text(name, made, report).heldout().documents)
-    if len(found) < 2:
+    documents = list(own_text(name, made, progress).heldout().documents)
+    if len(documents) < 2:
         raise NotFound(f"the text of {name!r} is too short to hold any of it out: give --data DIR")
-    return found
+    return documents
 
 
-def _seen(recipes: Sequence[manifest.Manifest], report: Progress) -> dict[str, tuple[str, ...]]:
-    """Calibration text by slice, of those that were made by text."""
-    used = [made for made in recipes if made.calibration.source != "none" or made.healing]
-    return {made.name: own_text(made.domain, made, report).calibration().documents for made in used}
+def _calibration(manifests: Sequence[manifest.Manifest], progress: Progress) -> dict[str, tuple[str, ...]]:
+    """Calibration text by slice, of the slices that were cut or healed on text."""
+    used = [made for made in manifests if made.calibration.source != "none" or made.healing]
+    return {made.name: own_text(made.domain, made, progress).calibration().documents for made in used}
 
 
-def _questions(asked: Asked) -> list[Question]:
-    if asked.wish.tasks.isdisjoint(ASKING):
+def _questions(request: EvalRequest) -> list[Question]:
+    if request.config.tasks.isdisjoint(QUESTION_TASKS):
         return []
-    if asked.data is None:
-        if asked.wish.tasks & {"mcq", "code"}:
-            raise NotFound("--tasks mcq and code ask questions from --data DIR")
-        return []
-    return read_questions(asked.data)
+    if request.data is not None:
+        return read_questions(request.data)
+    if request.config.tasks & {EvalTask.MCQ, EvalTask.CODE}:
+        raise NotFound("--tasks mcq and code ask questions from --data DIR")
+    return []
 
 
-def _reference(against: str | None, recipes: Sequence[manifest.Manifest]) -> Subject | None:
-    """The reference row; without a wish, the parent of the first slice."""
-    if against == "none" or (against is None and not recipes):
+def _baseline(reference: str | None, manifests: Sequence[manifest.Manifest]) -> EvaluatedModel | None:
+    """The baseline; by default the parent of the first slice."""
+    if reference == NO_BASELINE or (reference is None and not manifests):
         return None
-    if against is None:
-        return Subject(manifest.PARENT, locate(recipes[0].parent.model))
-    path = Path(against) if Path(against).exists() else None
-    first = subjects(path or _slice_or_model(against))[0]
-    return replace(first, name=f"{first.name} (reference)")
+    if reference is None:
+        return EvaluatedModel(manifest.PARENT, locate(manifests[0].parent.model))
+    path = Path(reference) if Path(reference).exists() else None
+    model = find_models(path or _slice_or_model(reference))[0]
+    return replace(model, name=f"{model.name} (baseline)")
 
 
 def _slice_or_model(reference: str) -> Path:
@@ -123,25 +141,31 @@ def _slice_or_model(reference: str) -> Path:
         return locate(reference)
 
 
-def _costs(found: Report, report: Progress) -> dict[str, Cost]:
-    """Of every row, one after the other, so that they do not disturb each other."""
-    prompt = next(iter(found.texts.values())).windows[0].text
+def _costs(report: EvalReport, progress: Progress) -> dict[str, InferenceCost]:
+    """The cost of every model, one after the other, so that they do not share cores."""
+    prompt = next(iter(report.heldout.values())).windows[0].text
     costs = {}
-    for number, (name, row) in enumerate(found.rows.items(), start=1):
-        costs[name] = measure_cost(row.subject, prompt, found.wish.threads)
-        report("measure costs", number, len(found.rows))
+    for count, (name, result) in enumerate(report.models.items(), start=1):
+        costs[name] = measure_cost(result.model, prompt, report.config.threads)
+        progress("measure costs", count, len(report.models))
     return costs
 
 
-def _published(found: Report, asked: Asked, report: Progress) -> Mapping[str, list[HarnessResult]]:
-    figures = {}
-    for number, (name, row) in enumerate(found.rows.items(), start=1):
-        runtime = row.subject.open(asked.wish.threads, asked.wish.context)
+def _harness(
+    report: EvalReport, request: EvalRequest, progress: Progress
+) -> Mapping[str, list[HarnessResult]]:
+    results, config = {}, report.config
+    for count, (name, result) in enumerate(report.models.items(), start=1):
+        runtime = open_model(result.model, config)
         try:
-            figures[name] = run_harness(
-                runtime, asked.harness, asked.include, asked.wish.items, asked.wish.context
+            results[name] = run_harness(
+                runtime,
+                request.harness,
+                include_path=request.include_path,
+                limit=config.items,
+                max_length=config.context_length,
             )
         finally:
             runtime.close()
-        report("published tasks", number, len(found.rows))
-    return figures
+        progress("lm-evaluation-harness", count, len(report.models))
+    return results

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from slices.pictures.figure import as_svg, new_figure
-from slices.report.page import render
+from slices.report.html_report import render_template
 
 _TEMPLATE = Path(__file__).with_name("html_report.html")
 Json = Mapping[str, Any]
@@ -18,7 +18,7 @@ def page(found: Json) -> str:
         MissingExtra: matplotlib is not installed.
     """
     figures = [confusion(found["confusion"]), reliability(found["reliability"]), coverage(found["coverage"])]
-    return render(_TEMPLATE, found=found, figures=figures)
+    return render_template(_TEMPLATE, found=found, figures=figures)
 
 
 def confusion(counts: Mapping[str, Mapping[str, int]]) -> str:

@@ -13,8 +13,8 @@ def frontier(found: Json, domain: str) -> str:
     figure = new_figure(7, 4)
     axes = figure.subplots()
     _points(axes, "models", found["slices"], domain)
-    if found["controls"]:
-        _points(axes, "plain quants of the parent", found["controls"], domain)
+    if found["parent_quants"]:
+        _points(axes, "plain quants of the parent", found["parent_quants"], domain)
     axes.set_title(f"size and quality on {domain}")
     axes.set_xlabel("MB")
     axes.set_xscale("log")

@@ -2,7 +2,7 @@
 
 llama.cpp quantizes, in a process of its own, since it ends its process on what it does not like. A file
 that does not load, or cuts text otherwise than the slice, never gets its name. Whether the result is any
-good is measured in `slices.report.run`.
+good is measured in `slices.report.evaluate`.
 """
 
 import hashlib

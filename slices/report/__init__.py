@@ -1,1 +1,1 @@
-"""`mom eval`: what slices are worth, measured and set against a reference."""
+"""Evaluation reports (`mom eval`): models on held-out text, tasks and probes, compared with a baseline."""

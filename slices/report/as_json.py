@@ -1,4 +1,4 @@
-"""A report as the JSON object that `mom eval --json` writes; docs/reference/report.md describes every key."""
+"""A report as the JSON object of `mom eval --json`; docs/reference/report.md describes every key."""
 
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -7,72 +7,70 @@ from typing import Any
 import numpy as np
 
 from slices import manifest
-from slices.estimate import ratio
+from slices.estimate import Estimate, ratio
 from slices.measure.dominated import sentence
 from slices.measure.overlap import Overlap
 from slices.measure.paired import Difference
 from slices.probes.run import significantly_worse
-from slices.report.cell import Cell, told
-from slices.report.controls import Controls, own_domain
-from slices.report.cost import Cost
-from slices.report.diagonal import Diagonal, diagonal
-from slices.report.pairs import Pairs, pair
-from slices.report.run import Report, Row
+from slices.report.baseline_comparison import BaselineComparison, compare_to_baseline
+from slices.report.cost import InferenceCost
+from slices.report.domain_result import DomainResult, StoredScores, likeness_json
+from slices.report.evaluate import EvalReport, ModelResult
+from slices.report.own_domain import OwnDomainResult, compare_on_own_domain
+from slices.report.parent_quants import ParentQuants
 from slices.tasks.lm_eval_harness import HarnessResult
 
-SCHEMA = 3
+SCHEMA = 4
 Json = dict[str, Any]
 
 
 def as_json(
-    report: Report,
-    controls: Controls,
+    report: EvalReport,
+    quants: ParentQuants,
     overlaps: Mapping[str, Overlap],
-    costs: Mapping[str, Cost],
-    published: Mapping[str, list[HarnessResult]],
+    costs: Mapping[str, InferenceCost],
+    harness: Mapping[str, list[HarnessResult]],
     code: str,
 ) -> Json:
     """Everything that was measured.
 
     Args:
         overlaps: of the held-out text with calibration text, by domain.
-        costs, published: by model, where they were asked for.
+        costs, harness: by model, where they were asked for.
         code: the version that measured.
     """
-    pairs, wish = pair(report), report.wish
+    comparison = compare_to_baseline(report)
+    own_domain = compare_on_own_domain(report)
     return {
         "schema": SCHEMA,
         "code": code,
-        "made": manifest.now(),
-        "against": report.against,
-        "comparisons": pairs.compared,
-        "settings": {**asdict(wish), "tasks": sorted(wish.tasks), "stride": wish.stride or wish.window},
-        "domains": {domain: _text(report, domain, overlaps.get(domain)) for domain in report.texts},
+        "created": manifest.now(),
+        "baseline": report.baseline,
+        "comparisons": comparison.comparisons,
+        "config": _config(report),
+        "domains": {domain: _domain(report, domain, overlaps.get(domain)) for domain in report.heldout},
         "slices": {
             name: {
-                **_row(name, row, pairs),
-                "verdict": _verdict(name, controls),
+                **_model(name, result, comparison),
+                "verdict": _verdict(name, quants),
                 "cost": asdict(costs[name]) if name in costs else None,
-                "published": [_figure(each) for each in published.get(name, [])],
+                "harness": [_harness(each) for each in harness.get(name, [])],
             }
-            for name, row in report.rows.items()
+            for name, result in report.models.items()
         },
-        "controls": {
-            label: {
-                "bytes": nbytes,
-                "domains": {
-                    domain: {"bits_per_byte": asdict(found)}
-                    for domain, found in controls.bits_per_byte[label].items()
-                },
-            }
-            for label, nbytes in controls.bytes.items()
-        },
-        "diagonal": {domain: [_diagonal(each) for each in own] for domain, own in diagonal(report).items()},
+        "parent_quants": {label: _quant(label, quants) for label in quants.bytes},
+        "own_domain": {domain: [_own_domain(each) for each in found] for domain, found in own_domain.items()},
     }
 
 
-def _text(report: Report, domain: str, overlap: Overlap | None) -> Json:
-    text = report.texts[domain]
+def _config(report: EvalReport) -> Json:
+    config = report.config
+    stride = config.stride_bytes or config.window_bytes
+    return {**asdict(config), "tasks": sorted(config.tasks), "stride_bytes": stride}
+
+
+def _domain(report: EvalReport, domain: str, overlap: Overlap | None) -> Json:
+    text = report.heldout[domain]
     return {
         "sha256": text.sha256,
         "documents": text.documents,
@@ -82,55 +80,71 @@ def _text(report: Report, domain: str, overlap: Overlap | None) -> Json:
     }
 
 
-def _row(name: str, row: Row, pairs: Pairs) -> Json:
-    tokens = sum(cell.tokens for cell in row.cells.values())
-    seconds = sum(cell.seconds for cell in row.cells.values())
-    probes = pairs.probes.get(name, {})
+def _model(name: str, result: ModelResult, comparison: BaselineComparison) -> Json:
+    tokens = sum(found.tokens for found in result.domains.values())
+    seconds = sum(found.seconds for found in result.domains.values())
+    overall, differences = result.overall, comparison.probes.get(name, {})
     return {
-        "bytes": row.bytes,
-        "domain": own_domain(row),
-        "tokens_per_second": row.whole.tokens_per_second,
+        "bytes": result.bytes,
+        "domain": result.model.domain,
+        "decode_tokens_per_second": overall.decode_tokens_per_second,
         "scored_tokens_per_second": tokens / seconds if seconds else 0.0,
-        "notes": row.whole.notes,
-        "domains": {domain: _cell(name, domain, cell, pairs) for domain, cell in row.cells.items()},
-        "probes": {
-            probe: _share(scores.outcome(probe).mean, len(scores.scores), probes.get(probe))
-            for probe, scores in row.whole.probes.items()
+        "notes": overall.notes,
+        "domains": {
+            domain: _domain_result(name, domain, found, comparison)
+            for domain, found in result.domains.items()
         },
-        "worse_on": significantly_worse(probes),
+        "probes": {
+            probe: {**asdict(stored.load(probe).mean), **_paired(stored, differences.get(probe))}
+            for probe, stored in overall.probes.items()
+        },
+        "significantly_worse": significantly_worse(differences),
     }
 
 
-def _cell(name: str, domain: str, cell: Cell, pairs: Pairs) -> Json:
-    gap = pairs.bits.get((name, domain))
-    found: Json = {
-        "bits_per_byte": asdict(ratio(np.array(cell.bits), np.array(cell.bytes))),
-        "against": None if gap is None else asdict(gap),
-        "documents": len(cell.bits),
-        "bytes": int(sum(cell.bytes)),
-        "tokens": cell.tokens,
+def _domain_result(name: str, domain: str, found: DomainResult, comparison: BaselineComparison) -> Json:
+    result: Json = {
+        "bits_per_byte": asdict(ratio(np.array(found.bits), np.array(found.bytes))),
+        "vs_baseline": _difference(comparison.bits_per_byte.get((name, domain))),
+        "documents": len(found.bits),
+        "bytes": int(sum(found.bytes)),
+        "tokens": found.tokens,
     }
-    if cell.likeness is not None:
-        found |= told(cell.likeness)
-    for task, scores in cell.outcomes.items():
-        share = _share(scores.outcome(task).mean, len(scores.scores), pairs.tasks.get((name, domain, task)))
-        found[task] = {"accuracy": share.pop("value"), **share}
-    return found
+    if found.likeness is not None:
+        result |= likeness_json(found.likeness)
+    for task, stored in found.scores.items():
+        difference = comparison.tasks.get((name, domain, task))
+        result[task] = {**_accuracy(stored.load(task).mean), **_paired(stored, difference)}
+    return result
 
 
-def _share(found: Any, count: int, gap: Difference | None) -> Json:
-    return {**asdict(found), "n": count, "against": None if gap is None else asdict(gap)}
+def _accuracy(mean: Estimate) -> Json:
+    return {"accuracy": mean.value, "stderr": mean.stderr}
 
 
-def _verdict(name: str, controls: Controls) -> Json | None:
-    found = controls.verdicts.get(name)
+def _paired(stored: StoredScores, difference: Difference | None) -> Json:
+    return {"n": len(stored.scores), "vs_baseline": _difference(difference)}
+
+
+def _difference(difference: Difference | None) -> Json | None:
+    return None if difference is None else asdict(difference)
+
+
+def _verdict(name: str, quants: ParentQuants) -> Json | None:
+    found = quants.verdicts.get(name)
     return None if found is None else {**found.model_dump(mode="json"), "sentence": sentence(found)}
 
 
-def _diagonal(found: Diagonal) -> Json:
-    against = {other: asdict(gap) for other, gap in found.against.items()}
-    return {"slice": found.slice, "best": found.best, "against": against}
+def _quant(label: str, quants: ParentQuants) -> Json:
+    values = quants.bits_per_byte[label]
+    domains = {domain: {"bits_per_byte": asdict(value)} for domain, value in values.items()}
+    return {"bytes": quants.bytes[label], "domains": domains}
 
 
-def _figure(found: HarnessResult) -> Json:
-    return {**asdict(found), "stderr": None if np.isnan(found.stderr) else found.stderr}
+def _own_domain(result: OwnDomainResult) -> Json:
+    differences = {other: asdict(each) for other, each in result.differences.items()}
+    return {"slice": result.slice, "best": result.best, "differences": differences}
+
+
+def _harness(result: HarnessResult) -> Json:
+    return {**asdict(result), "stderr": None if np.isnan(result.stderr) else result.stderr}

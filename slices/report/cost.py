@@ -1,11 +1,12 @@
-"""What a model costs to run: bytes by part, loading, memory, speed with its spread.
+"""The inference cost of a model: bytes by part, load time, memory, prefill and decode throughput.
 
-Loading and running happen in a process of their own, so that its peak is the model's and nothing else's.
+A child process loads and runs it, so that the peak memory is the model's alone.
 """
 
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from statistics import median
 
 from slices.architecture.anatomy import count_parameters, read_anatomy
@@ -14,17 +15,17 @@ from slices.errors import BadCheckpoint
 from slices.families.table import SLIDING
 from slices.files.child_process import run_child
 from slices.gguf.header import read_gguf_header
-from slices.report.subject import Subject
+from slices.report.evaluated_model import EvaluatedModel
 
 ROUNDS = 5
-_TABLES = {"token_embd.weight": "embedding", "output.weight": "embedding"}
-_PLE = "per_layer_token_embd.weight"
-_F16 = 2  # bytes of a cached number
+_EMBEDDINGS = ("token_embd.weight", "output.weight")
+_PER_LAYER_EMBEDDING = "per_layer_token_embd.weight"
+_F16_BYTES = 2
 
 
 @dataclass(frozen=True)
-class Speed:
-    """Tokens a second over the rounds."""
+class Throughput:
+    """Tokens per second over the rounds."""
 
     median: float
     min: float
@@ -32,81 +33,93 @@ class Speed:
 
 
 @dataclass(frozen=True)
-class Cost:
-    """Bytes unless said otherwise. `kv_token` is the float16 K/V cache of a token inside the window,
-    `kv_token_beyond` of one further back, which only full-attention layers keep. `resident_bytes` is after a
-    run, `peak_bytes` the most there was, both of a process with this model alone.
+class InferenceCost:
+    """The cost of a model in a process of its own.
+
+    Attributes:
+        rss_bytes: resident memory after the last round; `peak_rss_bytes` the maximum.
+        kv_cache_bytes_per_token: float16 K/V cache of a token inside the sliding window.
+        kv_cache_bytes_per_token_beyond_window: of an earlier token, which only full-attention layers keep.
     """
 
-    parts: dict[str, int]
+    bytes_by_part: dict[str, int]
     bits_per_weight: float
     load_seconds: float
-    resident_bytes: int
-    peak_bytes: int
-    kv_token: int
-    kv_token_beyond: int
-    prompt_tokens_per_second: Speed
-    written_tokens_per_second: Speed
+    rss_bytes: int
+    peak_rss_bytes: int
+    kv_cache_bytes_per_token: int
+    kv_cache_bytes_per_token_beyond_window: int
+    prefill_tokens_per_second: Throughput
+    decode_tokens_per_second: Throughput
 
 
-def measure_cost(subject: Subject, prompt: str, threads: int | None = None, rounds: int = ROUNDS) -> Cost:
-    """Load and run a model in a child process, `rounds` times after one that warms up.
+def measure_cost(
+    model: EvaluatedModel, prompt: str, threads: int | None = None, rounds: int = ROUNDS
+) -> InferenceCost:
+    """Load and run a model in a child process, `rounds` times after one warm-up.
 
     Raises:
         RunFailed: it does not run.
-        BadCheckpoint: the folder of a GGUF says nothing of its layers.
+        BadCheckpoint: the folder of a GGUF has no config.json.
     """
-    order: dict[str, object] = {"folder": str(subject.folder), "file": subject.file, "prompt": prompt}
-    order |= {"threads": threads, "rounds": rounds}
+    request = {
+        "folder": str(model.folder),
+        "file": model.file,
+        "prompt": prompt,
+        "threads": threads,
+        "rounds": rounds,
+    }
     lines: list[str] = []
-    run_child("slices.report.cost_child", [json.dumps(order)], lines.append)
-    found = json.loads(lines[-1])
-    parts, weights = _parts(subject)
-    inside, beyond = _cache(subject)
-    return Cost(
-        parts=parts,
+    run_child("slices.report.cost_child", [json.dumps(request)], lines.append)
+    measured = json.loads(lines[-1])
+    parts, weights = _bytes_by_part(model)
+    inside, beyond = _kv_cache_bytes(model)
+    return InferenceCost(
+        bytes_by_part=parts,
         bits_per_weight=8 * sum(parts.values()) / weights,
-        load_seconds=found["load_seconds"],
-        resident_bytes=found["resident_bytes"],
-        peak_bytes=found["peak_bytes"],
-        kv_token=inside,
-        kv_token_beyond=beyond,
-        prompt_tokens_per_second=_speed(found["prompt"]),
-        written_tokens_per_second=_speed(found["written"]),
+        load_seconds=measured["load_seconds"],
+        rss_bytes=measured["rss_bytes"],
+        peak_rss_bytes=measured["peak_rss_bytes"],
+        kv_cache_bytes_per_token=inside,
+        kv_cache_bytes_per_token_beyond_window=beyond,
+        prefill_tokens_per_second=_throughput(measured["prefill"]),
+        decode_tokens_per_second=_throughput(measured["decode"]),
     )
 
 
-def _parts(subject: Subject) -> tuple[dict[str, int], int]:
-    """Bytes by part, and how many weights there are."""
-    if subject.file is None:
-        checkpoint = open_checkpoint(subject.folder)
+def _bytes_by_part(model: EvaluatedModel) -> tuple[dict[str, int], int]:
+    """Bytes by part, and the number of weights."""
+    if model.file is None:
+        checkpoint = open_checkpoint(model.folder)
         counts, _ = count_parameters(read_anatomy(checkpoint.config))
-        size = sum(entry.nbytes for entry in checkpoint.entries)
-        shares = {"decoder": counts.decoder, "per_layer_embedding": counts.per_layer_embedding}
-        shares["embedding"] = counts.embedding
-        return {part: round(size * count / counts.total) for part, count in shares.items()}, counts.total
+        nbytes = sum(entry.nbytes for entry in checkpoint.entries)
+        by_part = {"decoder": counts.decoder, "per_layer_embedding": counts.per_layer_embedding}
+        by_part["embedding"] = counts.embedding
+        return {part: round(nbytes * count / counts.total) for part, count in by_part.items()}, counts.total
     parts, weights = {"decoder": 0, "per_layer_embedding": 0, "embedding": 0}, 0
-    for tensor in read_gguf_header(subject.folder / subject.file).tensors:
-        part = "per_layer_embedding" if tensor.name == _PLE else _TABLES.get(tensor.name, "decoder")
-        parts[part] += tensor.nbytes
-        count = 1
-        for side in tensor.shape:
-            count *= side
-        weights += count
+    for tensor in read_gguf_header(model.folder / model.file).tensors:
+        parts[_part_of(tensor.name)] += tensor.nbytes
+        weights += prod(tensor.shape)
     return parts, weights
 
 
-def _cache(subject: Subject) -> tuple[int, int]:
-    """Bytes of cache for a token in the window, and beyond it."""
-    config = subject.folder / "config.json"
+def _part_of(tensor: str) -> str:
+    if tensor == _PER_LAYER_EMBEDDING:
+        return "per_layer_embedding"
+    return "embedding" if tensor in _EMBEDDINGS else "decoder"
+
+
+def _kv_cache_bytes(model: EvaluatedModel) -> tuple[int, int]:
+    """K/V cache bytes of a token inside the sliding window, and of one beyond it."""
+    config = model.folder / "config.json"
     if not config.is_file():
-        raise BadCheckpoint(f"{subject.name}: without {config} the size of its cache is not known")
-    layers = read_anatomy(open_checkpoint(subject.folder).config).layers
-    own = [layer for layer in layers if not layer.shared]
-    sizes = [2 * layer.kv_heads * layer.head_dim * _F16 for layer in own]
-    full = [size for size, layer in zip(sizes, own, strict=True) if layer.type != SLIDING]
+        raise BadCheckpoint(f"{model.name}: without {config} the size of its K/V cache is not known")
+    layers = read_anatomy(open_checkpoint(model.folder).config).layers
+    caching = [layer for layer in layers if not layer.shared]
+    sizes = [2 * layer.kv_heads * layer.head_dim * _F16_BYTES for layer in caching]
+    full = [size for size, layer in zip(sizes, caching, strict=True) if layer.type != SLIDING]
     return sum(sizes), sum(full)
 
 
-def _speed(values: Sequence[float]) -> Speed:
-    return Speed(median(values), min(values), max(values))
+def _throughput(values: Sequence[float]) -> Throughput:
+    return Throughput(median(values), min(values), max(values))

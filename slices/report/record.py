@@ -1,4 +1,4 @@
-"""What a report found of a slice, in its slice.json: values with their errors, the data and the code."""
+"""Records a report's measurements in each slice's slice.json: values with standard errors, data, code."""
 
 from collections.abc import Iterator
 
@@ -7,54 +7,64 @@ import numpy as np
 from slices import manifest
 from slices.estimate import Estimate, ratio
 from slices.manifest import BF16, BITS, PARENT, SPEED, Measurement
-from slices.report.cell import Cell
-from slices.report.run import Report, Row
+from slices.report.domain_result import DomainResult
+from slices.report.evaluate import EvalReport, ModelResult
 
 
-def record(report: Report, code: str) -> None:
-    """Write every slice's values, over older ones of the same file, metric and data."""
-    for row in report.rows.values():
-        folder = row.subject.folder
+def record_measurements(report: EvalReport, code: str) -> None:
+    """Write every slice's values, in place of older ones of the same file, metric and data.
+
+    Args:
+        code: the version that measured.
+    """
+    for result in report.models.values():
+        folder = result.model.folder
         if not (folder / manifest.FILE).is_file():
             continue
-        made = manifest.read(folder)
-        new = [*_measurements(row, report, code), *_of_parent(report, code)]
+        recorded = manifest.read(folder)
+        new = [*_measurements(result, report, code), *_parent_measurements(report, code)]
         replaced = {(each.of, each.domain, each.metric, each.data) for each in new}
-        kept = [m for m in made.measurements if (m.of, m.domain, m.metric, m.data) not in replaced]
-        manifest.write(folder, made.model_copy(update={"measurements": [*kept, *new]}))
+        kept = [m for m in recorded.measurements if (m.of, m.domain, m.metric, m.data) not in replaced]
+        manifest.write(folder, recorded.model_copy(update={"measurements": [*kept, *new]}))
 
 
-def _measurements(row: Row, report: Report, code: str) -> Iterator[Measurement]:
-    of = row.subject.file or BF16
-    for domain, cell in row.cells.items():
-        data = report.texts[domain].sha256
-        for metric, found in _values(cell).items():
-            yield _measurement(of, domain, metric, found, data, code)
-        for task, scores in cell.outcomes.items():
-            yield _measurement(of, domain, task, scores.outcome(task).mean, scores.data, code)
-    yield _measurement(of, "", SPEED, Estimate(row.whole.tokens_per_second, 0.0), "", code)
-    for name, scores in row.whole.probes.items():
-        yield _measurement(of, "", name, scores.outcome(name).mean, scores.data, code)
+def _measurements(result: ModelResult, report: EvalReport, code: str) -> Iterator[Measurement]:
+    of = result.model.file or BF16
+    for domain, found in result.domains.items():
+        data = report.heldout[domain].sha256
+        for metric, estimate in _estimates(found).items():
+            yield _measurement(of, domain, metric, estimate, data, code)
+        for task, stored in found.scores.items():
+            yield _measurement(of, domain, task, stored.load(task).mean, stored.data_sha256, code)
+    yield _measurement(of, "", SPEED, Estimate(result.overall.decode_tokens_per_second, 0.0), "", code)
+    for probe, stored in result.overall.probes.items():
+        yield _measurement(of, "", probe, stored.load(probe).mean, stored.data_sha256, code)
 
 
-def _of_parent(report: Report, code: str) -> Iterator[Measurement]:
-    """What the parent needs for the same text, where it was the reference."""
-    if report.against == PARENT:
-        for domain, cell in report.rows[PARENT].cells.items():
-            found = ratio(np.array(cell.bits), np.array(cell.bytes))
-            yield _measurement(PARENT, domain, BITS, found, report.texts[domain].sha256, code)
+def _parent_measurements(report: EvalReport, code: str) -> Iterator[Measurement]:
+    """Bits per byte of the parent on the same text, where it was the baseline."""
+    if report.baseline == PARENT:
+        for domain, found in report.models[PARENT].domains.items():
+            estimate = ratio(np.array(found.bits), np.array(found.bytes))
+            yield _measurement(PARENT, domain, BITS, estimate, report.heldout[domain].sha256, code)
 
 
-def _values(cell: Cell) -> dict[str, Estimate]:
-    found = {BITS: ratio(np.array(cell.bits), np.array(cell.bytes))}
-    if cell.likeness is not None:
-        found["kl"] = Estimate(cell.likeness.kl.mean, cell.likeness.kl.stderr)
-        found["same_top1"] = cell.likeness.same_top1
-        found["lost_mass"] = cell.likeness.lost_mass
-    return found
+def _estimates(found: DomainResult) -> dict[str, Estimate]:
+    estimates = {BITS: ratio(np.array(found.bits), np.array(found.bytes))}
+    if found.likeness is not None:
+        estimates["kl"] = Estimate(found.likeness.kl.mean, found.likeness.kl.stderr)
+        estimates["same_top1"] = found.likeness.same_top1
+        estimates["lost_mass"] = found.likeness.lost_mass
+    return estimates
 
 
-def _measurement(of: str, domain: str, metric: str, found: Estimate, data: str, code: str) -> Measurement:
+def _measurement(of: str, domain: str, metric: str, estimate: Estimate, data: str, code: str) -> Measurement:
     return Measurement(
-        of=of, domain=domain, metric=metric, value=found.value, stderr=found.stderr, data=data, code=code
+        of=of,
+        domain=domain,
+        metric=metric,
+        value=estimate.value,
+        stderr=estimate.stderr,
+        data=data,
+        code=code,
     )

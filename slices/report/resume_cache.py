@@ -1,7 +1,7 @@
-"""What a report has measured so far, as JSON under `$MOM_HOME/evaluations`: an interrupted run goes on.
+"""The resume cache of `mom eval`: finished parts as JSON under `$MOM_HOME/evaluations`.
 
-Kept by what was measured on what, so that a changed file or text is measured anew. Forgotten once the report
-is complete, so that asking again measures again.
+Keyed by what was measured on what, so that a changed file or text is measured again. Cleared once the report
+is complete, so that a new run measures again.
 """
 
 import hashlib
@@ -15,19 +15,19 @@ from pydantic import BaseModel, ValidationError
 from slices.files import atomic
 from slices.home import home
 
-VERSION = 2
-Part = TypeVar("Part", bound=BaseModel)
+VERSION = 3
+Result = TypeVar("Result", bound=BaseModel)
 
 
-class Memory:
-    """The parts of one run."""
+class EvalCache:
+    """The finished parts of one evaluation."""
 
     def __init__(self) -> None:
-        """Nothing asked yet."""
+        """No entry used yet."""
         self._used: list[Path] = []
 
-    def recall(self, kind: type[Part], key: Sequence[object]) -> Part | None:
-        """A part that was measured before; None if it was not, or is damaged."""
+    def get(self, kind: type[Result], key: Sequence[object]) -> Result | None:
+        """The stored result; None where there is none, or it is damaged."""
         path = self._path(key)
         if not path.is_file():
             return None
@@ -36,12 +36,12 @@ class Memory:
         except ValidationError:
             return None  # it is measured again
 
-    def keep(self, part: BaseModel, key: Sequence[object]) -> None:
-        """Write a part, in one step."""
-        atomic.write_text(self._path(key), part.model_dump_json())
+    def put(self, result: BaseModel, key: Sequence[object]) -> None:
+        """Store a result, atomically."""
+        atomic.write_text(self._path(key), result.model_dump_json())
 
-    def forget(self) -> None:
-        """Delete what was asked for or kept."""
+    def clear(self) -> None:
+        """Delete every entry that was read or written."""
         for path in self._used:
             path.unlink(missing_ok=True)
 

@@ -134,7 +134,7 @@ def test_quantize_and_eval(pico_gemma3: Path, tmp_path: Path) -> None:
     html = tmp_path / "report.html"
     done = mom("eval", out, "--json", str(report), "--html", str(html), "--tasks", "text,cost")
     assert done.returncode == 0, done.stderr
-    assert "prompt tokens/s" in done.stdout
+    assert "prefill tokens/s" in done.stdout
     assert html.read_text().count("<svg") == 1
     found = json.loads(report.read_text())
     assert found["slices"]["out-Q8_0"]["cost"]["bits_per_weight"] > 8

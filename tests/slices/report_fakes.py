@@ -1,4 +1,4 @@
-"""Models for reports whose bits are known by hand."""
+"""Models for reports whose bits per byte are known by hand."""
 
 import json
 import math
@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.report.as_json import as_json
-from slices.report.controls import Controls
-from slices.report.run import Report
-from slices.report.subject import Subject
+from slices.report.evaluate import EvalReport
+from slices.report.evaluated_model import EvaluatedModel
+from slices.report.parent_quants import ParentQuants
 from slices.runtimes.scripted import ScriptedRuntime
 
 DOCUMENTS = ["The quick brown fox", "jumps over", "the lazy dog."]
@@ -33,12 +33,14 @@ class Biased(ScriptedRuntime):
             del token
 
 
-def fake(folder: Path, name: str = "fake") -> Subject:
+def fake(folder: Path, name: str = "fake") -> EvaluatedModel:
     """A model of its own file, which no runtime here reads."""
     (folder / f"{name}.gguf").write_text(name)
-    return Subject(name, folder, f"{name}.gguf")
+    return EvaluatedModel(name, folder, f"{name}.gguf")
 
 
-def told(report: Report) -> dict[str, Any]:
-    """A report's JSON, through text."""
-    return json.loads(json.dumps(as_json(report, Controls({}, {}, {}), {}, {}, {}, "1.0"), allow_nan=False))  # type: ignore[no-any-return]
+def report_json(report: EvalReport) -> dict[str, Any]:
+    """A report's JSON, serialized and parsed."""
+    found = as_json(report, ParentQuants({}, {}, {}), {}, {}, {}, "1.0")
+    parsed: dict[str, Any] = json.loads(json.dumps(found, allow_nan=False))
+    return parsed

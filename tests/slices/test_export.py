@@ -162,6 +162,6 @@ def test_header_reader_survives_damage(tmp_path: Path) -> None:
 
 def test_import_is_light() -> None:
     heavy = "{'torch', 'transformers', 'llama_cpp', 'gguf'}"
-    modules = "slices.export, slices.quant.quantize, slices.report.run, slices.runtimes.open"
+    modules = "slices.export, slices.quant.quantize, slices.report.evaluate, slices.runtimes.open"
     code = f"import sys, {modules}; assert not {heavy} & set(sys.modules), sorted(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

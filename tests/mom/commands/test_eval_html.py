@@ -50,7 +50,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
             "--threads", "1")  # fmt: skip
         out = folder / "report.html"
         run("eval", str(folder / "swa"), str(folder / "healed"), "--data", str(data), "--domain", "biochem",
-            "--domain", "law", "--tasks", TASKS, "--items", "4", "--needle", "64", "--threads", "1",
+            "--domain", "law", "--tasks", TASKS, "--limit", "4", "--needle", "64", "--threads", "1",
             "--html", str(out))  # fmt: skip
     return out
 

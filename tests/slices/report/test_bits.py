@@ -10,17 +10,18 @@ from numpy.typing import NDArray
 
 from slices.errors import BadConfig, RunFailed
 from slices.estimate import Estimate, ratio
-from slices.report.run import evaluate
-from slices.report.settings import Wish
+from slices.report.config import EvalConfig
+from slices.report.evaluate import evaluate
 from slices.runtime import Runtime
 from slices.runtimes.scripted import ScriptedRuntime
-from tests.slices.report_fakes import DOCUMENTS, Biased, fake, told
+from tests.slices.report_fakes import DOCUMENTS, Biased, fake, report_json
 
 
-def score(folder: Path, texts: dict[str, list[str]], runtime: Runtime, limit: int | None = None) -> Estimate:
-    report = evaluate([fake(folder)], texts, Wish(limit=limit), opener=lambda subject, wish: runtime)
-    cell = report.rows["fake"].cells["d"]
-    return ratio(np.array(cell.bits), np.array(cell.bytes))
+def score(folder: Path, texts: dict[str, list[str]], runtime: Runtime) -> Estimate:
+    config = EvalConfig(max_bytes=None)
+    report = evaluate([fake(folder)], texts, config, opener=lambda model, config: runtime)
+    result = report.models["fake"].domains["d"]
+    return ratio(np.array(result.bits), np.array(result.bytes))
 
 
 def test_uniform_bytes_cost_eight_bits_exactly(tmp_path: Path) -> None:
@@ -41,11 +42,11 @@ def test_difference_is_taken_document_by_document(tmp_path: Path) -> None:
     runtimes: dict[str, Runtime] = {"low": Biased(bits=2), "high": Biased(bits=3)}
     low, high = fake(tmp_path, "low"), fake(tmp_path, "high")
     texts = {"d": ["xxab", "ab", "xx"]}
-    report = evaluate([low, high], texts, Wish(), low, opener=lambda s, wish: runtimes[s.name])
-    found = told(report)["slices"]
+    report = evaluate([low, high], texts, EvalConfig(), low, opener=lambda s, config: runtimes[s.name])
+    found = report_json(report)["slices"]
     assert list(found) == ["low", "high"]
-    assert found["low"]["domains"]["d"]["against"] is None
-    difference = found["high"]["domains"]["d"]["against"]
+    assert found["low"]["domains"]["d"]["vs_baseline"] is None
+    difference = found["high"]["domains"]["d"]["vs_baseline"]
     assert [difference[key] for key in ("value", "low", "high", "n")] == pytest.approx([1, 1, 1, 3])
     assert found["high"]["domains"]["d"]["bits_per_byte"]["stderr"] > 0.2
     assert "no KL to low" in found["high"]["notes"][0]  # neither has a tokenizer to compare

@@ -12,11 +12,12 @@ from slices import demo_model
 from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
 from slices.report.as_json import as_json
-from slices.report.controls import Controls
-from slices.report.page import Figure, page
-from slices.report.run import evaluate
-from slices.report.settings import Wish, parse_tasks
-from slices.report.subject import Subject
+from slices.report.config import EvalConfig
+from slices.report.eval_task import parse_tasks
+from slices.report.evaluate import evaluate
+from slices.report.evaluated_model import EvaluatedModel
+from slices.report.html_report import Plot, html_report
+from slices.report.parent_quants import ParentQuants
 from tests.paths import PROSE as PROSE_PATH
 
 pytestmark = pytest.mark.slow
@@ -60,16 +61,16 @@ def test_an_equal_slice_differs_by_nothing_and_a_shuffled_one_is_flagged_on_ever
         )
     shuffled(tmp_path / "shuffled")
     text = {"law": DOCUMENTS}
-    wish = Wish(parse_tasks("text,probes"), items=20, lengths=(512,))
-    subjects = [Subject(name, tmp_path / name) for name in ("equal", "shuffled")]
-    report = evaluate(subjects, text, wish, Subject("parent", parent))
-    found = as_json(report, Controls({}, {}, {}), {}, {}, {}, "test")["slices"]
+    config = EvalConfig(parse_tasks("text,probes"), limit=20, needle_lengths=(512,))
+    models = [EvaluatedModel(name, tmp_path / name) for name in ("equal", "shuffled")]
+    report = evaluate(models, text, config, EvaluatedModel("parent", parent))
+    found = as_json(report, ParentQuants({}, {}, {}), {}, {}, {}, "test")["slices"]
     equal = found["equal"]["domains"]["law"]
     assert (equal["kl"]["mean"], equal["kl"]["max"], equal["same_top1"]["value"]) == (0, 0, 1)
-    assert (equal["against"]["value"], equal["against"]["p"]) == (0, 1)
-    assert found["equal"]["worse_on"] == []
+    assert (equal["vs_baseline"]["value"], equal["vs_baseline"]["p"]) == (0, 1)
+    assert found["equal"]["significantly_worse"] == []
     shares = {name: {probe: each["value"] for probe, each in found[name]["probes"].items()} for name in found}
-    assert set(found["shuffled"]["worse_on"]) == set(found["equal"]["probes"]), shares
+    assert set(found["shuffled"]["significantly_worse"]) == set(found["equal"]["probes"]), shares
     assert found["shuffled"]["domains"]["law"]["kl"]["mean"] > 2
 
 
@@ -84,10 +85,17 @@ def test_the_page_in_a_browser(parent: Path, tmp_path: Path, width: int) -> None
         )
     )
     text = {"law": DOCUMENTS, "other": DOCUMENTS[::-1]}
-    report = evaluate([Subject("law", tmp_path / "law")], text, Wish(limit=2000), Subject("parent", parent))
-    found = as_json(report, Controls({}, {}, {}), {}, {}, {}, "test")
+    report = evaluate(
+        [EvaluatedModel("law", tmp_path / "law")],
+        text,
+        EvalConfig(max_bytes=2000),
+        EvaluatedModel("parent", parent),
+    )
+    found = as_json(report, ParentQuants({}, {}, {}), {}, {}, {}, "test")
     html = tmp_path / "report.html"
-    html.write_text(page(found, [Figure('<svg width="700" height="300"></svg>', "wide")]), encoding="utf-8")
+    html.write_text(
+        html_report(found, [Plot('<svg width="700" height="300"></svg>', "wide")]), encoding="utf-8"
+    )
     probe = "<script>document.title = document.documentElement.scrollWidth + '/' + innerWidth</script>"
     html.write_text(html.read_text().replace("</body>", f"{probe}</body>"))
     done = subprocess.run(

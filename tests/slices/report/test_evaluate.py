@@ -14,25 +14,30 @@ from slices.errors import BadConfig, NotFound
 from slices.measure.compare_mode import CompareMode
 from slices.quant.quantize import quantize
 from slices.report.as_json import SCHEMA, as_json
-from slices.report.controls import Controls, controls
+from slices.report.baseline_comparison import compare_to_baseline
+from slices.report.config import EvalConfig
 from slices.report.cost import measure_cost
-from slices.report.page import Figure, page
-from slices.report.pairs import pair
-from slices.report.record import record
-from slices.report.run import evaluate
-from slices.report.settings import TASKS, Wish, parse_tasks
-from slices.report.subject import Subject, subjects
+from slices.report.eval_task import EvalTask, parse_tasks
+from slices.report.evaluate import evaluate
+from slices.report.evaluated_model import EvaluatedModel, find_models
+from slices.report.html_report import Plot, html_report
+from slices.report.parent_quants import ParentQuants, measure_parent_quants
+from slices.report.record import record_measurements
 from slices.runtime import Runtime
 from slices.runtimes.scripted import ScriptedRuntime
 from slices.runtimes.softmax import log_softmax
 from slices.tasks.questions import Question
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3, write_manifest
-from tests.slices.report_fakes import DOCUMENTS, Biased, fake, told
+from tests.slices.report_fakes import DOCUMENTS, Biased, fake, report_json
 
 
 def test_names_must_differ(tmp_path: Path) -> None:
     with pytest.raises(BadConfig, match="share a name: a, a"):
-        evaluate([Subject("a", tmp_path), Subject("a", tmp_path / "b")], {"d": DOCUMENTS}, Wish())
+        evaluate(
+            [EvaluatedModel("a", tmp_path), EvaluatedModel("a", tmp_path / "b")],
+            {"d": DOCUMENTS},
+            EvalConfig(),
+        )
 
 
 def pico(folder: Path, domain: str = "law") -> Path:
@@ -47,27 +52,27 @@ def test_slice_and_its_files_are_measured_and_recorded(tmp_path: Path) -> None:
     quantize(folder, "BF16", threads=1)
     quantize(folder, "Q2_K", threads=1)
     plain = write_gemma3(tmp_path / "parent", [SLIDING, FULL])
-    measured = [*subjects(folder), *subjects(plain)]
+    measured = [*find_models(folder), *find_models(plain)]
     assert [s.name for s in measured] == ["pico", "pico-BF16", "pico-Q2_K", "parent"]
     assert measured[0].nbytes == (folder / "model.safetensors").stat().st_size
     seen: list[tuple[str, int, int]] = []
     texts = {"demo": list(SAMPLES.values()), "law": DOCUMENTS}
-    wish = Wish(threads=1)
-    report = evaluate(measured, texts, wish, measured[3], progress=lambda *step: seen.append(step))
-    assert list(report.rows) == ["parent", "pico", "pico-BF16", "pico-Q2_K"]
+    config = EvalConfig(threads=1)
+    report = evaluate(measured, texts, config, measured[3], progress=lambda *step: seen.append(step))
+    assert list(report.models) == ["parent", "pico", "pico-BF16", "pico-Q2_K"]
     assert seen[0] == ("parent on demo", 1, 7)
-    found = told(report)
+    found = report_json(report)
     cells = {name: row["domains"]["demo"] for name, row in found["slices"].items()}
     assert cells["pico"]["bits_per_byte"] == cells["parent"]["bits_per_byte"]  # the same random weights
     assert cells["pico"]["kl"] == dict.fromkeys(("mean", "stderr", "median", "p99", "p999", "max"), 0)
-    assert (cells["pico"]["against"]["value"], cells["pico"]["against"]["p"]) == (0, 1)
+    assert (cells["pico"]["vs_baseline"]["value"], cells["pico"]["vs_baseline"]["p"]) == (0, 1)
     assert cells["pico"]["same_top1"]["value"] == cells["pico"]["perplexity_ratio"]["value"] == 1
     assert "kl" not in cells["parent"]
     assert 0 < cells["pico-BF16"]["kl"]["mean"] < 0.05 * cells["pico-Q2_K"]["kl"]["mean"]
     assert found["schema"] == SCHEMA
-    assert set(found["slices"]["pico-Q2_K"]) >= {"bytes", "tokens_per_second", "domains", "verdict"}
+    assert set(found["slices"]["pico-Q2_K"]) >= {"bytes", "decode_tokens_per_second", "domains", "verdict"}
     for _ in range(2):  # the second time over the first
-        record(report, "1.0")
+        record_measurements(report, "1.0")
     recorded = manifest.read(folder).measurements
     files = ("bf16", "pico-BF16.gguf", "pico-Q2_K.gguf")
     of_text = {"bits_per_byte", "kl", "same_top1", "lost_mass"}
@@ -78,15 +83,15 @@ def test_slice_and_its_files_are_measured_and_recorded(tmp_path: Path) -> None:
     }
     assert len(recorded) == 3 * (2 * 4 + 1) + 2
     assert {m.code for m in recorded} == {"1.0"}
-    assert {m.data for m in recorded if m.domain == "law"} == {report.texts["law"].sha256}
+    assert {m.data for m in recorded if m.domain == "law"} == {report.heldout["law"].sha256}
     assert not (plain / manifest.FILE).exists()
-    assert [s.name for s in subjects(folder / "pico-Q2_K.gguf")] == ["pico-Q2_K"]
+    assert [s.name for s in find_models(folder / "pico-Q2_K.gguf")] == ["pico-Q2_K"]
     with pytest.raises(NotFound, match="neither weights nor a GGUF"):
-        subjects(tmp_path)
+        find_models(tmp_path)
 
 
 def test_an_interrupted_run_goes_on_and_a_finished_one_begins_anew(tmp_path: Path) -> None:
-    subject, texts = fake(tmp_path), {"a": ["one two", "three"], "b": ["four", "five six"]}
+    model, texts = fake(tmp_path), {"a": ["one two", "three"], "b": ["four", "five six"]}
     opened: list[str] = []
 
     class Mortal(Biased):
@@ -95,21 +100,23 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_begins_anew(tmp_path: Pat
                 raise KeyboardInterrupt
             return super().distributions(tokens)
 
-    def opener(subject: Subject, wish: Wish) -> Runtime:
-        opened.append(subject.name)
+    def opener(model: EvaluatedModel, config: EvalConfig) -> Runtime:
+        opened.append(model.name)
         return Mortal()
 
     with pytest.raises(KeyboardInterrupt):
-        evaluate([subject], texts, Wish(), opener=opener)
+        evaluate([model], texts, EvalConfig(), opener=opener)
     kept = list((tmp_path / "home" / "evaluations").iterdir())
     assert len(kept) == 1
     stages: list[str] = []
-    whole = evaluate([subject], texts, Wish(), opener=opener, progress=lambda stage, *_: stages.append(stage))
+    whole = evaluate(
+        [model], texts, EvalConfig(), opener=opener, progress=lambda stage, *_: stages.append(stage)
+    )
     assert set(stages) == {"fake on b"}
     assert list((tmp_path / "home" / "evaluations").iterdir()) == []
-    again = evaluate([subject], texts, Wish(), opener=opener)
+    again = evaluate([model], texts, EvalConfig(), opener=opener)
     assert len(opened) == 3
-    assert again.rows["fake"].cells["a"].bits == whole.rows["fake"].cells["a"].bits
+    assert again.models["fake"].domains["a"].bits == whole.models["fake"].domains["a"].bits
 
 
 def test_tasks_are_paired_item_by_item(tmp_path: Path) -> None:
@@ -130,18 +137,18 @@ def test_tasks_are_paired_item_by_item(tmp_path: Path) -> None:
         "clever": Clever(replies={f"Add 1 to {n}!": f"It is {n + 1}" for n in range(100, 140)}),
         "fool": Biased(bits=8.0056),
     }
-    subjects_ = [fake(tmp_path, "fool"), fake(tmp_path, "clever")]
+    models = [fake(tmp_path, "fool"), fake(tmp_path, "clever")]
     texts = {"law": ["some text here", "more text there"]}
     report = evaluate(
-        subjects_, texts, Wish(parse_tasks("text,mcq,generate"), items=30), subjects_[0], asked,
-        opener=lambda subject, wish: runtimes[subject.name],
+        models, texts, EvalConfig(parse_tasks("text,mcq,generate"), limit=30), models[0], asked,
+        opener=lambda model, config: runtimes[model.name],
     )  # fmt: skip
-    cell = told(report)["slices"]["clever"]["domains"]["law"]
+    cell = report_json(report)["slices"]["clever"]["domains"]["law"]
     assert cell["mcq"]["n"] == cell["exact_match"]["n"] == 30
     assert cell["mcq_text"]["accuracy"] == cell["exact_match"]["accuracy"] == 1
-    assert cell["exact_match"]["against"]["value"] == 1
-    assert cell["exact_match"]["against"]["p"] < 1e-6
-    assert pair(report).compared == 1
+    assert cell["exact_match"]["vs_baseline"]["value"] == 1
+    assert cell["exact_match"]["vs_baseline"]["p"] < 1e-6
+    assert compare_to_baseline(report).comparisons == 1
 
 
 def test_every_slice_is_held_against_the_others_on_its_domain(tmp_path: Path) -> None:
@@ -163,57 +170,59 @@ def test_every_slice_is_held_against_the_others_on_its_domain(tmp_path: Path) ->
     texts = {domain: [f"{domain[0]}" * n + "xy" for n in range(20, 60)] for domain in runtimes}
 
     def found(texts: dict[str, list[str]]) -> dict[str, Any]:
-        report = evaluate(measured, texts, Wish(), opener=lambda subject, wish: runtimes[subject.name])
-        return {domain: own[0] for domain, own in told(report)["diagonal"].items()}
+        report = evaluate(measured, texts, EvalConfig(), opener=lambda model, config: runtimes[model.name])
+        return {domain: own[0] for domain, own in report_json(report)["own_domain"].items()}
 
     right = found(texts)
     assert {domain: each["best"] for domain, each in right.items()} == {"law": True, "biochem": True}
-    assert set(right["law"]["against"]) == {"biochem"}
+    assert set(right["law"]["differences"]) == {"biochem"}
     swapped = found({"law": texts["biochem"], "biochem": texts["law"]})
     assert {domain: each["best"] for domain, each in swapped.items()} == {"law": False, "biochem": False}
-    assert swapped["law"]["against"]["biochem"]["value"] > 0
+    assert swapped["law"]["differences"]["biochem"]["value"] > 0
 
 
 def test_the_control_at_equal_bytes_and_the_verdict(tmp_path: Path) -> None:
     parent, folder = write_gemma3(tmp_path / "parent", [SLIDING, FULL]), pico(tmp_path / "pico")
     quantize(folder, "Q8_0", threads=1)
     text = {"law": list(SAMPLES.values()), "other": DOCUMENTS}
-    report = evaluate(subjects(folder), text, Wish(threads=1))
-    found = controls(report, parent)
+    report = evaluate(find_models(folder), text, EvalConfig(threads=1))
+    found = measure_parent_quants(report, parent)
     assert set(found.verdicts) == {"pico", "pico-Q8_0"}
     assert found.verdicts["pico-Q8_0"].verdict in ("level", "better", "dominated")
     assert all(set(found.bits_per_byte[label]) <= {"law", "other"} for label in found.bytes)
     assert list(found.bytes.values()) == sorted(found.bytes.values())
-    never = controls(report, parent, CompareMode.NEVER)
+    never = measure_parent_quants(report, parent, CompareMode.NEVER)
     assert {each.verdict for each in never.verdicts.values()} == {"unknown"}
     document = as_json(report, found, {}, {}, {}, "1.0")
-    assert set(document["controls"]) == set(found.bytes)
+    assert set(document["parent_quants"]) == set(found.bytes)
     assert document["slices"]["pico"]["verdict"]["sentence"]
 
 
 def test_cost_is_of_the_model_alone(tmp_path: Path) -> None:
     folder = pico(tmp_path / "pico")
     made = quantize(folder, "Q8_0", threads=1)
-    for subject in subjects(folder):
-        found = measure_cost(subject, "some words to begin with", 1, rounds=2)
-        assert sum(found.parts.values()) <= subject.nbytes
-        assert sum(found.parts.values()) > 0.7 * subject.nbytes - 50_000
-        assert 0 < found.resident_bytes <= found.peak_bytes
-        assert found.kv_token > found.kv_token_beyond > 0
-        for speed in (found.prompt_tokens_per_second, found.written_tokens_per_second):
+    for model in find_models(folder):
+        found = measure_cost(model, "some words to begin with", 1, rounds=2)
+        assert sum(found.bytes_by_part.values()) <= model.nbytes
+        assert sum(found.bytes_by_part.values()) > 0.7 * model.nbytes - 50_000
+        assert 0 < found.rss_bytes <= found.peak_rss_bytes
+        assert found.kv_cache_bytes_per_token > found.kv_cache_bytes_per_token_beyond_window > 0
+        for speed in (found.prefill_tokens_per_second, found.decode_tokens_per_second):
             assert 0 < speed.min <= speed.median <= speed.max
-        assert found.bits_per_weight == pytest.approx(16 if subject.file is None else 8.5, rel=0.05)
-    assert made.bytes == subjects(folder)[1].nbytes
+        assert found.bits_per_weight == pytest.approx(16 if model.file is None else 8.5, rel=0.05)
+    assert made.bytes == find_models(folder)[1].nbytes
 
 
 def test_the_page_holds_all_and_fetches_nothing(tmp_path: Path) -> None:
     folder = pico(tmp_path / "pico")
     report = evaluate(
-        subjects(folder), {"law": DOCUMENTS}, Wish(parse_tasks("text,probes"), items=2, lengths=(64,))
+        find_models(folder),
+        {"law": DOCUMENTS},
+        EvalConfig(parse_tasks("text,probes"), limit=2, needle_lengths=(64,)),
     )
-    document = as_json(report, Controls({}, {}, {}), {}, {}, {}, "1.0")
+    document = as_json(report, ParentQuants({}, {}, {}), {}, {}, {}, "1.0")
     document["slices"]["<script>alert(1)</script>"] = document["slices"].pop("pico")
-    html = page(document, [Figure("<svg></svg>", "a <b>figure</b>")])
+    html = html_report(document, [Plot("<svg></svg>", "a <b>figure</b>")])
     assert "<script" not in html
     assert "&lt;script&gt;alert(1)" in html
     assert "<svg></svg>" in html
@@ -223,7 +232,7 @@ def test_the_page_holds_all_and_fetches_nothing(tmp_path: Path) -> None:
 
 
 def test_tasks_by_name() -> None:
-    assert parse_tasks("all") == set(TASKS)
+    assert parse_tasks("all") == set(EvalTask)
     assert parse_tasks("text, mcq") == {"text", "mcq"}
     with pytest.raises(BadConfig, match="no task 'mmlu'; expected some of text, mcq"):
         parse_tasks("mmlu")
