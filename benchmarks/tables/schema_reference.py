@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from benchmarks.tables.markdown import cell, code, left_table
 
 Schema = Mapping[str, Any]
+_ERROR = {"$ref": "#/components/schemas/Error"}
 _LIMITS = {
     "minimum": ">= {}",
     "exclusiveMinimum": "> {}",
@@ -41,7 +42,7 @@ def object_table(name: str, schema: Schema, level: int = 2) -> str:
 
 
 def endpoints(description: Schema) -> str:
-    """A section for each operation of an OpenAPI description, then one for each object."""
+    """Sections of an OpenAPI description: each operation, the errors, each object."""
     operations = [
         _operation(method.upper(), path, operation)
         for path, methods in description["paths"].items()
@@ -49,7 +50,7 @@ def endpoints(description: Schema) -> str:
     ]
     schemas = description.get("components", {}).get("schemas", {})
     objects = [object_table(name, each, 3) for name, each in schemas.items() if "properties" in each]
-    return "\n\n".join([*operations, "## Objects", *objects])
+    return "\n\n".join([*operations, _errors(description), "## Objects", *objects])
 
 
 def _operation(method: str, path: str, operation: Schema) -> str:
@@ -58,11 +59,33 @@ def _operation(method: str, path: str, operation: Schema) -> str:
         parts.append(cell(text))
     for media in operation.get("requestBody", {}).get("content", {}).values():
         parts.append(f"Body: {kind(media['schema'])}.")
+    answers = operation.get("responses", {})
+    errors = [code(status) for status in sorted(answers) if _is_error(answers[status])]
     rows = [
-        [code(status), cell(answer.get("description", "")), _content(answer)]
-        for status, answer in sorted(operation.get("responses", {}).items())
+        _response(status, answers[status]) for status in sorted(answers) if not _is_error(answers[status])
     ]
-    return "\n\n".join([*parts, left_table(["status", "meaning", "content"], rows)])
+    parts.append(left_table(["status", "meaning", "content"], rows))
+    return "\n\n".join([*parts, *([f"[Errors](#errors): {', '.join(errors)}."] if errors else [])])
+
+
+def _errors(description: Schema) -> str:
+    """Every error once: status and meaning."""
+    meanings: dict[str, str] = {}
+    for methods in description["paths"].values():
+        for operation in methods.values():
+            for status, answer in operation.get("responses", {}).items():
+                if _is_error(answer):
+                    meanings.setdefault(status, answer.get("description", ""))
+    rows = [[code(status), cell(meanings[status])] for status in sorted(meanings)]
+    return "\n\n".join(["## Errors", f"Body: {kind(_ERROR)}.", left_table(["status", "meaning"], rows)])
+
+
+def _is_error(answer: Schema) -> bool:
+    return any(held.get("schema") == _ERROR for held in answer.get("content", {}).values())
+
+
+def _response(status: str, answer: Schema) -> list[str]:
+    return [code(status), cell(answer.get("description", "")), _content(answer)]
 
 
 def _content(answer: Schema) -> str:

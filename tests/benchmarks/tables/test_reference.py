@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field
 
 from benchmarks.tables import reference
 from benchmarks.tables.cli_reference import cli_page, parameters
-from benchmarks.tables.schema_reference import model_tables
+from benchmarks.tables.schema_reference import endpoints, model_tables
 from router.settings import Settings
 
 
@@ -70,3 +70,13 @@ def test_a_model_has_a_table_an_object() -> None:
 def test_every_setting_is_on_its_page() -> None:
     page = reference.serve_yaml()
     assert all(f"| `{key}` |" in page for key in Settings.model_fields)
+
+
+def test_an_error_is_described_once() -> None:
+    schema = {"$ref": "#/components/schemas/Error"}
+    error = {"description": "Too large", "content": {"application/json": {"schema": schema}}}
+    answers = {"200": {"description": "Fine"}, "413": error}
+    paths = {path: {"get": {"summary": "Read.", "responses": answers}} for path in ("/a", "/b")}
+    page = endpoints({"paths": paths})
+    assert page.count("Too large") == 1
+    assert page.count("[Errors](#errors): `413`.") == 2
