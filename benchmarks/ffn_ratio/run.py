@@ -48,12 +48,12 @@ def _model(name: str, args: argparse.Namespace, work: Path) -> Model:
         return gemma3(work, args.domains)
     if name == "smollm2":
         return smollm2(args.smollm2, work, args.domains)
-    folder = ensure_toy(calibration(args.data, args.domains), Toy(), tell_training)
+    folder = ensure_toy(calibration(args.data, args.domains), Toy(), log_training)
     return toy_gemma4(folder, work, args.domains)
 
 
-def tell_training(step: int, steps: int, loss: float) -> None:
-    """Every 50 steps."""
+def log_training(step: int, steps: int, loss: float) -> None:
+    """A step callback that logs every 50 steps."""
     if step % 50 == 0:
         log(f"toy: step {step} of {steps}, {loss:.3f} nat a token")
 

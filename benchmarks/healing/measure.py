@@ -1,4 +1,4 @@
-"""What a row of docs/results.md is worth: likelihoods of its bf16 form, size and writing of its Q4_K_M file.
+"""Measurements of a row of docs/results.md: likelihoods in bf16; size and generation of its Q4_K_M file.
 
 The parent is run once a domain and kept; differences pair by document. Chooses no rows, heals nothing.
 """
@@ -26,7 +26,7 @@ WRITTEN = 50  # items of each task
 
 @dataclass
 class Bench:
-    """The parent, the data, and what is known of the parent already."""
+    """The parent, the data, and the measurements of the parent so far."""
 
     parent: Path
     data: Path
@@ -44,7 +44,7 @@ class Bench:
         return self._texts[domain]
 
     def parent_bits(self, domain: str) -> Values:
-        """What the parent needs for each document in its own tokens."""
+        """Bits of each document under the parent, in its own tokens, (documents,)."""
         if domain not in self._bits:
             runtime = self.open(self.parent)
             self._bits[domain] = bits(runtime, self.text(domain))
@@ -59,22 +59,27 @@ class Bench:
 
 
 def likelihoods(folder: Path, domain: str, bench: Bench) -> dict[str, Any]:
-    """Bits per byte, also less the parent's in its own tokens, KL, lost mass, same first token."""
+    """KL, top-1 agreement, lost mass, bits per byte, and bits per byte minus the parent's."""
     ours, theirs = bench.open(folder), bench.open(bench.parent)
     text = bench.text(domain)
     found = against_parent(folder.name, ours, theirs, token_map(folder, bench.parent), text)
     ours.close()
     theirs.close()
     sizes = found.sums.bytes
-    more = ratio(found.sums.bits - bench.parent_bits(domain), sizes)
+    over = ratio(found.sums.bits - bench.parent_bits(domain), sizes)
     base = ratio(bench.parent_bits(domain), sizes)
-    return {**_told(found), "parent": asdict(base), "more": asdict(more), "bits": found.sums.bits.tolist()}
+    return {
+        **_estimates(found),
+        "parent": asdict(base),
+        "bits_over_parent": asdict(over),
+        "bits": found.sums.bits.tolist(),
+    }
 
 
 def written(
     folder: Path, domain: str, bench: Bench, type: str = TYPE, tables: str | None = None
 ) -> dict[str, Any]:
-    """The bytes of the quantized file, its bits per byte, and how it writes."""
+    """The bytes of the quantized file, its bits per byte, and its generation probes."""
     out = bench.work / f"{folder.name}-{domain}-{type}-{tables}.gguf"
     out.unlink(missing_ok=True)
     quantize(folder, type, out, threads=bench.threads, tables=tables)
@@ -91,7 +96,7 @@ def written(
         "parent": asdict(ratio(bench.parent_bits(domain), sizes(text))),
         "bits": needed.tolist(),
         "bits_per_byte": asdict(ratio(needed, sizes(text))),
-        "more": asdict(ratio(needed - bench.parent_bits(domain), sizes(text))),
+        "bits_over_parent": asdict(ratio(needed - bench.parent_bits(domain), sizes(text))),
         "writing": writing,
     }
 
@@ -103,27 +108,27 @@ def weight_bytes(folder: Path) -> int:
 
 def bits(runtime: Runtime, text: Heldout) -> Values:
     """Bits of each document, shape (documents,), in the model's own tokens."""
-    place = _places(text)
-    found = np.zeros(len(place))
+    row = _document_rows(text)
+    totals = np.zeros(len(row))
     for window in text.windows:
-        found[place[window.document]] -= runtime.logprobs(runtime.encode(window.text)).sum() / np.log(2)
-    return found
+        totals[row[window.document]] -= runtime.logprobs(runtime.encode(window.text)).sum() / np.log(2)
+    return totals
 
 
 def sizes(text: Heldout) -> Values:
     """Bytes of each document, shape (documents,)."""
-    place = _places(text)
-    found = np.zeros(len(place))
+    row = _document_rows(text)
+    totals = np.zeros(len(row))
     for window in text.windows:
-        found[place[window.document]] += window.nbytes
-    return found
+        totals[row[window.document]] += window.nbytes
+    return totals
 
 
-def _places(text: Heldout) -> dict[int, int]:
+def _document_rows(text: Heldout) -> dict[int, int]:
     return {number: row for row, number in enumerate(sorted({w.document for w in text.windows}))}
 
 
-def _told(found: Divergence) -> dict[str, Any]:
+def _estimates(found: Divergence) -> dict[str, Any]:
     values = ("kl", "same_top1", "bits_per_byte", "lost_mass")
     return {name: value and asdict(value) for name in values for value in [getattr(found, name)]}
 

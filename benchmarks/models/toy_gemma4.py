@@ -23,7 +23,7 @@ SLIDING, FULL = "sliding_attention", "full_attention"
 CONTROL = ["<pad>", "<eos>", "<bos>", "<unk>", "<|turn>", "<turn|>"]
 BYTES = [f"<0x{value:02X}>" for value in range(256)]
 RECORD = "training.json"
-Progress = Callable[[int, int, float], None]  # steps done, steps in all, loss in nats a token
+StepCallback = Callable[[int, int, float], None]  # step, total steps, loss in nats per token
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Toy:
     seed: int = 0
 
 
-def ensure_toy(documents: Sequence[str], toy: Toy, progress: Progress) -> Path:
+def ensure_toy(documents: Sequence[str], toy: Toy, on_step: StepCallback) -> Path:
     """The folder of the toy trained on `documents`, which is made if it is not there (minutes)."""
     text = _some(documents, toy)
     digest = hashlib.sha256(json.dumps(asdict(toy), sort_keys=True).encode())
@@ -52,7 +52,7 @@ def ensure_toy(documents: Sequence[str], toy: Toy, progress: Progress) -> Path:
     if not (folder / RECORD).is_file():
         with staged(folder, force=True) as partial:
             partial.mkdir(parents=True)
-            _make(partial, text, toy, progress)
+            _make(partial, text, toy, on_step)
     return folder
 
 
@@ -69,7 +69,7 @@ def _some(documents: Sequence[str], toy: Toy) -> list[str]:
     return chosen
 
 
-def _make(folder: Path, text: Sequence[str], toy: Toy, progress: Progress) -> None:
+def _make(folder: Path, text: Sequence[str], toy: Toy, on_step: StepCallback) -> None:
     from tokenizers import Tokenizer
 
     document = tokenizer_json(text, toy.rows)
@@ -78,7 +78,7 @@ def _make(folder: Path, text: Sequence[str], toy: Toy, progress: Progress) -> No
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
     ids = [tokenizer.encode(each, add_special_tokens=False).ids for each in text]
-    model, record = _trained(ids, len(document["model"]["vocab"]), toy, progress)
+    model, record = _trained(ids, len(document["model"]["vocab"]), toy, on_step)
     model.save_pretrained(folder)
     made = asdict(toy) | record | {"parameters": sum(each.numel() for each in model.parameters())}
     (folder / RECORD).write_text(json.dumps(made, indent=1) + "\n")
@@ -134,7 +134,9 @@ def settings(toy: Toy, rows: int) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _trained(ids: Sequence[list[int]], rows: int, toy: Toy, progress: Progress) -> tuple[Any, dict[str, Any]]:
+def _trained(
+    ids: Sequence[list[int]], rows: int, toy: Toy, on_step: StepCallback
+) -> tuple[Any, dict[str, Any]]:
     """The model in bf16, and how its training went. AdamW, a warm-up, then a cosine down to nothing."""
     import torch
     from transformers import Gemma4ForCausalLM, Gemma4TextConfig
@@ -153,7 +155,7 @@ def _trained(ids: Sequence[list[int]], rows: int, toy: Toy, progress: Progress) 
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         losses.append(loss.item())
-        progress(step + 1, toy.steps, losses[-1])
+        on_step(step + 1, toy.steps, losses[-1])
     record = {
         "tokens": len(losses) * toy.batch * toy.context,
         "loss_first": round(losses[0], 3),

@@ -47,7 +47,7 @@ def plain_table(found: Sequence[Found]) -> tuple[list[str], list[list[str]]]:
     for each in sorted(rows, key=lambda e: (order[e["row"]["domain"]], e["plain"]["bytes"])):
         file, (type, tables) = each["plain"], each["row"]["quant"]
         needed = f"{file['bits_per_byte']['value']:.3f} ± {file['bits_per_byte']['stderr']:.3f}"
-        relative = _relative(file["more"], file["parent"]["value"])
+        relative = _relative(file["bits_over_parent"], file["parent"]["value"])
         size = f"{file['bytes'] / 1e6:.1f} MB"
         lines.append([each["row"]["domain"], type, tables, size, needed, relative, *_tasks(file)])
     return PLAIN, lines
@@ -142,8 +142,8 @@ def _line(each: Found, form: str, found: Sequence[Found]) -> list[str]:
         f"{likely['kl']['value']:.3f} ± {likely['kl']['stderr']:.3f}",
         f"{lost['value']:.2%}" if lost else "-",
         f"{likely['bits_per_byte']['value']:.3f} ± {likely['bits_per_byte']['stderr']:.3f}",
-        _relative(likely["more"], base),
-        _relative(file["more"], base),
+        _relative(likely["bits_over_parent"], base),
+        _relative(file["bits_over_parent"], base),
         _less_plain(file, row["domain"], found),
         *_tasks(file),
     ]

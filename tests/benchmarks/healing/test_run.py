@@ -38,8 +38,10 @@ def test_rows_of_a_pico(tmp_path: Path) -> None:
     assert list(found) == rows, done.stdout
     plain = found.pop("plain-law-Q4_K_M")["plain"]
     file = next(iter(found.values()))["raw"]["file"]
-    assert abs(plain["more"]["value"]) < 0.01 * plain["parent"]["value"]  # the whole parent, but for rounding
-    assert abs(file["more"]["value"]) > 3 * abs(plain["more"]["value"])
+    assert (
+        abs(plain["bits_over_parent"]["value"]) < 0.01 * plain["parent"]["value"]
+    )  # the whole parent, but for rounding
+    assert abs(file["bits_over_parent"]["value"]) > 3 * abs(plain["bits_over_parent"]["value"])
     assert plain["parent"] == file["parent"]
     for each in found.values():
         assert ("healed" in each) != ("Healing made no better slice" in each.get("not_healed", ""))
