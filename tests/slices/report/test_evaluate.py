@@ -231,6 +231,21 @@ def test_the_page_holds_all_and_fetches_nothing(tmp_path: Path) -> None:
     assert "http" not in html.replace("http-equiv", "")
 
 
+def test_higher_accuracy_is_green_and_more_bits_are_red(tmp_path: Path) -> None:
+    models = [fake(tmp_path, name) for name in ("low", "high")]
+    opener = lambda model, config: Biased(bits={"low": 2.0, "high": 3.0}[model.name])  # noqa: E731
+    report = evaluate(models, {"law": DOCUMENTS}, EvalConfig(), models[0], opener=opener)
+    found = report_json(report)
+    difference = {"value": 0.5, "low": 0.4, "high": 0.6, "p": 0.01, "n": 9}
+    high = found["slices"]["high"]["domains"]["law"]
+    high |= {
+        "vs_baseline": difference,
+        "mcq": {"accuracy": 1, "stderr": 0, "n": 9, "vs_baseline": difference},
+    }
+    html = html_report(found, [])
+    assert html.index('<span class="bad">+0.500') < html.index('<span class="good">+0.500')
+
+
 def test_tasks_by_name() -> None:
     assert parse_tasks("all") == set(EvalTask)
     assert parse_tasks("text, mcq") == {"text", "mcq"}
