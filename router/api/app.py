@@ -173,7 +173,12 @@ class Service:
 
         async def respond(answer: StartedAnswer) -> Response:
             expert, headers = answer.decision.expert, _decision_headers(answer.decision)
-            state = ResponseState(form, expert, prompt(expert).strip, answer.prompt_tokens)
+            state = ResponseState(
+                format=form,
+                model=expert,
+                strip=prompt(expert).strip,
+                prompt_tokens=answer.prompt_tokens,
+            )
             add_log_fields(request.scope, response=state)
             if body.stream:
                 events = sse(answer.choices, state, body.include_usage, answer.closing)

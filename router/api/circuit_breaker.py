@@ -25,10 +25,9 @@ class CircuitBreaker:
         self._clock, self._states = clock, dict[str, _State]()
 
     def retry_after(self, expert: str) -> float:
-        """Seconds until `expert` may be asked, 0 where it may be asked now.
+        """Seconds until requests may go to `expert`, 0 if they may now.
 
-        Once they are over the circuit is half-open: the first caller tries the expert, all others wait for
-        the outcome.
+        After that the circuit is half-open: the first caller tries the expert, the others wait.
         """
         now, state = self._clock(), self._states.get(expert)
         if state is None or state.failures < FAILURE_THRESHOLD:

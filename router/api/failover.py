@@ -1,7 +1,7 @@
 """Failover: an expert that is dead, slow or overloaded is retried, then replaced by the generalist.
 
 It ends with the first piece: after that an answer is one expert's, or it ends in an error.
-An answer that is not streamed, of which nothing has gone out, is generated anew.
+An answer that is not streamed, of which nothing has been sent, is generated anew.
 """
 
 import asyncio
@@ -110,11 +110,16 @@ class Failover:
             if not await self._first_done([*firsts, any_started]):
                 raise Overloaded(f"{decision.expert} has too many requests; try again later")
             if not (done := await self._first_done(firsts)):
-                raise ExpertTimeout(f"{decision.expert} said nothing for {self.timeout:g} s")
+                raise ExpertTimeout(f"{decision.expert} gave no token for {self.timeout:g} s")
             starts = [task.result()[0] for task in done]
             outcome = _Outcome(self.breaker, decision.expert)
             choices = [outcome.record(first, rest) for first, rest in zip(firsts, streams, strict=True)]
-            return StartedAnswer(decision, starts[0].prompt_tokens, choices, closing.pop_all())
+            return StartedAnswer(
+                decision=decision,
+                prompt_tokens=starts[0].prompt_tokens,
+                choices=choices,
+                closing=closing.pop_all(),
+            )
 
     async def _first_done(self, tasks: Sequence[asyncio.Task[Result]]) -> set[asyncio.Task[Result]]:
         """The tasks that are done when the first one is; none on a timeout."""
@@ -158,7 +163,7 @@ async def until(events: AsyncGenerator[Event], deadline: float | None) -> AsyncG
     """The same events, up to a time of the event loop's clock.
 
     Raises:
-        DeadlineExceeded: it came first.
+        DeadlineExceeded: the deadline came first.
     """
     async with aclosing(events):
         while True:

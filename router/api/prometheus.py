@@ -79,7 +79,7 @@ class Metrics:
                     yield event
 
     def running(self) -> dict[str, int]:
-        """Running choices by expert; experts that were never asked are left out."""
+        """Running choices by expert; experts without any request are left out."""
         samples = (sample for family in self._running.collect() for sample in family.samples)
         return {sample.labels["expert"]: int(sample.value) for sample in samples}
 

@@ -187,7 +187,9 @@ def expert_application(expert: Expert, settings: Settings) -> Any:
         **_DEPLOYMENT,
         **replicas,
     )(ExpertReplica)
-    return deployment.bind(expert, settings.runtime, scaling.capacity, scaling.nice)
+    return deployment.bind(
+        expert=expert, runtime=settings.runtime, capacity=scaling.capacity, nice=scaling.nice
+    )
 
 
 def _logging_config() -> Any:

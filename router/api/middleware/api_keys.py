@@ -26,11 +26,11 @@ class ApiKeys:
 
     def owner(self, key: str) -> str | None:
         """The owner of `key`, None if it is unknown. Takes constant time."""
-        presented, found = _hash(key), None
+        presented, owner = _hash(key), None
         for name, stored in self._hashes.items():
             if hmac.compare_digest(stored.encode(), presented.encode()):
-                found = name
-        return found
+                owner = name
+        return owner
 
     @property
     def names(self) -> list[str]:
@@ -81,14 +81,14 @@ def drop(path: Path, name: str) -> None:
 
 def _read(path: Path) -> dict[str, str]:
     try:
-        found = json.loads(path.read_bytes())
+        hashes = json.loads(path.read_bytes())
     except OSError as error:
         raise BadSettings(f"cannot read the keys in {path}: {error.strerror or error}") from None
     except (ValueError, RecursionError):
         raise BadSettings(f"{path} holds no keys: it is not JSON; make one with `mom key new NAME`") from None
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    if not isinstance(hashes, dict) or not all(isinstance(value, str) for value in hashes.values()):
         raise BadSettings(f"{path} holds no keys: expected an object of names and hashes")
-    return found
+    return hashes
 
 
 def _write(path: Path, hashes: Mapping[str, str]) -> None:

@@ -40,10 +40,10 @@ def check_installed() -> None:
     """
     for name in _PACKAGES:
         try:
-            found = find_spec(name)
+            spec = find_spec(name)
         except ModuleNotFoundError:  # not even the package that it is in
-            found = None
-        if found is None:
+            spec = None
+        if spec is None:
             raise MissingExtra(name, "otel")
 
 

@@ -146,7 +146,7 @@ def test_a_lone_surrogate_is_refused_in_every_field(field: bytes, serve: Serve) 
 def test_a_body_of_another_content_type_is_refused(
     content_type: str | None, status: int, serve: Serve
 ) -> None:
-    """A page of another site can send only such bodies without asking the browser's leave."""
+    """Without a content type it is read as JSON."""
     headers = {"content-type": content_type} if content_type else {}
     answer = serve().post(CHAT, content=json.dumps({"model": "bio", "messages": HI}), headers=headers)
     assert answer.status_code == status
