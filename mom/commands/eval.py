@@ -82,6 +82,7 @@ def eval_(
     from mom.display import eval_html, eval_tables
     from mom.workflows.evaluate import EvalRequest, run_evaluation
     from slices.files.atomic import write_text
+    from slices.pictures.figure import require_matplotlib
     from slices.probes.needle_in_a_haystack import LENGTHS
     from slices.report.config import EvalConfig
 
@@ -106,7 +107,7 @@ def eval_(
         config=config,
     )
     if html is not None:
-        eval_html.check_pictures()
+        require_matplotlib()
     report = run_evaluation(request)
     if html is not None:
         eval_html.write_page(report, slices, html)

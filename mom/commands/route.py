@@ -65,17 +65,17 @@ def route_eval(
         Path, typer.Option(help='JSONL with "query" and "domain" ("ood": no expert), or a folder.')
     ],
     config: Config = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with pictures there too.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write the report as a self-contained HTML page.")] = None,
     json: Json = False,
 ) -> None:
     """Measure the router on labelled queries."""
     from dataclasses import asdict
 
-    from mom.display import eval_html
     from mom.workflows import route
+    from slices.pictures.figure import require_matplotlib
 
     if html is not None:
-        eval_html.check_pictures()
+        require_matplotlib()
     report = route.measure(data, config)
     if html is not None:
         route.write_page(report, html)

@@ -7,17 +7,7 @@ from typing import Any
 from slices import manifest
 from slices.files.atomic import write_text
 from slices.pictures import report as plots
-from slices.pictures.figure import new_figure
 from slices.report.html_report import Plot, html_report
-
-
-def check_pictures() -> None:
-    """Called before the work, not after.
-
-    Raises:
-        MissingExtra: matplotlib is not installed.
-    """
-    new_figure(1, 1)
 
 
 def write_page(report: Mapping[str, Any], slices: Sequence[str], path: Path) -> None:
@@ -28,11 +18,14 @@ def write_page(report: Mapping[str, Any], slices: Sequence[str], path: Path) -> 
 
 def _result_plots(report: Mapping[str, Any]) -> Iterator[Plot]:
     if len(report["domains"]) > 1 and len(report["slices"]) > 1:
-        yield Plot(plots.matrix(report), "Bits per byte of every model, relative to the best on each domain.")
+        yield Plot(
+            plots.plot_heatmap(report), "Bits per byte of every model, relative to the best on each domain."
+        )
     own = [each["domain"] for each in report["slices"].values() if each["domain"] in report["domains"]]
     for domain in dict.fromkeys(own or report["domains"]):
         yield Plot(
-            plots.frontier(report, domain), f"Size and bits per byte on {domain}; lower left is better."
+            plots.plot_size_and_quality(report, domain),
+            f"Size and bits per byte on {domain}; lower left is better.",
         )
 
 
@@ -45,7 +38,7 @@ def _slice_plots(reference: str) -> Iterator[Plot]:
     for quantized in made.quantized:
         rungs = (quantized.model_extra or {}).get("ladder")
         if rungs:
-            yield Plot(plots.ladder(made.name, rungs), f"Quantization ladder of {quantized.file}.")
+            yield Plot(plots.plot_ladder(made.name, rungs), f"Quantization ladder of {quantized.file}.")
             break
     if made.healing and made.healing.get("curve"):
-        yield Plot(plots.healing(made.name, made.healing["curve"]), f"Healing of {made.name}.")
+        yield Plot(plots.plot_healing_curve(made.name, made.healing["curve"]), f"Healing of {made.name}.")

@@ -18,8 +18,8 @@ from slices.heal.settings import HealConfig
 from slices.home import check_name, slices_home
 from slices.manifest import BF16
 from slices.measure.compare_mode import CompareMode
-from slices.pictures.figure import check_picture
-from slices.pictures.healing import draw_healing
+from slices.pictures.figure import check_plot_path
+from slices.pictures.healing import plot_healing_curves
 from slices.progress import Progress
 from slices.text.corpus import Corpus, read_corpus
 
@@ -48,7 +48,7 @@ def heal_slice(options: HealOptions) -> dict[str, Any]:
     folder = manifest.find(options.slice)
     entry = manifest.read(folder)
     if options.plot is not None:
-        check_picture(options.plot)
+        check_plot_path(options.plot)
     with console.progress_bar() as progress:
         request = _request(options, folder, entry, _text(options, entry, progress))
         if options.minutes is not None:
@@ -59,7 +59,7 @@ def heal_slice(options: HealOptions) -> dict[str, Any]:
         result = heal(request, _show_step(progress, folder.name), _show_memory)
         verdict = judge_file(result.path, BF16, options.compare, options.threads, progress)
     if options.plot is not None:
-        draw_healing({result.manifest.name: result.run.curve}, options.plot)
+        plot_healing_curves({result.manifest.name: result.run.curve}, options.plot)
     return {**_figures(result, options.plot), "verdict": verdict_json(verdict)}
 
 

@@ -13,8 +13,8 @@ from slices.cut.pipeline import domain_text
 from slices.cut.request import SliceRequest
 from slices.families.table import FULL
 from slices.model_ref import open_model
-from slices.pictures.figure import check_picture
-from slices.pictures.layers import draw_layers
+from slices.pictures.figure import check_plot_path
+from slices.pictures.layers import plot_layer_scores
 from slices.progress import Progress
 from slices.scores.layers import LayerScore, layer_scores
 from slices.scores.neurons import neuron_scores
@@ -30,7 +30,7 @@ _SHOWN_TOKENS = 12
 def score(model: str, domain: str, corpus: tuple[Path, ...], plot: Path | None) -> dict[str, Any]:
     """The scores of MODEL on a domain's text, as `mom inspect --json` prints them under `scores`."""
     if plot is not None:
-        check_picture(plot)
+        check_plot_path(plot)
     checkpoint = open_model(model)
     anatomy = read_anatomy(checkpoint.config)
     with console.progress_bar() as progress:
@@ -40,7 +40,7 @@ def score(model: str, domain: str, corpus: tuple[Path, ...], plot: Path | None) 
         half_neurons = _half_neurons(checkpoint, anatomy, text, progress)
     if plot is not None:
         types = [layer.type for layer in anatomy.layers]
-        draw_layers(layers, types, f"{model} on {domain}", plot)
+        plot_layer_scores(layers, types, f"{model} on {domain}", plot)
     return {
         "domain": domain,
         "text": {"source": text.source, "sha256": text.sha256, "bytes": text.nbytes},

@@ -1,1 +1,1 @@
-"""Pictures of what was measured, as SVG or PNG."""
+"""Plots of measurements with matplotlib, as SVG or PNG."""

@@ -1,4 +1,4 @@
-"""A figure to draw on and the file it becomes. Knows nothing of what is drawn; keeps no global state."""
+"""Matplotlib figures without global state, and how they are saved: deterministic SVG or PNG."""
 
 import io
 from pathlib import Path
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SUFFIXES = (".svg", ".png")
-_SVG: dict[Any, Any] = {"svg.hashsalt": "mom", "svg.fonttype": "none"}  # text as text, ids the same each time
+_SVG: dict[Any, Any] = {"svg.hashsalt": "mom", "svg.fonttype": "none"}  # deterministic ids, text as text
 
 
 def new_figure(width: float, height: float) -> "Figure":
-    """An empty figure of that size in inches.
+    """An empty figure, `width` by `height` inches.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -27,33 +27,42 @@ def new_figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def check_picture(path: Path) -> Path:
-    """Return `path` if a picture can be written to it; called before the work, not after.
+def require_matplotlib() -> None:
+    """Fail before any work where plots cannot be drawn.
+
+    Raises:
+        MissingExtra: matplotlib is not installed.
+    """
+    new_figure(1, 1)
+
+
+def check_plot_path(path: Path) -> Path:
+    """Return `path` if it names a plot; called before any work.
 
     Raises:
         BadConfig: its suffix is neither .svg nor .png.
     """
     if path.suffix not in SUFFIXES:
-        raise BadConfig(f"the picture {path}: expected a name that ends in {' or '.join(SUFFIXES)}")
+        raise BadConfig(f"the plot {path}: expected a name that ends in {' or '.join(SUFFIXES)}")
     return path
 
 
 def save_figure(figure: "Figure", path: Path) -> None:
-    """Write the figure in the format that the suffix of `path` says, in one step; the same bytes each time.
+    """Save the figure atomically in the format of the suffix of `path`; the same figure gives the same bytes.
 
     Raises:
         BadConfig: the suffix is neither .svg nor .png.
     """
     import matplotlib as mpl
 
-    kind = check_picture(path).suffix[1:]
-    metadata = {"Date": None} if kind == "svg" else {}
+    file_format = check_plot_path(path).suffix[1:]
+    metadata = {"Date": None} if file_format == "svg" else {}
     with mpl.rc_context(_SVG), atomic.staged(path, force=True) as partial:
-        figure.savefig(partial, format=kind, dpi=150, metadata=metadata)
+        figure.savefig(partial, format=file_format, dpi=150, metadata=metadata)
 
 
 def as_svg(figure: "Figure") -> str:
-    """The figure as an SVG element, the same each time."""
+    """The figure as an SVG element; the same figure gives the same text."""
     import matplotlib as mpl
 
     with mpl.rc_context(_SVG):

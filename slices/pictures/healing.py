@@ -1,4 +1,4 @@
-"""The picture of healing: KL to the parent and bits per byte of held-out text, by tokens read."""
+"""Healing curves: KL to the parent and bits per byte of held-out text, by training tokens."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -7,8 +7,8 @@ from slices.heal.curve import EvalPoint
 from slices.pictures.figure import new_figure, save_figure
 
 
-def draw_healing(curves: Mapping[str, Sequence[EvalPoint]], path: Path) -> None:
-    """Draw one line a run, by its name, with standard errors; the suffix of `path` says the format.
+def plot_healing_curves(curves: Mapping[str, Sequence[EvalPoint]], path: Path) -> None:
+    """Plot one line per run, with standard errors, to a .svg or .png file.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -21,9 +21,9 @@ def draw_healing(curves: Mapping[str, Sequence[EvalPoint]], path: Path) -> None:
         kl, bits = [point.kl for point in curve], [point.bits_per_byte for point in curve]
         left.errorbar(tokens, [e.value for e in kl], [e.stderr for e in kl], marker=".", label=name)
         right.errorbar(tokens, [e.value for e in bits], [e.stderr for e in bits], marker=".", label=name)
-    for axes, title in ((left, "KL to the parent, nats a token"), (right, "bits per byte")):
+    for axes, title in ((left, "KL to the parent, nats/token"), (right, "bits per byte")):
         axes.set_title(title)
-        axes.set_xlabel("thousand tokens read")
+        axes.set_xlabel("thousand training tokens")
         axes.set_yscale("log")
         axes.grid(visible=True, which="both", alpha=0.3)
     left.legend()

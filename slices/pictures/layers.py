@@ -1,4 +1,4 @@
-"""The picture of layer scores: what each layer changes, and what it costs to do without it."""
+"""Layer scores as bars: block influence, and the KL of removing the layer."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,8 +10,11 @@ from slices.scores.layers import LayerScore
 _COLOURS = {True: "tab:orange", False: "tab:blue"}
 
 
-def draw_layers(scores: Sequence[LayerScore], types: Sequence[str], title: str, path: Path) -> None:
-    """Draw bars by layer, those of full attention in another colour; `types` are the layers' attention types.
+def plot_layer_scores(scores: Sequence[LayerScore], types: Sequence[str], title: str, path: Path) -> None:
+    """Plot bars by layer to a .svg or .png file, full-attention layers in another colour.
+
+    Args:
+        types: the attention type of each layer.
 
     Raises:
         MissingExtra: matplotlib is not installed.
@@ -19,14 +22,14 @@ def draw_layers(scores: Sequence[LayerScore], types: Sequence[str], title: str, 
     """
     figure = new_figure(9, 5)
     above, below = figure.subplots(2, 1, sharex=True)
-    places = [score.layer for score in scores]
-    colours = [_COLOURS[types[place] == FULL] for place in places]
-    above.bar(places, [score.influence for score in scores], color=colours)
+    layers = [score.layer for score in scores]
+    colours = [_COLOURS[types[layer] == FULL] for layer in layers]
+    above.bar(layers, [score.influence for score in scores], color=colours)
     above.set_ylabel("block influence")
     above.set_title(f"{title} (orange: full attention)")
-    costs, errors = [score.kl.value for score in scores], [score.kl.stderr for score in scores]
-    below.bar(places, costs, yerr=errors, color=colours)
+    kls, errors = [score.kl.value for score in scores], [score.kl.stderr for score in scores]
+    below.bar(layers, kls, yerr=errors, color=colours)
     below.set_yscale("log")
-    below.set_ylabel("KL without it, nats a token")
+    below.set_ylabel("KL when removed, nats/token")
     below.set_xlabel("layer")
     save_figure(figure, path)

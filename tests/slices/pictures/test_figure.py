@@ -1,4 +1,4 @@
-"""Pictures: the format by the suffix, the same bytes each time, nothing half-written."""
+"""Plots: the format by the suffix, the same bytes each time, nothing half-written."""
 
 import sys
 from pathlib import Path
@@ -9,7 +9,7 @@ from slices.errors import BadConfig, MissingExtra
 from slices.estimate import Estimate
 from slices.heal.curve import EvalPoint
 from slices.pictures.figure import new_figure, save_figure
-from slices.pictures.healing import draw_healing
+from slices.pictures.healing import plot_healing_curves
 
 CURVE = [
     EvalPoint(step, step * 1024, Estimate(8 / (step + 1), 0.1), Estimate(2 / (step + 1), 0.02), 3.0, None)
@@ -18,10 +18,10 @@ CURVE = [
 
 
 @pytest.mark.parametrize(("suffix", "begins"), [(".svg", b"<?xml"), (".png", b"\x89PNG")])
-def test_a_curve_is_drawn_in_the_format_of_its_name(suffix: str, begins: bytes, tmp_path: Path) -> None:
+def test_a_curve_is_plotted_in_the_format_of_its_suffix(suffix: str, begins: bytes, tmp_path: Path) -> None:
     first, second = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
-    draw_healing({"law": CURVE}, first)
-    draw_healing({"law": CURVE}, second)
+    plot_healing_curves({"law": CURVE}, first)
+    plot_healing_curves({"law": CURVE}, second)
     assert first.read_bytes().startswith(begins)
     assert first.read_bytes() == second.read_bytes()
     if suffix == ".svg":
