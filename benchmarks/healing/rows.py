@@ -1,6 +1,6 @@
 """The rows of docs/results.md: which slices, healed how long. Measures nothing.
 
-A row's healing is said in steps, so that it is the same run on every machine. An `HOUR` of two cores gets
+A row's healing is given in steps, so that it is the same run on every machine. An `HOUR` of two cores gets
 through as many steps of four rows of 512 tokens with the SWA-only slice of Gemma 3 270M; what a GPU takes
 some minutes for, `LONG`, would take such a machine most of a day.
 """

@@ -174,7 +174,7 @@ def keep(out: Path, new: dict[str, Any]) -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """What was asked for."""
+    """The command line."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -198,14 +198,14 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> None:
-    """Measure the rows asked for, writing after each."""
+    """Measure the selected rows, writing after each."""
     args = arguments()
     anatomy = read_anatomy(open_model(args.model).config)
     shared = sum(layer.shared for layer in anatomy.layers)
     every = rows(len(anatomy.layers), anatomy.dims.vocab, shared)
-    wanted = [row for row in every if not args.names or row.name in args.names]
+    selected = [row for row in every if not args.names or row.name in args.names]
     if args.show:
-        print("\n".join(f"{row.name}: {asdict(row)}" for row in wanted))
+        print("\n".join(f"{row.name}: {asdict(row)}" for row in selected))
         return
     done = {(each["model"], each["row"]["name"]) for each in known(args.out)}
     args.work.mkdir(parents=True, exist_ok=True)
@@ -213,7 +213,7 @@ def main() -> None:
     given = {name: getattr(args, name) for name in HYPERPARAMETERS}
     changes = {name: value for name, value in given.items() if value is not None}
     failed = False
-    for row in wanted:
+    for row in selected:
         if not args.names and (Path(args.model).name, row.name) in done:
             continue
         print(row.name, flush=True)

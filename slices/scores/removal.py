@@ -100,7 +100,7 @@ def _extend_order(
     progress: Progress,
     wants_more: WantsMore,
 ) -> tuple[Removal, ...]:
-    """The cached order, extended for as long as more is wanted and possible."""
+    """The cached order, extended while `wants_more` and a layer can be removed."""
     settings = (max_tokens, CONTEXT, COMPARED_TOKENS, LAZY_FACTOR)
     path = cache_file("removal", checkpoint, text, settings)
     removals, added_kl = _read_order(path)

@@ -1,4 +1,4 @@
-"""A pico that learned a little, slices of it, and text: what healing tests begin with."""
+"""Tiny parent models, slices of them, and text, for the tests of healing."""
 
 import json
 import random

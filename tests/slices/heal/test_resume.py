@@ -1,6 +1,7 @@
 """A killed healing run resumes to the same weights, to the bit; damaged files are named."""
 
 import hashlib
+import json
 import os
 import shutil
 import signal
@@ -14,6 +15,7 @@ import pytest
 
 from slices.errors import BadCheckpoint, BadConfig
 from slices.heal.heal import fit_steps, heal
+from slices.heal.run_state import SCHEMA
 from tests.slices.heal.test_heal import SHORT, ordered
 from tests.slices.heal_fixtures import parent_gemma4, slice_of
 
@@ -89,7 +91,7 @@ def test_another_run_starts_anew(swa: Path, tmp_path: Path) -> None:
     assert steps[0] == 1
 
 
-@pytest.mark.parametrize("damage", ["cut short", "gone", "record"])
+@pytest.mark.parametrize("damage", ["cut short", "gone", "record", "schema"])
 @pytest.mark.usefixtures("saved")
 def test_a_damaged_run_is_named(damage: str, swa: Path, mom_home: Path, tmp_path: Path) -> None:
     (state,) = mom_home.glob("healing/*/state-*.safetensors")
@@ -98,8 +100,10 @@ def test_a_damaged_run_is_named(damage: str, swa: Path, mom_home: Path, tmp_path
     elif damage == "gone":
         state.unlink()
     else:
-        (state.parent / "run.json").write_text('{"step": "x"}')
-    with pytest.raises(BadCheckpoint, match="to begin anew"):
+        record = {"schema": SCHEMA, "step": "x"} if damage == "record" else {"step": 10}
+        (state.parent / "run.json").write_text(json.dumps(record))
+    problem = f"expected schema {SCHEMA}, found 1.*" if damage == "schema" else ""
+    with pytest.raises(BadCheckpoint, match=problem + "to begin anew"):
         heal(ordered(swa, tmp_path / "healed", LONG))
     assert not (tmp_path / "healed").exists()
 

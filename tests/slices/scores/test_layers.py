@@ -43,10 +43,10 @@ def reference_kl(folder: Path, dropped: Sequence[int], batches: Sequence[torch.T
     kept = [index for index in range(model.config.num_hidden_layers) if index not in dropped]
     for tokens in batches:
         with torch.inference_mode():
-            wanted = model(tokens, use_cache=False).logits[0].log_softmax(-1)
+            whole = model(tokens, use_cache=False).logits[0].log_softmax(-1)
             with bypassed(model, kept):
-                given = model(tokens, use_cache=False).logits[0].log_softmax(-1)
-        total += float((wanted.exp() * (wanted - given)).sum())
+                logprobs = model(tokens, use_cache=False).logits[0].log_softmax(-1)
+        total += float((whole.exp() * (whole - logprobs)).sum())
         count += tokens.shape[1]
     return total / count
 
@@ -96,7 +96,7 @@ def test_a_useless_layer_scores_zero_and_is_removed_first(tmp_path: Path) -> Non
     assert cheapest(scores).layer == 3
     assert scores[3].kl_after_cheapest is None
     assert all(score.kl.value > 1e-3 < score.influence for score in scores if score.layer != 3)
-    for score in scores:  # with a layer gone that does nothing, all is as before
+    for score in scores:  # removing a useless layer changes nothing
         second = score.kl_after_cheapest
         assert second is None or second.value == pytest.approx(score.kl.value, abs=1e-5)
     removals = removals_within(checkpoint, anatomy, sentences(), 1e-4, max_tokens=TOKENS)
