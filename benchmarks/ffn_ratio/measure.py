@@ -10,8 +10,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,10 +25,10 @@ from benchmarks.models.toy_gemma4 import RECORD
 from slices.files.atomic import write_text
 from slices.gguf.header import read_gguf_header
 from slices.gguf.tensor_types import TABLES
-from slices.measure.divergence import Divergence, measure
+from slices.measure.divergence import Divergence, measure_divergence
 from slices.measure.heldout import Heldout
 from slices.measure.predictor import advise_layers
-from slices.measure.reference import Reference, kept
+from slices.measure.reference import Reference, compute_reference
 from slices.quant.fit import digest, fit_imatrix, save_values
 from slices.quant.imatrix_file import Imatrix, read_imatrix, write_imatrix
 from slices.quant.quantizer import make_order, run_quantizer
@@ -96,12 +95,11 @@ def run_model(bench: Bench, model: Model, experiments: list[str]) -> None:
     todo = [trial for trial in wanted.values() if trial.name not in done]
     log(f"{model.name}: {len(todo)} of {len(wanted)} rows to measure")
     if model.parent and "BF16 against parent" not in done:
-        with reference_of(bench, model.parent, text) as reference:
-            add_cut(bench, model, reference)
+        add_cut(bench, model, reference_of(bench, model.parent, text))
     if todo:
-        with reference_of(bench, model, text) as reference:
-            for trial in todo:
-                add_trial(bench, model, trial, reference)
+        reference = reference_of(bench, model, text)
+        for trial in todo:
+            add_trial(bench, model, trial, reference)
     bench.save()
 
 
@@ -123,15 +121,12 @@ def describe(bench: Bench, model: Model, text: Heldout) -> None:
         about["training"] = json.loads((model.source / RECORD).read_text())
 
 
-@contextmanager
-def reference_of(bench: Bench, model: Model, text: Heldout) -> Iterator[Reference]:
-    """What the bf16 model expects of the text."""
+def reference_of(bench: Bench, model: Model, text: Heldout) -> Reference:
+    """The bf16 model's distributions on the text."""
     log(f"{model.name}: reference on {text.nbytes:,} bytes")
     runtime = LlamaRuntime(model.gguf, bench.threads)
     try:
-        with kept(f"{model.name} in bf16", runtime, text, room=bench.work) as reference:
-            runtime.close()
-            yield reference
+        return compute_reference(f"{model.name} in bf16", runtime, text)
     finally:
         runtime.close()
 
@@ -202,7 +197,7 @@ def measured(bench: Bench, path: Path, name: str, reference: Reference) -> Diver
     """A GGUF against the reference."""
     runtime = LlamaRuntime(path, bench.threads)
     try:
-        return measure(name, runtime, reference)
+        return measure_divergence(name, runtime, reference)
     finally:
         runtime.close()
 
@@ -230,7 +225,8 @@ def keep(
     """Add the row of a measurement."""
     row = {
         "model": model.name, "experiment": trial.experiment, "recipe": asdict(trial), **file,
-        **{name: asdict(getattr(found, name)) for name in FIGURES}, "kl_p99": found.kl_p99,
+        **{name: asdict(getattr(found, name)) for name in FIGURES}, "kl_p99": found.kl_quantiles.p99,
+        "kl_sampled_tokens": found.kl_sampled_tokens,
         "tokens": found.tokens, "data": found.data, "reference": found.reference,
         "weights_sha256": bench.about(model)["sha256"], "same_as": None,
         "seconds": round(time.monotonic() - started, 1),

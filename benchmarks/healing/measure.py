@@ -7,11 +7,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from slices.checkpoint import weight_files
 from slices.estimate import Values, ratio
-from slices.measure.divergence import Divergence, against_parent
+from slices.measure.bits_per_byte import score_text
+from slices.measure.divergence import Divergence, measure_against
 from slices.measure.heldout import Heldout, cut_heldout, read_heldout
 from slices.measure.token_map import token_map
 from slices.probes.degeneration import REPETITION, degeneration
@@ -47,7 +46,7 @@ class Bench:
         """Bits of each document under the parent, in its own tokens, (documents,)."""
         if domain not in self._bits:
             runtime = self.open(self.parent)
-            self._bits[domain] = bits(runtime, self.text(domain))
+            self._bits[domain] = score_text("the parent", runtime, self.text(domain)).bits
             runtime.close()
         return self._bits[domain]
 
@@ -62,7 +61,7 @@ def likelihoods(folder: Path, domain: str, bench: Bench) -> dict[str, Any]:
     """KL, top-1 agreement, lost mass, bits per byte, and bits per byte minus the parent's."""
     ours, theirs = bench.open(folder), bench.open(bench.parent)
     text = bench.text(domain)
-    found = against_parent(folder.name, ours, theirs, token_map(folder, bench.parent), text)
+    found = measure_against(folder.name, ours, theirs, token_map(folder, bench.parent), text)
     ours.close()
     theirs.close()
     sizes = found.sums.bytes
@@ -85,7 +84,7 @@ def written(
     quantize(folder, type, out, threads=bench.threads, tables=tables)
     runtime = bench.open(folder, out)
     text = bench.text(domain)
-    needed = bits(runtime, text)
+    score = score_text(out.stem, runtime, text)
     writing = _writing(runtime, text)
     runtime.close()
     size = out.stat().st_size
@@ -93,10 +92,10 @@ def written(
     return {
         "type": type,
         "bytes": size,
-        "parent": asdict(ratio(bench.parent_bits(domain), sizes(text))),
-        "bits": needed.tolist(),
-        "bits_per_byte": asdict(ratio(needed, sizes(text))),
-        "bits_over_parent": asdict(ratio(needed - bench.parent_bits(domain), sizes(text))),
+        "parent": asdict(ratio(bench.parent_bits(domain), score.bytes)),
+        "bits": score.bits.tolist(),
+        "bits_per_byte": asdict(score.bits_per_byte),
+        "bits_over_parent": asdict(ratio(score.bits - bench.parent_bits(domain), score.bytes)),
         "writing": writing,
     }
 
@@ -104,28 +103,6 @@ def written(
 def weight_bytes(folder: Path) -> int:
     """Bytes of a checkpoint's weights."""
     return sum(file.stat().st_size for file in weight_files(folder))
-
-
-def bits(runtime: Runtime, text: Heldout) -> Values:
-    """Bits of each document, shape (documents,), in the model's own tokens."""
-    row = _document_rows(text)
-    totals = np.zeros(len(row))
-    for window in text.windows:
-        totals[row[window.document]] -= runtime.logprobs(runtime.encode(window.text)).sum() / np.log(2)
-    return totals
-
-
-def sizes(text: Heldout) -> Values:
-    """Bytes of each document, shape (documents,)."""
-    row = _document_rows(text)
-    totals = np.zeros(len(row))
-    for window in text.windows:
-        totals[row[window.document]] += window.nbytes
-    return totals
-
-
-def _document_rows(text: Heldout) -> dict[int, int]:
-    return {number: row for row, number in enumerate(sorted({w.document for w in text.windows}))}
 
 
 def _estimates(found: Divergence) -> dict[str, Any]:

@@ -22,10 +22,11 @@ from slices.cut.request import SliceRequest
 from slices.errors import Unsupported
 from slices.estimate import Values, ratio
 from slices.files.atomic import write_text
-from slices.measure.divergence import Divergence, measure
+from slices.measure.divergence import Divergence, measure_divergence
 from slices.measure.heldout import Heldout, cut_heldout, read_heldout
-from slices.measure.reference import Reference, kept
+from slices.measure.reference import Reference, compute_reference
 from slices.measure.token_map import token_map
+from slices.measure.tokenized import TokenWindow, tokenize_windows
 from slices.model_ref import locate
 from slices.quant.quantize import quantize
 from slices.quant.recipe import LLAMA_CPP
@@ -77,7 +78,7 @@ def measured_files(
                 continue
         runtime = open_runtime(folder, out.resolve(), settings.threads)
         try:
-            found = measure(spec, runtime, reference)
+            found = measure_divergence(spec, runtime, reference)
         finally:
             runtime.close()
         size = out.stat().st_size
@@ -96,9 +97,9 @@ def told(found: Divergence) -> str:
 def measured_parent(text: Heldout, settings: Settings) -> tuple[list[Measured], Values]:
     """The parent's files, and the bits by document of its bf16 form."""
     runtime = open_runtime(settings.parent, None, settings.threads)
-    with kept("parent", runtime, text, room=settings.work) as reference:
-        runtime.close()
-        found = list(measured_files(settings.parent, None, settings.parent_types, reference, settings))
+    reference = compute_reference("parent", runtime, text)
+    runtime.close()
+    found = list(measured_files(settings.parent, None, settings.parent_types, reference, settings))
     return found, found[0].found.sums.reference_bits
 
 
@@ -109,9 +110,9 @@ def measured_slices(domain: str, text: Heldout, settings: Settings) -> Iterator[
         tokens = windows(folder, text, settings)
         runtime = open_runtime(settings.parent, None, settings.threads)
         ids = token_map(folder, settings.parent)
-        with kept("parent", runtime, text, tokens, ids, settings.work) as reference:
-            runtime.close()
-            yield from measured_files(folder, rows, types, reference, settings)
+        reference = compute_reference("parent", runtime, text, tokens, ids)
+        runtime.close()
+        yield from measured_files(folder, rows, types, reference, settings)
 
 
 def slice_of(domain: str, rows: int, settings: Settings) -> Path:
@@ -132,11 +133,11 @@ def slice_of(domain: str, rows: int, settings: Settings) -> Path:
     return folder
 
 
-def windows(folder: Path, text: Heldout, settings: Settings) -> list[list[int]]:
+def windows(folder: Path, text: Heldout, settings: Settings) -> tuple[TokenWindow, ...]:
     """Each window as the slice's tokens."""
     runtime = open_runtime(folder, None, settings.threads)
     try:
-        return [runtime.encode(window.text) for window in text.windows]
+        return tokenize_windows(folder.name, runtime, text)
     finally:
         runtime.close()
 
@@ -153,7 +154,8 @@ def figures(each: Measured, base: Measured, bf16: Values) -> dict[str, Any]:
         "bits_per_byte": asdict(found.bits_per_byte),
         "against_base": asdict(more),
         "against_bf16": asdict(ratio(bits - bf16, bf16)),
-        "kl": {"mean": found.kl.value, "stderr": found.kl.stderr, "p99": found.kl_p99},
+        "kl": {"mean": found.kl.value, "stderr": found.kl.stderr, "p99": found.kl_quantiles.p99},
+        "kl_sampled_tokens": found.kl_sampled_tokens,
         "same_top1": asdict(found.same_top1),
         "lost_mass": asdict(found.lost_mass) if found.lost_mass else None,
         "tokens": found.tokens,

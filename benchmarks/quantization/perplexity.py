@@ -6,7 +6,7 @@
 llama-perplexity cuts one stream of tokens every `--context`, replaces the first of each window by a bos, and
 scores the second half of each. So do we here. It also reads as many tokens at once as we do (`--batch`).
 Its attention sums otherwise in a batch of fewer than 64, which moves the divergence of a Q4_K_M by 1.5 %.
-Its reference is a file of the BF16 model's logits, ours what `slices.measure.teachers` keeps of that file.
+Its reference is a file of the BF16 model's logits in 16 bits, ours a `SampledDistribution` of that model.
 """
 
 import argparse
@@ -24,10 +24,10 @@ from typing import Any
 from benchmarks.paths import RESULTS
 from benchmarks.quantization.imatrix import chunks_of, read_text
 from slices.export import export
-from slices.measure.fidelity import Fidelity, fidelity
+from slices.measure.divergence import Divergence, measure_divergence
 from slices.measure.heldout import Heldout, Window
-from slices.measure.reading import Passage
-from slices.measure.teachers import expectations
+from slices.measure.reference import compute_reference
+from slices.measure.tokenized import TokenWindow
 from slices.model_ref import locate
 from slices.quant.quantize import quantize
 from slices.runtimes.llama_runtime import LlamaRuntime
@@ -57,30 +57,29 @@ def theirs(program: Path, arguments: Sequence[str | Path]) -> str:
     return done.stdout + done.stderr
 
 
-def ours(file: Path, base: Path, chunks: Sequence[Sequence[int]], threads: int) -> Fidelity:
-    """The same windows, their second halves scored, against what the BF16 file expects."""
-    passages = [Passage(tuple(chunk), len(chunk) // 2 + 1) for chunk in chunks]
-    text = Heldout(tuple(Window(number, "x" * each.scored) for number, each in enumerate(passages)), "")
-    expected = expectations(
-        "BF16", str(base), lambda: LlamaRuntime(base, threads, len(chunks[0])), passages, None
-    )
+def ours(file: Path, base: Path, chunks: Sequence[Sequence[int]], threads: int) -> Divergence:
+    """The same windows, their second halves scored, against the BF16 file."""
+    windows = [TokenWindow(tuple(chunk), len(chunk) // 2 + 1) for chunk in chunks]
+    text = Heldout(tuple(Window(number, "x" * each.scored) for number, each in enumerate(windows)), "")
+    runtime = LlamaRuntime(base, threads, len(chunks[0]))
+    reference = compute_reference("BF16", runtime, text, windows)
+    runtime.close()
     runtime = LlamaRuntime(file, threads, len(chunks[0]))
-    found = fidelity(file.stem, runtime, text, passages, expected)
+    found = measure_divergence(file.stem, runtime, reference)
     runtime.close()
     return found
 
 
-def told(found: Fidelity) -> dict[str, float]:
+def figures(found: Divergence) -> dict[str, float]:
     """Our figures under the names of `FIGURES`; bits per byte are bits a token here, a byte each."""
-    assert found.likeness is not None
-    kl = found.likeness.kl
+    quantiles = found.kl_quantiles
     return {
         "ppl": 2**found.bits_per_byte.value,
-        "kl": kl.mean,
-        "kl_median": kl.median,
-        "kl_p99": kl.p99,
-        "kl_max": kl.max,
-        "same_top1": 100 * found.likeness.same_top1.value,
+        "kl": found.kl.value,
+        "kl_median": quantiles.median,
+        "kl_p99": quantiles.p99,
+        "kl_max": quantiles.max,
+        "same_top1": 100 * found.same_top1.value,
     }
 
 
@@ -136,7 +135,7 @@ def main() -> None:
                 for name, pattern in FIGURES.items()
                 if (found := re.search(pattern, printed))
             }
-            mine = told(ours(file, base, chunks, args.threads))
+            mine = figures(ours(file, base, chunks, args.threads))
             ratios = {name: mine[name] / value for name, value in known.items() if value}
             rows.append({"type": type, "ours": mine, "llama_perplexity": known, "ratio": ratios})
             print(json.dumps(rows[-1], indent=2), flush=True)

@@ -15,10 +15,9 @@ from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadConfig, NotFound
-from slices.measure.heldout import Heldout, cut_heldout, read_heldout
+from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_heldout, read_heldout
 from slices.measure.ladder import Ladder, Making, climb, foretell
 from slices.measure.predictor import Ratio, advise, sentence, verdict_against
-from slices.measure.reference import TEXT_BYTES
 from slices.measure.rungs import Goal, NonePasses, Rung
 from slices.progress import Progress
 from slices.quant.types import TYPES, find_type
@@ -117,7 +116,7 @@ def _text(wish: Wish, folder: Path, report: Progress) -> tuple[str, Heldout]:
     else:
         raise NotFound(f"{folder} is no finished slice, so it has no text of its own: give --data DIR")
     try:
-        return domain, cut_heldout(documents, wish.limit or TEXT_BYTES)
+        return domain, cut_heldout(documents, wish.limit or SAMPLE_BYTES)
     except BadConfig as error:
         raise BadConfig(f"the held-out text of {domain!r}: {error}; give --data DIR") from None
 

@@ -1,9 +1,8 @@
-"""How far a model is from a reference, token by token: KL, same top token, bits per byte, all with errors.
+"""KL divergence of a model from a reference on held-out text, with bits per byte and standard errors.
 
-KL(reference || model) in nats, at every position of the windows that `slices.measure.score` scores, on the
-reference's tokens; summed by document, since the tokens of one document are no independent samples. For a
-slice with a part of its parent's vocabulary the parent's distribution is restricted to that part, and what
-it gave the rest is the lost mass. The reference is kept by `slices.measure.reference`; nothing here decides.
+KL(reference || model) is in nats a token, over the model's vocabulary. Where the reference has more tokens,
+its distribution is restricted to that vocabulary, and what it gave the others is the lost mass. Errors are
+over documents, since the tokens of one document are no independent samples. Every caller measures here.
 """
 
 import math
@@ -14,14 +13,20 @@ from numpy.typing import NDArray
 
 from slices.errors import RunFailed
 from slices.estimate import Estimate, Values, ratio
+from slices.measure.bits_per_byte import DocumentTotals, TextScore, to_bits
 from slices.measure.heldout import Heldout
-from slices.measure.reference import Progress, Reference, chunks, kept
+from slices.measure.log_probs import scored_log_probs
+from slices.measure.reference import Reference, compute_reference
+from slices.measure.sampled_distribution import SampledDistribution, sampled_kl
+from slices.measure.tokenized import tokenize_windows
+from slices.progress import Progress
 from slices.runtime import Runtime
-from slices.runtimes.softmax import ROWS
+
+_MAX_EXPONENT = 700.0  # of a float64
 
 
 @dataclass(frozen=True)
-class Sums:
+class DocumentSums:
     """Sums by document, each of shape (documents,). Bits: of the text, under model and reference."""
 
     bytes: Values
@@ -34,17 +39,29 @@ class Sums:
 
 
 @dataclass(frozen=True)
+class Quantiles:
+    """Quantiles of a value over all tokens."""
+
+    median: float
+    p99: float
+    p999: float
+    max: float
+
+
+@dataclass(frozen=True)
 class Divergence:
     """One model against one reference. `kl` in nats a token; `against` in bits a byte more than it.
 
     `perplexity_ratio` is the model's perplexity over the reference's on the same tokens. `lost_mass` is
-    None where both have the same vocabulary.
+    None where both have the same vocabulary. `kl_sampled_tokens`: how many tokens a position the KL of the
+    tail was estimated from, 0 where it is exact.
     """
 
     name: str
     reference: str
     kl: Estimate
-    kl_p99: float
+    kl_quantiles: Quantiles
+    kl_sampled_tokens: int
     same_top1: Estimate
     bits_per_byte: Estimate
     reference_bits_per_byte: Estimate
@@ -53,120 +70,130 @@ class Divergence:
     lost_mass: Estimate | None
     tokens: int
     data: str  # sha256 of the windows
-    sums: Sums
+    sums: DocumentSums
+
+    @property
+    def score(self) -> TextScore:
+        """The model's bits per byte, with sums by document."""
+        return TextScore(self.bits_per_byte, self.tokens, self.sums.bits, self.sums.bytes)
 
 
-def measure(
+def measure_divergence(
     name: str, runtime: Runtime, reference: Reference, progress: Progress | None = None
 ) -> Divergence:
-    """Hold `runtime` against what `reference` expects of its text.
+    """Run a model on the reference's text, and compare the two at every scored position.
 
     Raises:
         RunFailed: the vocabularies differ in size, or the model gives no finite probability to a token
             that the reference thinks possible. `name` is in the message.
     """
-    _refuse_other_rows(name, runtime, reference)
-    positions = len(reference.stored)
-    kl, same, scored = np.empty(positions), np.empty(positions), np.empty(positions)
-    for at, came, chunk in chunks(name, runtime, reference.windows, progress):
-        rows = slice(at, at + len(chunk))
-        scored[rows] = chunk[np.arange(len(chunk)), came]
-        same[rows] = chunk.argmax(axis=1) == reference.top[rows]
-        kl[rows] = divergences(reference.stored[rows], chunk)
+    _check_vocabulary(name, runtime, reference)
+    outputs = _run(name, runtime, reference, progress)
+    kl = sampled_kl(reference.distribution, outputs.log_probs, outputs.unused_mass)
     if not np.isfinite(kl).all():
         raise RunFailed(f"{name} calls a token impossible that {reference.name} does not")
-    return _estimated(name, reference, _summed(reference, kl, same, scored), float(np.quantile(kl, 0.99)))
+    return _summarize(name, reference, kl, outputs)
 
 
-def against_parent(
+def measure_against(
     name: str,
-    slice_runtime: Runtime,
-    parent_runtime: Runtime,
-    ids: NDArray[np.int64],
+    runtime: Runtime,
+    reference_runtime: Runtime,
+    ids: NDArray[np.int64] | None,
     text: Heldout,
     progress: Progress | None = None,
 ) -> Divergence:
-    """Hold a slice with a part of the vocabulary against its parent, which reads the slice's tokens.
-
-    To measure several files, or where both do not fit into memory, use `kept` and `measure` in its place.
+    """Compare two loaded models. For several models, or where both do not fit into memory, call
+    `compute_reference` and `measure_divergence` one after the other.
 
     Args:
-        ids: the parent's id of each of the slice's, shape (slice vocabulary,), by
-            `slices.measure.token_map.token_map`.
+        ids: the reference's id of each of the model's, as `slices.measure.token_map.token_map` finds them.
 
     Raises:
-        RunFailed: as `measure` and `kept`.
+        RunFailed: as `compute_reference` and `measure_divergence`.
     """
-    windows = [slice_runtime.encode(window.text) for window in text.windows]
-    with kept("the parent", parent_runtime, text, windows, ids, progress=progress) as reference:
-        return measure(name, slice_runtime, reference, progress)
+    windows = tokenize_windows(name, runtime, text)
+    reference = compute_reference("the parent", reference_runtime, text, windows, ids, progress)
+    return measure_divergence(name, runtime, reference, progress)
 
 
-def divergences(reference: NDArray[np.floating], model: NDArray[np.floating]) -> NDArray[np.float64]:
-    """KL(reference || model) in nats of each row, shapes (positions, vocabulary); (positions,).
+@dataclass(frozen=True)
+class _Outputs:
+    """A model at every scored position: log probabilities of the text's tokens and of the reference's
+    `token_ids`, the likeliest token, and the mass of unused columns."""
 
-    The reference's rows are made to sum to one first, which float16 alone does not keep. Infinite where
-    the model calls impossible what the reference does not.
-    """
-    found = np.empty(len(reference))
-    for start in range(0, len(reference), ROWS):
-        wanted = reference[start : start + ROWS].astype(np.float32)
-        given = model[start : start + ROWS]
-        share = np.exp(wanted)
-        total = share.sum(axis=1, dtype=np.float64)
-        gap = np.subtract(wanted, given, out=np.zeros_like(wanted), where=share > 0)
-        found[start : start + ROWS] = (share * gap).sum(axis=1, dtype=np.float64) / total - np.log(total)
-    return found
+    target_log_probs: Values
+    log_probs: NDArray[np.float32]
+    top1: NDArray[np.int64]
+    unused_mass: NDArray[np.float32]
 
 
-def _refuse_other_rows(name: str, runtime: Runtime, reference: Reference) -> None:
-    columns = reference.stored.shape[1]
+def _check_vocabulary(name: str, runtime: Runtime, reference: Reference) -> None:
     (first,) = runtime.distributions((0, 0))  # ids that every vocabulary has
-    if first.shape[1] != columns:
+    if first.shape[1] != reference.vocabulary:
         raise RunFailed(
-            f"{name} has {first.shape[1]:,} tokens, but {reference.name} was kept for {columns:,}; "
-            "compare forms of the same slice"
+            f"{name} has {first.shape[1]:,} tokens, but {reference.name} was run for "
+            f"{reference.vocabulary:,}; compare forms of the same slice"
         )
 
 
-def _summed(reference: Reference, kl: Values, same: Values, scored: Values) -> Sums:
-    """Sums over the positions of each document."""
-    windows = reference.text.windows
-    place = {number: row for row, number in enumerate(sorted({w.document for w in windows}))}
-    row_of = np.array([place[window.document] for window in windows])
-
-    def summed(values: Values, rows: NDArray[np.int64]) -> Values:
-        return np.bincount(rows, weights=values, minlength=len(place)).astype(np.float64)
-
-    every = np.repeat(row_of, [len(tokens) - 1 for tokens in reference.windows])
-    lost = np.zeros(len(kl)) if reference.lost is None else reference.lost
-    return Sums(
-        bytes=summed(np.array([window.nbytes for window in windows], dtype=np.float64), row_of),
-        tokens=summed(np.ones(len(kl)), every),
-        kl=summed(kl, every),
-        same=summed(same, every),
-        lost=summed(lost, every),
-        bits=summed(-scored / math.log(2), every),
-        reference_bits=summed(-reference.scored / math.log(2), every),
+def _run(name: str, runtime: Runtime, reference: Reference, progress: Progress | None) -> _Outputs:
+    sampled: SampledDistribution = reference.distribution
+    positions, columns = sampled.token_ids.shape
+    outputs = _Outputs(
+        target_log_probs=np.empty(positions),
+        log_probs=np.empty((positions, columns), np.float32),
+        top1=np.empty(positions, np.int64),
+        unused_mass=np.zeros(positions, np.float32),
     )
+    start = 0
+    for target_ids, log_probs in scored_log_probs(name, runtime, reference.windows, progress):
+        rows = slice(start, start + len(log_probs))
+        outputs.target_log_probs[rows] = log_probs[np.arange(len(log_probs)), target_ids]
+        token_ids = sampled.token_ids[rows].astype(np.int64)
+        outputs.log_probs[rows] = np.take_along_axis(log_probs, token_ids, axis=1)
+        outputs.top1[rows] = log_probs.argmax(axis=1)
+        outputs.unused_mass[rows] = np.exp(log_probs[:, sampled.unused_columns]).sum(axis=1)
+        start += len(log_probs)
+    return outputs
 
 
-def _estimated(name: str, reference: Reference, sums: Sums, p99: float) -> Divergence:
-    more = sums.bits - sums.reference_bits
-    growth = ratio(more * math.log(2), sums.tokens)
-    factor = math.exp(growth.value)
+def _summarize(name: str, reference: Reference, kl: Values, outputs: _Outputs) -> Divergence:
+    sampled, documents = reference.distribution, DocumentTotals(reference.text, reference.windows)
+    sums = DocumentSums(
+        bytes=documents.bytes,
+        tokens=documents.sums(np.ones(len(kl))),
+        kl=documents.sums(kl),
+        same=documents.sums(outputs.top1 == sampled.top1),
+        lost=documents.sums(sampled.lost_mass),
+        bits=documents.sums(to_bits(outputs.target_log_probs)),
+        reference_bits=documents.sums(to_bits(sampled.target_log_probs)),
+    )
     return Divergence(
         name=name,
         reference=reference.name,
         kl=ratio(sums.kl, sums.tokens),
-        kl_p99=p99,
+        kl_quantiles=_quantiles(kl),
+        kl_sampled_tokens=sampled.token_ids.shape[1] - int(sampled.top_count[0]),
         same_top1=ratio(sums.same, sums.tokens),
         bits_per_byte=ratio(sums.bits, sums.bytes),
         reference_bits_per_byte=ratio(sums.reference_bits, sums.bytes),
-        against=ratio(more, sums.bytes),
-        perplexity_ratio=Estimate(factor, factor * growth.stderr),
-        lost_mass=None if reference.lost is None else ratio(sums.lost, sums.tokens),
-        tokens=int(sums.tokens.sum()),
+        against=ratio(sums.bits - sums.reference_bits, sums.bytes),
+        perplexity_ratio=_perplexity_ratio(sums),
+        lost_mass=ratio(sums.lost, sums.tokens) if reference.restricted else None,
+        tokens=documents.tokens,
         data=reference.text.sha256,
         sums=sums,
     )
+
+
+def _quantiles(values: Values) -> Quantiles:
+    median, p99, p999 = np.quantile(values, (0.5, 0.99, 0.999))
+    return Quantiles(float(median), float(p99), float(p999), float(values.max()))
+
+
+def _perplexity_ratio(sums: DocumentSums) -> Estimate:
+    """Of the logarithm first, which is what is averaged."""
+    growth = ratio((sums.bits - sums.reference_bits) * math.log(2), sums.tokens)
+    factor = math.exp(min(growth.value, _MAX_EXPONENT))
+    return Estimate(factor, factor * growth.stderr)

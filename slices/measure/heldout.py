@@ -14,6 +14,7 @@ from slices.errors import BadConfig, NotFound
 from slices.text.corpus import read_documents
 
 WINDOW_BYTES = 1800
+SAMPLE_BYTES = 12_000  # of text by default, where many models are measured: 2,700 tokens
 _WHITESPACE = (b" ", b"\n", b"\t", b"\r")
 
 

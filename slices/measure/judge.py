@@ -7,13 +7,13 @@ from slices.checkpoint import weight_files
 from slices.errors import SliceError
 from slices.estimate import Estimate, ratio
 from slices.manifest import Verdict
+from slices.measure.bits_per_byte import score_text
 from slices.measure.compare_mode import CompareMode
 from slices.measure.dominated import smallest, unknown, verdict
-from slices.measure.heldout import Heldout, cut_heldout
-from slices.measure.plain import Progress, plain_quants
-from slices.measure.reference import TEXT_BYTES
-from slices.measure.score import score
+from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_heldout
+from slices.measure.plain import plain_quants
 from slices.model_ref import locate
+from slices.progress import Progress
 from slices.runtimes.open import open_runtime
 
 CHEAP = 4_000_000_000  # bytes of a parent whose plain quants are measured without being asked
@@ -67,12 +67,13 @@ def _measured(
     parent = locate(made.parent.model)
     if when == "auto" and made.parent.bytes > CHEAP:
         return unknown(of, made.domain, "the parent is big, so it was not measured; --compare always does")
-    text = cut_heldout(documents, TEXT_BYTES)
+    text = cut_heldout(documents, SAMPLE_BYTES)
     nbytes = _bytes(folder, of)
     plain = plain_quants(parent, text, nbytes, threads, progress)
     runtime = open_runtime(folder, None if of == manifest.BF16 else Path(of), threads)
     try:
-        bits, sizes, _ = score(runtime, text, f"{made.name} ({of})", progress)
+        score = score_text(f"{made.name} ({of})", runtime, text, progress=progress)
+        bits, sizes = score.bits, score.bytes
     finally:
         runtime.close()
     _record_bits(folder, of, ratio(bits, sizes), text)

@@ -5,8 +5,7 @@ the chosen one gets a name, and slice.json tells of all. What is wanted is said 
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import perf_counter
@@ -18,11 +17,12 @@ from slices.export import write_gguf
 from slices.files.atomic import refuse_existing, staged
 from slices.files.disk_space import check_free_space
 from slices.files.temp_files import temp_dir
-from slices.measure.divergence import measure
+from slices.measure.divergence import measure_divergence
 from slices.measure.heldout import Heldout
 from slices.measure.ladder_record import record_rungs
-from slices.measure.reference import Reference, kept
+from slices.measure.reference import Reference, compute_reference
 from slices.measure.rungs import Goal, Rung, choose, refuse
+from slices.progress import Progress
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.quantize import Quantized, quantize, record_gguf
 from slices.quant.recipe import make_recipe
@@ -30,7 +30,6 @@ from slices.quant.size import name_of, predict_each
 from slices.quant.types import TYPES, find_type
 from slices.runtimes.open import open_runtime
 
-Progress = Callable[[str, int, int], None]  # what is done, units done, units in all
 _TORCH_BELOW = 4_000_000_000  # bytes of weights; above, the reference is the BF16 GGUF: mapped, not loaded
 
 
@@ -99,7 +98,7 @@ def climb(
         NonePasses: no type met the goal; nothing is written. It holds the rungs measured.
         NotFound: there is no slice, or no `out` for a plain checkpoint.
         Exists: the output is there, is another file, and `force` is false.
-        SliceError: as `quantize`, `kept` and `measure`.
+        SliceError: as `quantize`, `compute_reference` and `measure_divergence`.
     """
     if out is None and not (folder / manifest.FILE).is_file():
         raise NotFound(f"{folder} is no finished slice (no {manifest.FILE}); say with -o where the GGUF goes")
@@ -148,30 +147,27 @@ def _measured(on: _Climb, types: Sequence[str], text: Heldout) -> tuple[list[Run
     """Rungs up to the one that is chosen, or all; and its file, the only one that is left."""
     rungs: list[Rung] = []
     best: Quantized | None = None
-    with _reference(on, text) as reference:
-        for type in types:
-            rung, made = _rung(on, type, reference)
-            rungs.append(rung)
-            if choose(rungs, on.goal) is not rung:
-                made.path.unlink()
-                continue
-            if best is not None:
-                best.path.unlink()
-            best = made
-            if on.goal.max_kl is not None:
-                break
+    reference = _reference(on, text)
+    for type in types:
+        rung, made = _rung(on, type, reference)
+        rungs.append(rung)
+        if choose(rungs, on.goal) is not rung:
+            made.path.unlink()
+            continue
+        if best is not None:
+            best.path.unlink()
+        best = made
+        if on.goal.max_kl is not None:
+            break
     return rungs, best
 
 
-@contextmanager
-def _reference(on: _Climb, text: Heldout) -> Iterator[Reference]:
+def _reference(on: _Climb, text: Heldout) -> Reference:
     """The bf16 slice's distributions; the slice itself leaves memory first."""
     big = sum(file.stat().st_size for file in weight_files(on.folder)) >= _TORCH_BELOW
     runtime = open_runtime(on.folder, on.exported.resolve() if big else None, on.making.threads)
     try:
-        with kept("bf16", runtime, text, room=on.scratch, progress=on.progress) as reference:
-            runtime.close()
-            yield reference
+        return compute_reference("bf16", runtime, text, progress=on.progress)
     finally:
         runtime.close()
 
@@ -195,7 +191,7 @@ def _rung(on: _Climb, type: str, reference: Reference) -> tuple[Rung, Quantized]
     )
     runtime = open_runtime(on.folder, made.path.resolve(), on.making.threads)
     try:
-        found = measure(type, runtime, reference, on.progress)
+        found = measure_divergence(type, runtime, reference, on.progress)
     finally:
         runtime.close()
     passes = on.goal.passes(found.kl)

@@ -5,7 +5,7 @@ is made, measured and deleted; what is kept, under `$MOM_HOME/plain`, are its by
 """
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from slices.files.disk_space import check_free_space
 from slices.files.safetensors_header import parse_json_object
 from slices.files.temp_files import temp_dir
 from slices.home import home
+from slices.measure.bits_per_byte import score_text
 from slices.measure.heldout import Heldout
-from slices.measure.score import score
+from slices.progress import Progress
 from slices.quant.quantize import quantize
 from slices.quant.recipe import LLAMA_CPP, make_recipe
 from slices.quant.size import name_of, predict_each
@@ -31,7 +32,6 @@ from slices.runtimes.open import open_runtime
 TYPES = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
 TABLES = (LLAMA_CPP, "Q4_K")
 NEAREST = 3  # of those that are small enough, the largest are measured
-Progress = Callable[[str, int, int], None]  # what is done, units done, units in all
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def _measured(
     made = quantize(parent, type, out, force=True, threads=threads, tables=said, exported=exported)
     runtime = open_runtime(parent, out.resolve(), threads)
     try:
-        bits, _, _ = score(runtime, text, f"the parent as {type}", None)
+        bits = score_text(f"the parent as {type}", runtime, text).bits
     finally:
         runtime.close()
         out.unlink()

@@ -69,7 +69,8 @@ class Rung:
             "type": self.type,
             "bytes": self.bytes,
             "bits_per_weight": round(self.bits_per_weight, 3),
-            "kl": {"mean": found.kl.value, "stderr": found.kl.stderr, "p99": found.kl_p99},
+            "kl": {"mean": found.kl.value, "stderr": found.kl.stderr, "p99": found.kl_quantiles.p99},
+            "kl_sampled_tokens": found.kl_sampled_tokens,
             "same_top1": asdict(found.same_top1),
             "bits_per_byte": asdict(found.bits_per_byte),
             "against_bf16": asdict(found.against),
@@ -107,10 +108,10 @@ def refuse(rungs: Sequence[Rung], goal: Goal, sizes: Mapping[str, int]) -> NoneP
             rungs,
         )
     best = min(rungs, key=lambda rung: rung.measured.kl.value)
-    kl = best.measured.kl
+    kl, p99 = best.measured.kl, best.measured.kl_quantiles.p99
     return NonePasses(
         f"no type reaches {goal}: the best of {len(rungs)} measured is {best.type}, {best.bytes:,} bytes, "
-        f"with a mean KL of {kl.value:.4g} ± {kl.stderr:.2g} (99th percentile {best.measured.kl_p99:.3g}); "
+        f"with a mean KL of {kl.value:.4g} ± {kl.stderr:.2g} (99th percentile {p99:.3g}); "
         "raise --max-kl or --budget; nothing was written",
         rungs,
     )

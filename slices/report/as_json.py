@@ -14,7 +14,7 @@ from slices.measure.paired import Difference
 from slices.probes.run import significantly_worse
 from slices.report.baseline_comparison import BaselineComparison, compare_to_baseline
 from slices.report.cost import InferenceCost
-from slices.report.domain_result import DomainResult, StoredScores, likeness_json
+from slices.report.domain_result import DomainResult, StoredScores
 from slices.report.evaluate import EvalReport, ModelResult
 from slices.report.own_domain import OwnDomainResult, compare_on_own_domain
 from slices.report.parent_quants import ParentQuants
@@ -110,8 +110,8 @@ def _domain_result(name: str, domain: str, found: DomainResult, comparison: Base
         "bytes": int(sum(found.bytes)),
         "tokens": found.tokens,
     }
-    if found.likeness is not None:
-        result |= likeness_json(found.likeness)
+    if found.divergence is not None:
+        result |= found.divergence.to_json()
     for task, stored in found.scores.items():
         difference = comparison.tasks.get((name, domain, task))
         result[task] = {**_accuracy(stored.load(task).mean), **_paired(stored, difference)}

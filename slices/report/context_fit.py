@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from slices.measure.reading import read_windows
+from slices.measure.tokenized import tokenize_windows
 from slices.report.config import NEEDLE_MARGIN, EvalConfig
 from slices.report.eval_task import EvalTask
 from slices.report.evaluate import heldout_windows, open_model
@@ -56,7 +56,9 @@ def _fit_windows(model: EvaluatedModel, texts: Texts, config: EvalConfig, length
     try:
         while config.window_bytes > _MIN_WINDOW:
             windows = heldout_windows(texts, config)
-            passages = [each for text in windows.values() for each in read_windows(model.name, runtime, text)]
+            passages = [
+                each for text in windows.values() for each in tokenize_windows(model.name, runtime, text)
+            ]
             longest = max(len(passage.tokens) for passage in passages)
             if longest <= length:
                 break

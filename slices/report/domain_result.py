@@ -7,10 +7,12 @@ from time import perf_counter
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
-from slices.measure.expected import Expected
-from slices.measure.fidelity import Likeness, fidelity
+from slices.estimate import Estimate
+from slices.measure.bits_per_byte import score_text
+from slices.measure.divergence import Divergence, Quantiles, measure_divergence
 from slices.measure.heldout import Heldout
-from slices.measure.reading import Passage
+from slices.measure.reference import Reference
+from slices.measure.tokenized import TokenWindow
 from slices.progress import Progress, no_progress
 from slices.report.config import EvalConfig
 from slices.report.eval_task import EvalTask
@@ -34,11 +36,35 @@ class StoredScores(BaseModel):
         return ItemScores(task, np.array(self.scores), self.data_sha256)
 
 
+class StoredDivergence(BaseModel):
+    """A `Divergence` as it is stored in the resume cache."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kl: Estimate
+    kl_quantiles: Quantiles
+    kl_sampled_tokens: int
+    same_top1: Estimate
+    lost_mass: Estimate
+    perplexity_ratio: Estimate
+
+    def to_json(self) -> dict[str, object]:
+        """The divergence from the baseline as the keys of the JSON report."""
+        return {
+            "kl": {"mean": self.kl.value, "stderr": self.kl.stderr, **asdict(self.kl_quantiles)},
+            "kl_sampled_tokens": self.kl_sampled_tokens,
+            "same_top1": asdict(self.same_top1),
+            "lost_mass": self.lost_mass.value,
+            "lost_mass_stderr": self.lost_mass.stderr,
+            "perplexity_ratio": asdict(self.perplexity_ratio),
+        }
+
+
 class DomainResult(BaseModel):
     """A model on a domain.
 
-    `bits` and `bytes` by document; `seconds` of scoring the text; `likeness` to the baseline, where there is
-    one; `scores` by task.
+    `bits` and `bytes` by document; `seconds` of scoring the text; `divergence` from the baseline, where
+    there is one; `scores` by task.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -47,7 +73,7 @@ class DomainResult(BaseModel):
     bytes: list[float]
     tokens: int
     seconds: float
-    likeness: Likeness | None = None
+    divergence: StoredDivergence | None = None
     scores: dict[str, StoredScores] = {}
 
 
@@ -56,8 +82,8 @@ def measure_domain(
     runtime: Runtime,
     domain: str,
     text: Heldout,
-    passages: Sequence[Passage],
-    expected: Expected | None,
+    windows: Sequence[TokenWindow],
+    reference: Reference | None,
     questions: Sequence[Question],
     config: EvalConfig,
     progress: Progress = no_progress,
@@ -65,22 +91,27 @@ def measure_domain(
     """Everything that `config` asks of a loaded model on a domain.
 
     Args:
-        passages: the windows in the model's tokens.
-        expected: the baseline's distributions there; None measures no divergence.
+        windows: the text's, in the model's tokens.
+        reference: the baseline's distributions on them; None measures no divergence.
 
     Raises:
         RunFailed: the model gives no finite probability; `name` is in the message.
     """
     started = perf_counter()
-    found = fidelity(f"{name} on {domain}", runtime, text, passages, expected, progress)
+    label = f"{name} on {domain}"
+    if reference is None:
+        score, divergence = score_text(label, runtime, text, windows, progress), None
+    else:
+        found = measure_divergence(label, runtime, reference, progress)
+        score, divergence = found.score, store_divergence(found)
     seconds = perf_counter() - started
     scores = _task_scores(runtime, domain, text, questions, config, progress)
     return DomainResult(
-        bits=found.bits.tolist(),
-        bytes=found.bytes.tolist(),
-        tokens=found.tokens,
+        bits=score.bits.tolist(),
+        bytes=score.bytes.tolist(),
+        tokens=score.tokens,
         seconds=seconds,
-        likeness=found.likeness,
+        divergence=divergence,
         scores={each.task: store_scores(each) for each in scores if len(each.scores)},
     )
 
@@ -90,15 +121,16 @@ def store_scores(scores: ItemScores) -> StoredScores:
     return StoredScores(scores=scores.scores.tolist(), data_sha256=scores.data_sha256)
 
 
-def likeness_json(likeness: Likeness) -> dict[str, object]:
-    """The likeness to the baseline as the keys of the JSON report."""
-    return {
-        "kl": asdict(likeness.kl),
-        "same_top1": asdict(likeness.same_top1),
-        "lost_mass": likeness.lost_mass.value,
-        "lost_mass_stderr": likeness.lost_mass.stderr,
-        "perplexity_ratio": asdict(likeness.perplexity_ratio),
-    }
+def store_divergence(found: Divergence) -> StoredDivergence:
+    """A divergence as it is stored; the lost mass is 0 where both vocabularies are the same."""
+    return StoredDivergence(
+        kl=found.kl,
+        kl_quantiles=found.kl_quantiles,
+        kl_sampled_tokens=found.kl_sampled_tokens,
+        same_top1=found.same_top1,
+        lost_mass=found.lost_mass or Estimate(0.0, 0.0),
+        perplexity_ratio=found.perplexity_ratio,
+    )
 
 
 def _task_scores(

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from slices.errors import BadCheckpoint
-from slices.measure.expected import Expected
 from slices.measure.heldout import Heldout
-from slices.measure.reading import Passage, in_ids
-from slices.measure.teachers import expectations
+from slices.measure.reference import Reference
+from slices.measure.reference_cache import cached_reference
 from slices.measure.token_map import count_rows, token_map
+from slices.measure.tokenized import TokenWindow
 from slices.progress import Progress, no_progress
 from slices.report.config import EvalConfig
 from slices.report.evaluated_model import EvaluatedModel
@@ -55,20 +55,25 @@ class EvalRun:
             samples,
         ]
 
-    def baseline_expectations(
-        self, domain: str, passages: Sequence[Passage], ids: NDArray[np.int64] | None
-    ) -> Expected | None:
-        """The baseline's distributions at `passages` of a model; None without a baseline.
+    def baseline_distributions(
+        self, domain: str, windows: Sequence[TokenWindow], ids: NDArray[np.int64] | None
+    ) -> Reference | None:
+        """The baseline's distributions on `windows` of a model; None without a baseline.
 
         Args:
             ids: the baseline's id of each of the model's tokens, shape (vocabulary,); None where they agree.
         """
         if self.baseline is None:
             return None
-        label = f"{self.baseline.name} on {domain}"
-        theirs = passages if ids is None else in_ids(passages, ids)
-        fingerprint = self._fingerprint(self.baseline)
-        return expectations(label, fingerprint, self._load_baseline, theirs, ids, self.progress)
+        return cached_reference(
+            name=f"{self.baseline.name} on {domain}",
+            identity=self._fingerprint(self.baseline),
+            open_runtime=self._load_baseline,
+            text=self.heldout[domain],
+            windows=windows,
+            ids=ids,
+            progress=self.progress,
+        )
 
     def close_baseline(self) -> None:
         """Free the baseline, if it was loaded."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 
 from slices.errors import BadCheckpoint, BadConfig, NotFound
 from slices.measure.heldout import Heldout, cut_all
-from slices.measure.reading import read_windows
+from slices.measure.tokenized import tokenize_windows
 from slices.probes.run import run_probes
 from slices.progress import Progress, no_progress
 from slices.report.config import EvalConfig
@@ -150,15 +150,15 @@ def _measure_domain(
     run: EvalRun,
 ) -> DomainResult:
     text = run.heldout[domain]
-    passages = read_windows(f"{model.name} on {domain}", runtime, text)
+    windows = tokenize_windows(f"{model.name} on {domain}", runtime, text)
     compared = comparable and model != run.baseline
     return measure_domain(
         name=model.name,
         runtime=runtime,
         domain=domain,
         text=text,
-        passages=passages,
-        expected=run.baseline_expectations(domain, passages, ids) if compared else None,
+        windows=windows,
+        reference=run.baseline_distributions(domain, windows, ids) if compared else None,
         questions=run.questions,
         config=run.config,
         progress=run.progress,

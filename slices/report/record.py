@@ -51,10 +51,10 @@ def _parent_measurements(report: EvalReport, code: str) -> Iterator[Measurement]
 
 def _estimates(found: DomainResult) -> dict[str, Estimate]:
     estimates = {BITS: ratio(np.array(found.bits), np.array(found.bytes))}
-    if found.likeness is not None:
-        estimates["kl"] = Estimate(found.likeness.kl.mean, found.likeness.kl.stderr)
-        estimates["same_top1"] = found.likeness.same_top1
-        estimates["lost_mass"] = found.likeness.lost_mass
+    if found.divergence is not None:
+        estimates["kl"] = found.divergence.kl
+        estimates["same_top1"] = found.divergence.same_top1
+        estimates["lost_mass"] = found.divergence.lost_mass
     return estimates
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from slices.files import atomic
 from slices.home import home
 
-VERSION = 3
+VERSION = 4
 Result = TypeVar("Result", bound=BaseModel)
 
 

@@ -18,8 +18,7 @@ from slices.errors import BadConfig, RunFailed
 from slices.files import atomic
 from slices.files.temp_files import temp_dir
 from slices.home import home
-from slices.measure.heldout import Heldout, cut_heldout
-from slices.measure.reference import TEXT_BYTES
+from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_heldout
 from slices.model_ref import open_model
 from slices.progress import Progress, no_progress
 from slices.quant.quantize import quantize
@@ -113,7 +112,7 @@ def _best_and_next_larger(rows: str, vocabs: list[str]) -> list[str]:
 
 def _heldout(text: Corpus) -> Heldout:
     try:
-        return cut_heldout(text.heldout().documents, TEXT_BYTES)
+        return cut_heldout(text.heldout().documents, SAMPLE_BYTES)
     except BadConfig as error:
         raise BadConfig(f"a search measures on held-out text: {error}; bring more with --corpus") from None
 

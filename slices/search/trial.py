@@ -9,11 +9,12 @@ from slices.cut.pipeline import cut, plan_cut
 from slices.cut.request import SliceRequest
 from slices.estimate import Values, ratio
 from slices.export import write_gguf
-from slices.measure.divergence import Divergence, measure
+from slices.measure.bits_per_byte import score_text
+from slices.measure.divergence import Divergence, measure_divergence
 from slices.measure.heldout import Heldout
-from slices.measure.reference import Reference, kept
-from slices.measure.score import score
+from slices.measure.reference import Reference, compute_reference
 from slices.measure.token_map import token_map
+from slices.measure.tokenized import tokenize_windows
 from slices.progress import Progress
 from slices.quant.quantize import quantize
 from slices.quant.recipe import make_recipe
@@ -59,10 +60,10 @@ def measure_parent(
     """Bits and bytes of each document under the parent, in its own tokens."""
     runtime = open_runtime(parent, None, threads)
     try:
-        bits, sizes, _ = score(runtime, text, "the parent", progress)
+        score = score_text("the parent", runtime, text, progress=progress)
     finally:
         runtime.close()
-    return bits, sizes
+    return score.bits, score.bytes
 
 
 def request_for(request: SliceRequest, structure: Structure, target: Path) -> SliceRequest:
@@ -116,16 +117,14 @@ def _measure_files(
     context: TrialContext,
 ) -> Iterator[Candidate]:
     own = open_runtime(folder, None, context.threads)
-    windows = [own.encode(window.text) for window in context.text.windows]
+    windows = tokenize_windows(str(structure), own, context.text)
     own.close()
     ids = None if structure.vocab == "all" else token_map(folder, context.parent)
     parent = open_runtime(context.parent, None, context.threads)
-    with kept(
-        "the parent", parent, context.text, windows, ids, context.scratch, context.progress
-    ) as reference:
-        parent.close()
-        for type, embedding_type in chosen:
-            yield _measure_file(structure, folder, exported, type, embedding_type, reference, context)
+    reference = compute_reference("the parent", parent, context.text, windows, ids, context.progress)
+    parent.close()
+    for type, embedding_type in chosen:
+        yield _measure_file(structure, folder, exported, type, embedding_type, reference, context)
 
 
 def _measure_file(
@@ -144,7 +143,7 @@ def _measure_file(
     )
     runtime = open_runtime(folder, file.resolve(), context.threads)
     try:
-        divergence = measure(f"{structure}: {type}", runtime, reference, context.progress)
+        divergence = measure_divergence(f"{structure}: {type}", runtime, reference, context.progress)
     finally:
         runtime.close()
         file.unlink()

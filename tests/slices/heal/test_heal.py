@@ -15,7 +15,7 @@ from slices.heal import memory_bound
 from slices.heal.heal import HealResult, heal
 from slices.heal.request import HealRequest
 from slices.heal.settings import HealConfig, HealMethod
-from slices.measure.divergence import against_parent
+from slices.measure.divergence import measure_against
 from slices.measure.heldout import cut_heldout
 from slices.measure.token_map import token_map
 from slices.runtimes.torch_runtime import TorchRuntime
@@ -81,7 +81,7 @@ def test_every_method_brings_a_swa_slice_nearer_to_its_parent(
 def _kl(folder: Path, parent: Path) -> float:
     text = cut_heldout(sentences().heldout().documents, 16_000)
     ours, theirs = TorchRuntime(folder, threads=1), TorchRuntime(parent, threads=1)
-    found = against_parent("healed", ours, theirs, token_map(folder, parent), text)
+    found = measure_against("healed", ours, theirs, token_map(folder, parent), text)
     return found.kl.value
 
 

@@ -17,7 +17,7 @@ from slices import demo_model, manifest
 from slices.errors import BadConfig, Exists, NotFound, RunFailed
 from slices.estimate import Estimate
 from slices.files.temp_files import temp_dir
-from slices.measure.divergence import Divergence, Sums
+from slices.measure.divergence import Divergence, DocumentSums, Quantiles
 from slices.measure.heldout import cut_heldout
 from slices.measure.ladder import Ladder, Making, climb
 from slices.measure.rungs import Goal, NonePasses, Rung, choose, refuse
@@ -43,9 +43,11 @@ def rung(type: str, nbytes: int, kl: float, goal: Goal) -> Rung:
     """A rung as if it had been measured."""
     found, none = Estimate(kl, kl / 10), np.zeros(0)
     measured = Divergence(
-        name=type, reference="bf16", kl=found, kl_p99=9 * kl, same_top1=found, bits_per_byte=found,
+        name=type, reference="bf16", kl=found,
+        kl_quantiles=Quantiles(kl, 9 * kl, 9 * kl, 9 * kl), kl_sampled_tokens=0,
+        same_top1=found, bits_per_byte=found,
         reference_bits_per_byte=found, against=found, perplexity_ratio=found, lost_mass=None, tokens=9,
-        data="", sums=Sums(none, none, none, none, none, none, none),
+        data="", sums=DocumentSums(none, none, none, none, none, none, none),
     )  # fmt: skip
     return Rung(type, nbytes, 4.0, goal.passes(found), measured, 1.0)
 
@@ -159,8 +161,8 @@ def test_the_climb_ends_at_the_first_that_passes(whole: Ladder, pico: Path) -> N
     assert [(each.type, each.passes) for each in found.rungs] == [("Q2_K", False), ("Q4_K_M", True)]
     assert found.kept.path.name == "pico-Q4_K_M.gguf"
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
-    steps = [f"{verb} {type}" for type in ("Q2_K", "Q4_K_M") for verb in ("quantize to", "read with")]
-    assert stages == ["read with bf16", *steps]
+    steps = [f"{verb} {type}" for type in ("Q2_K", "Q4_K_M") for verb in ("quantize to", "evaluate")]
+    assert stages == ["evaluate bf16", *steps]
     assert [p.name for p in pico.iterdir() if p.name.startswith(".") or p.suffix == ".gguf"] == [
         "pico-Q4_K_M.gguf"
     ]

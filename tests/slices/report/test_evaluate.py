@@ -60,7 +60,7 @@ def test_slice_and_its_files_are_measured_and_recorded(tmp_path: Path) -> None:
     config = EvalConfig(threads=1)
     report = evaluate(measured, texts, config, measured[3], progress=lambda *step: seen.append(step))
     assert list(report.models) == ["parent", "pico", "pico-BF16", "pico-Q2_K"]
-    assert seen[0] == ("parent on demo", 1, 7)
+    assert seen[0] == ("evaluate parent on demo", 1, 7)
     found = report_json(report)
     cells = {name: row["domains"]["demo"] for name, row in found["slices"].items()}
     assert cells["pico"]["bits_per_byte"] == cells["parent"]["bits_per_byte"]  # the same random weights
@@ -112,7 +112,7 @@ def test_an_interrupted_run_goes_on_and_a_finished_one_begins_anew(tmp_path: Pat
     whole = evaluate(
         [model], texts, EvalConfig(), opener=opener, progress=lambda stage, *_: stages.append(stage)
     )
-    assert set(stages) == {"fake on b"}
+    assert set(stages) == {"evaluate fake on b"}
     assert list((tmp_path / "home" / "evaluations").iterdir()) == []
     again = evaluate([model], texts, EvalConfig(), opener=opener)
     assert len(opened) == 3

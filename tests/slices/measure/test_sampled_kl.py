@@ -1,4 +1,4 @@
-"""Fidelity: by hand, against whole distributions, from disk, and with windows that overlap."""
+"""The sampled KL: by hand, against whole distributions, from disk, and with windows that overlap."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,12 @@ import pytest
 from numpy.typing import NDArray
 
 from slices.errors import BadConfig, RunFailed
-from slices.measure.divergence import measure
-from slices.measure.expected import SAMPLED, TOP, divergences, expect
-from slices.measure.fidelity import Fidelity, fidelity
+from slices.measure.bits_per_byte import score_text
+from slices.measure.divergence import Divergence, measure_divergence
 from slices.measure.heldout import Heldout, cut_heldout, strides
-from slices.measure.reading import in_ids, read_windows
-from slices.measure.reference import kept
-from slices.measure.teachers import expectations, teacher_file
+from slices.measure.reference_cache import cached_reference, reference_file
+from slices.measure.sampled_distribution import SAMPLED, TOP, sample_distribution, sampled_kl
+from slices.measure.tokenized import map_token_ids, tokenize_windows
 from slices.runtime import Runtime
 from slices.runtimes.scripted import ScriptedRuntime
 from slices.runtimes.softmax import log_softmax
@@ -47,25 +46,32 @@ def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOM_HOME", str(tmp_path))
 
 
-def against(model: Runtime, reference: Random, text: Heldout) -> Fidelity:
-    passages = read_windows("model", model, text)
-    expected = expectations("reference", "it", lambda: reference, passages, None)
-    return fidelity("model", model, text, passages, expected)
+def against(model: Runtime, reference: Random, text: Heldout) -> Divergence:
+    windows = tokenize_windows("model", model, text)
+    return measure_divergence(
+        "model", model, cached_reference("reference", "it", lambda: reference, text, windows)
+    )
+
+
+def exact_kl(reference: NDArray[np.float32], model: NDArray[np.float32]) -> NDArray[np.float64]:
+    return np.asarray((np.exp(reference.astype(np.float64)) * (reference - model)).sum(axis=1))
 
 
 @pytest.mark.parametrize("noise", [0.05, 1.0])
 def test_the_sampled_kl_is_that_of_whole_distributions(noise: float) -> None:
     reference = random_model(1)
     model, text = random_model(2, reference, noise), cut_heldout(DOCUMENTS * 9)
-    with kept("reference", reference, text) as whole:
-        exact = measure("model", model, whole)
+    inputs = [token for each in tokenize_windows("model", model, text) for token in each.tokens[:-1]]
+    ours, theirs = (log_softmax(each.logits)[inputs] for each in (reference, model))
     found = against(model, reference, text)
-    assert found.likeness is not None
-    assert found.likeness.kl.mean == pytest.approx(exact.kl.value, rel=0.03)
-    assert found.likeness.same_top1 == exact.same_top1
-    assert found.likeness.perplexity_ratio.value == pytest.approx(exact.perplexity_ratio.value, rel=1e-6)
-    assert found.bits_per_byte.value == pytest.approx(exact.bits_per_byte.value, rel=1e-9)
-    assert found.bits_per_byte.stderr == pytest.approx(exact.bits_per_byte.stderr, rel=1e-9)
+    assert found.kl_sampled_tokens == SAMPLED
+    assert found.kl.value == pytest.approx(exact_kl(ours, theirs).mean(), rel=0.03)
+    assert found.same_top1.value == (ours.argmax(axis=1) == theirs.argmax(axis=1)).mean()
+    alone = [score_text("alone", each, text) for each in (reference, model)]
+    growth = (alone[1].bits.sum() - alone[0].bits.sum()) * np.log(2) / found.tokens
+    assert found.perplexity_ratio.value == pytest.approx(np.exp(growth), rel=1e-6)
+    assert found.bits_per_byte.value == pytest.approx(alone[1].bits_per_byte.value, rel=1e-9)
+    assert found.bits_per_byte.stderr == pytest.approx(alone[1].bits_per_byte.stderr, rel=1e-9)
 
 
 def test_the_estimate_is_not_biased() -> None:
@@ -75,10 +81,11 @@ def test_the_estimate_is_not_biased() -> None:
     nothing = (np.zeros(400, np.float32), np.zeros(400, np.float32), np.empty(0, np.int32))
     for noise in (0.05, 0.5):
         theirs = log_softmax(ours + random.normal(0, noise, ours.shape).astype(np.float32))
-        exact = (np.exp(ours.astype(np.float64)) * (ours - theirs)).sum(axis=1)
-        kept_ = expect(ours, *nothing, seed=0)
-        assert kept_.ids.shape == (400, TOP + SAMPLED)
-        found = divergences(kept_, np.take_along_axis(theirs, kept_.ids.astype(np.int64), axis=1))
+        exact = exact_kl(ours, theirs)
+        sampled = sample_distribution(ours, *nothing, seed=0)
+        assert sampled.token_ids.shape == (400, TOP + SAMPLED)
+        token_ids = sampled.token_ids.astype(np.int64)
+        found = sampled_kl(sampled, np.take_along_axis(theirs, token_ids, axis=1))
         stderr = found.std() / 20
         assert abs(found.mean() - exact.mean()) < 4 * stderr
         assert stderr < 0.05 * exact.mean()
@@ -86,40 +93,41 @@ def test_the_estimate_is_not_biased() -> None:
 
 def test_a_model_against_itself_differs_by_nothing_at_all() -> None:
     model, text = random_model(3), cut_heldout(DOCUMENTS)
-    found = against(model, model, text).likeness
-    assert found is not None
-    assert (found.kl.mean, found.kl.max, found.same_top1.value, found.perplexity_ratio.value) == (0, 0, 1, 1)
-    assert found.lost_mass.value == 0
+    found = against(model, model, text)
+    assert (found.kl.value, found.kl_quantiles.max) == (0, 0)
+    assert (found.same_top1.value, found.perplexity_ratio.value) == (1, 1)
+    assert found.lost_mass is None
+    assert found.sums.lost.sum() == 0
 
 
-def test_the_tail_of_the_kl_is_told() -> None:
-    found = against(random_model(5), random_model(4), cut_heldout(DOCUMENTS)).likeness
-    assert found is not None
-    assert 0 < found.kl.median < found.kl.p99 <= found.kl.p999 <= found.kl.max
+def test_quantiles_of_the_kl() -> None:
+    found = against(random_model(5), random_model(4), cut_heldout(DOCUMENTS)).kl_quantiles
+    assert 0 < found.median < found.p99 <= found.p999 <= found.max
 
 
-def test_a_teacher_is_run_once_and_read_from_disk_after(tmp_path: Path) -> None:
+def test_a_reference_is_run_once_and_read_from_disk_after(tmp_path: Path) -> None:
     reference, text = random_model(1), cut_heldout(DOCUMENTS)
     first = against(random_model(2), reference, text)
     reads = reference.reads
     second = against(random_model(2), reference, text)
     assert reference.reads == reads > 0
-    assert second.likeness == first.likeness
-    (file,) = (tmp_path / "teachers").iterdir()
+    assert (second.kl, second.kl_quantiles) == (first.kl, first.kl_quantiles)
+    (file,) = (tmp_path / "references").iterdir()
     assert file.stat().st_size < 900 * first.tokens
     file.write_bytes(file.read_bytes()[:-100])  # cut short: it is made again
-    assert against(random_model(2), reference, text).likeness == first.likeness
+    assert against(random_model(2), reference, text).kl == first.kl
     assert reference.reads == 2 * reads
 
 
 def test_another_reference_text_or_columns_is_another_file() -> None:
     model, text = random_model(1), cut_heldout(DOCUMENTS)
-    passages = read_windows("model", model, text)
-    other = read_windows("model", model, cut_heldout(DOCUMENTS[:2]))
-    moved = in_ids(passages, np.arange(257)[::-1])
+    windows = tokenize_windows("model", model, text)
+    other = tokenize_windows("model", model, cut_heldout(DOCUMENTS[:2]))
+    moved = map_token_ids(windows, np.arange(257)[::-1])
     files = {
-        teacher_file("a", passages, None), teacher_file("b", passages, None), teacher_file("a", other, None),
-        teacher_file("a", moved, None), teacher_file("a", passages, np.arange(257)),
+        reference_file("a", windows, None), reference_file("b", windows, None),
+        reference_file("a", other, None),
+        reference_file("a", moved, None), reference_file("a", windows, np.arange(257)),
     }  # fmt: skip
     assert len(files) == 5
 
@@ -129,13 +137,13 @@ def test_lost_mass_and_restriction_by_hand() -> None:
     reference = Random(logits=np.zeros((257, 257), np.float32))
     reference.logits[:, 256] = np.log(256 / 3)
     text = cut_heldout(DOCUMENTS)
-    passages = read_windows("model", reference, text)
+    windows = tokenize_windows("model", reference, text)
     ids = np.append(np.arange(256), -1)
-    expected = expectations("reference", "it", lambda: reference, passages, ids)
-    found = fidelity("model", Random(), text, passages, expected).likeness
-    assert found is not None
+    cached = cached_reference("reference", "it", lambda: reference, text, windows, ids)
+    found = measure_divergence("model", Random(), cached)
+    assert found.lost_mass is not None
     assert found.lost_mass.value == pytest.approx(0.25, rel=1e-5)
-    assert found.kl.mean == pytest.approx(np.log(257 / 256), rel=1e-3)  # the model spares 256 a share
+    assert found.kl.value == pytest.approx(np.log(257 / 256), rel=1e-3)  # the model spares 256 a share
     assert found.perplexity_ratio.value == pytest.approx(257 * 0.75 / 256, rel=1e-4)
 
 
@@ -152,10 +160,10 @@ def test_overlapping_windows_score_every_byte_once_and_read_more() -> None:
     assert text.nbytes == plain.nbytes
     assert text.sha256 != plain.sha256
     model = random_model(6)
-    passages = read_windows("model", model, text)
-    assert sum(each.scored for each in passages) == text.nbytes
+    windows = tokenize_windows("model", model, text)
+    assert sum(each.scored for each in windows) == text.nbytes
     # A model of pairs of bytes only sees the last one, so context spares it what a bos costs, and no more.
-    exact = fidelity("model", model, text, passages).bits.sum()
+    exact = score_text("model", model, text, windows).bits.sum()
     steps = log_softmax(model.logits).astype(np.float64)
     first = sum(-steps[256, ord(each[0])] for each in (whole, whole[::-1]))
     rest = sum(-steps[ord(a), ord(b)] for each in (whole, whole[::-1]) for a, b in pairwise(each))
@@ -168,4 +176,4 @@ def test_a_stride_beyond_the_window_and_a_mute_model_are_refused() -> None:
     model, text = random_model(1), cut_heldout(DOCUMENTS)
     model.logits[3:] = np.nan
     with pytest.raises(RunFailed, match="dull gave no finite probability to every token of window 1"):
-        fidelity("dull", model, text, read_windows("dull", model, text))
+        score_text("dull", model, text)
