@@ -12,12 +12,12 @@ from slices.files.safetensors_header import Entry, parse_json_object, read_heade
 
 INDEX = "model.safetensors.index.json"
 _SHARD = re.compile(r"\w[\w.-]{0,199}\.safetensors", re.ASCII)
-_SAMPLE = 64  # bytes of each tensor that tell a parent from another of its shape
+_SAMPLE = 64  # bytes of each tensor, to tell apart checkpoints with equal headers
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What is known of a checkpoint from its config and headers. `entries` is empty without weights."""
+    """A checkpoint's config and tensor headers. `entries` is empty without weights."""
 
     reference: str
     folder: Path
@@ -36,7 +36,7 @@ def open_checkpoint(path: Path, reference: str | None = None) -> Checkpoint:
 
     Args:
         path: the folder, or its config.json.
-        reference: what the user called it (`slices.model_ref` resolves that); default the path.
+        reference: the user's name for it, for messages; default the path.
 
     Raises:
         NotFound: there is no config.json.

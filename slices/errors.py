@@ -1,22 +1,22 @@
-"""What can go wrong while an expert is made.
+"""Errors of the slicing package.
 
 SliceError
 ├── NotFound        a model, slice, domain or corpus that is not there
-├── BadCheckpoint   a file that lies, is cut short, or does not match its config
-├── BadConfig       a YAML or JSON file that does not say what it should
-├── InvalidCut      a plan that the architecture cannot express
-├── Unsupported     legal, but not built (yet)
-├── Exists          an output that is already there
+├── BadCheckpoint   a file that is damaged, truncated, or does not match its config
+├── BadConfig       a YAML or JSON file with a wrong or missing value
+├── InvalidCut      a cut that the architecture cannot express
+├── Unsupported     valid, but not implemented
+├── Exists          an output that already exists
 ├── MissingExtra    an optional package that is not installed
-└── RunFailed       a runtime or a child process that gave up
+└── RunFailed       a runtime or a child process that failed
     └── PromptTooLong   more tokens than the context holds
 
-A message says what was expected, what was found and what to do. `mom` prints it on one line.
+A message states what was expected, what was found and what to do. `mom` prints it on one line.
 """
 
 
 class SliceError(Exception):
-    """Base of all errors that are the caller's to mend."""
+    """Base of all errors that the caller can correct."""
 
 
 class NotFound(SliceError):
@@ -24,23 +24,23 @@ class NotFound(SliceError):
 
 
 class BadCheckpoint(SliceError):
-    """A checkpoint's files lie, are cut short, or disagree with its config."""
+    """A checkpoint's files are damaged, truncated, or do not match its config."""
 
 
 class BadConfig(SliceError):
-    """A YAML or JSON file does not say what it should."""
+    """A YAML or JSON file has a wrong or missing value."""
 
 
 class InvalidCut(SliceError):
-    """The architecture cannot express the cut that was asked for."""
+    """The architecture cannot express the requested cut."""
 
 
 class Unsupported(SliceError):
-    """A legal wish that this version cannot fulfil."""
+    """A valid request that this version does not implement."""
 
 
 class Exists(SliceError):
-    """The output is already there."""
+    """The output already exists."""
 
 
 class MissingExtra(SliceError):
@@ -51,15 +51,15 @@ class MissingExtra(SliceError):
             f"the package {package!r} is not installed; it comes with the extra [{extra}]: "
             f"pip install 'mom-slicer[{extra}]'"
         )
-        self._made_of = (package, extra)
+        self._arguments = (package, extra)
 
     def __reduce__(self) -> "tuple[type[MissingExtra], tuple[str, str]]":
-        """Errors cross processes; this one is made of two words, not of its message."""
-        return type(self), self._made_of
+        """Pickled with its two arguments, since errors cross processes."""
+        return type(self), self._arguments
 
 
 class RunFailed(SliceError):
-    """A runtime or a child process gave up."""
+    """A runtime or a child process failed."""
 
 
 class PromptTooLong(RunFailed):

@@ -17,7 +17,7 @@ from slices.families.table import FULL
 
 
 def register() -> None:
-    """Teach AutoConfig and AutoModelForCausalLM the model_types of SWA-only slices. Safe to call twice."""
+    """Register the model_types of SWA-only slices with AutoConfig and AutoModelForCausalLM. Idempotent."""
     try:
         from transformers import AutoConfig, AutoModelForCausalLM
     except ImportError:
@@ -31,7 +31,7 @@ def register() -> None:
 
 
 def _keep_types(config: Any, stock_init: Any, kwargs: dict[str, Any]) -> None:
-    """Run the stock initialisation on types that it leaves alone, then put ours back."""
+    """Run the stock initialisation on layer types that it does not change, then restore ours."""
     types = list(config.layer_types or [])
     config.layer_types = [*types[:-1], FULL] if types else None
     if types and "per_layer_config" not in kwargs:

@@ -1,7 +1,7 @@
-"""`slice.json`: the one file between making slices and answering with them.
+"""`slice.json`, the manifest of a slice: the interface between making slices and serving them.
 
-It is written last, so its presence means that the slice is complete. It says where the slice came
-from, what was kept, what it weighs, which quantized files there are and what was measured.
+It is written last, so its presence means that the slice is complete. It records the parent, the recipe, the
+kept layers and rows, parameters and bytes, the quantized files and the measurements.
 """
 
 import json
@@ -18,8 +18,8 @@ from slices.home import check_name, slices_home
 
 FILE = "slice.json"
 SCHEMA: Literal[2] = 2  # raised whenever a key changes its name or meaning
-BF16, PARENT = "bf16", "parent"  # what a measurement may be of, beside a file
-BITS, SPEED = "bits_per_byte", "tokens_per_second"  # metrics that others look for
+BF16, PARENT = "bf16", "parent"  # variants other than a GGUF file
+BITS, SPEED = "bits_per_byte", "tokens_per_second"  # names of metrics
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -28,7 +28,7 @@ class _Part(BaseModel):
 
 
 class Parent(_Part):
-    """Which checkpoint a slice was cut from. The digest covers every header, not the weights."""
+    """The checkpoint that a slice was cut from. The digest covers every header, not the weights."""
 
     model: str
     model_type: str
@@ -37,7 +37,7 @@ class Parent(_Part):
 
 
 class Calibration(_Part):
-    """Which text the choices were made on."""
+    """The calibration text: what layers, rows and neurons were chosen on."""
 
     source: Literal["none", "parent", "files"]
     sha256: str = ""
@@ -73,11 +73,13 @@ class Quantized(_Part):
 
 
 class Measurement(_Part):
-    """One measured value: of which file (or of `BF16`, the checkpoint itself, or of `PARENT`), on what
-    data, by which code. `domain` is empty where it does not matter.
+    """One measured value with its standard error.
+
+    `variant` is a GGUF file of the slice, `BF16` for the checkpoint itself, or `PARENT`. `data` is the sha256
+    of the text, `code` the version that measured. `domain` is empty where it does not matter.
     """
 
-    of: str
+    variant: str
     domain: str
     metric: str
     value: float
@@ -87,18 +89,18 @@ class Measurement(_Part):
 
 
 class Verdict(_Part):
-    """A file of the slice against the parent's plain quants of at most its bytes, on held-out text.
+    """The comparison of a file of the slice with the parent's plain quants of at most its bytes.
 
-    `difference`, in bits a byte, is the file's less that of the best of them, `by`; None where there is none
-    so small, or nothing was measured. `reason` then says why.
+    `rival` is the best of them on held-out text; `difference`, in bits per byte, is the file's minus the
+    rival's. Both are None where no quant is so small or nothing was measured; `reason` then says why.
     """
 
-    of: str
+    variant: str
     domain: str
     verdict: Literal["dominated", "level", "better", "unknown"]
     data: str = ""
-    by: str | None = None
-    by_bytes: int = 0
+    rival: str | None = None
+    rival_bytes: int = 0
     difference: float | None = None
     stderr: float | None = None
     compared: int = 0
@@ -106,7 +108,7 @@ class Verdict(_Part):
 
 
 class Manifest(_Part):
-    """A finished slice."""
+    """A complete slice."""
 
     schema_version: Literal[2] = Field(SCHEMA, alias="schema")
     name: str
@@ -179,10 +181,10 @@ def _check_schema(data: bytes, path: Path) -> None:
 
 
 def check_file(name: str) -> str:
-    """Return `name` if it can be a file's in a slice's folder: as a slice's name, but longer.
+    """Return `name` if it is safe as a file name in a slice's folder.
 
     Raises:
-        BadConfig: it cannot.
+        BadConfig: it is empty, too long, or could lead out of the folder.
     """
     if not _FILE_NAME.fullmatch(name):
         raise BadConfig(

@@ -1,4 +1,4 @@
-"""What MODEL means: a folder, a name in `$MOM_HOME`, the demo's model, or a hub id."""
+"""Resolves MODEL: a folder, a name in `$MOM_HOME`, the demo's model, or a hub id."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ _HUB_FILES = ["*.json", "*.safetensors", "*.jinja", "*.model"]
 
 
 def open_model(reference: str) -> Checkpoint:
-    """The checkpoint that MODEL means, with its config and headers read.
+    """Open the checkpoint that MODEL refers to: its config and headers.
 
     Raises:
         NotFound: there is no such model.
@@ -21,9 +21,9 @@ def open_model(reference: str) -> Checkpoint:
 
 
 def locate(reference: str) -> Path:
-    """The folder (or config file) that MODEL means: a path, a name in `$MOM_HOME`, or a hub id.
+    """The folder (or config file) that MODEL refers to: a path, a name in `$MOM_HOME`, or a hub id.
 
-    An embedded parent is built on first use; a hub id is downloaded through huggingface_hub.
+    The demo's model is built on first use; a hub id is downloaded through huggingface_hub.
 
     Raises:
         NotFound: it is none of them.
@@ -55,5 +55,5 @@ def _from_hub(reference: str) -> Path:
     except (HFValidationError, NetworkError, OSError) as error:  # offline is an OSError
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise NotFound(
-            f"no model {reference!r}: it is no folder here and the hub did not give it: {reason}"
+            f"no model {reference!r}: there is no such folder, and the download from the hub failed: {reason}"
         ) from None

@@ -19,18 +19,20 @@ _NO_TEXT = (
 )
 
 
-def judge_file(folder: Path, of: str, when: CompareMode, threads: int | None, report: Progress) -> Verdict:
+def judge_file(
+    folder: Path, variant: str, when: CompareMode, threads: int | None, report: Progress
+) -> Verdict:
     """Measure a file of a slice on its own domain's held-out text; without text at hand, only if `always`."""
     made = manifest.read(folder)
     if when == "auto" and not _has_text(made):
-        return record_verdict(folder, unknown(of, made.domain, _NO_TEXT))
+        return record_verdict(folder, unknown(variant, made.domain, _NO_TEXT))
     documents: list[str] = []
     try:
         if when != "never":
             documents = list(own_text(made.domain, made, report).heldout().documents)
     except SliceError as error:
-        return record_verdict(folder, unknown(of, made.domain, str(error)))
-    return judge(folder, of, documents, when, threads, report)
+        return record_verdict(folder, unknown(variant, made.domain, str(error)))
+    return judge(folder, variant, documents, when, threads, report)
 
 
 def judge_made(
@@ -61,7 +63,7 @@ def dominated_by(verdict: Verdict | None) -> str:
         return "not measured"
     if verdict.verdict == "better":
         return "nothing"
-    rival = f"{verdict.by}, {console.size(verdict.by_bytes)}"
+    rival = f"{verdict.rival}, {console.size(verdict.rival_bytes)}"
     return rival if verdict.verdict == "dominated" else f"level with {rival}"
 
 

@@ -46,7 +46,7 @@ _START_SECONDS = 180
 
 @dataclass(frozen=True)
 class Answer:
-    """What the service said, and who said it."""
+    """An answer of the service, with the expert that gave it."""
 
     question: str
     expert: str

@@ -1,4 +1,4 @@
-"""The domain text that measuring and healing a slice begin with."""
+"""The domain text of a slice, for measuring and healing it."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from slices.text.corpus import Corpus
 
 
 def own_text(name: str, made: manifest.Manifest, report: Progress) -> Corpus:
-    """The text of the domain `name`: what the slice `made` was cut by, if that is its domain."""
+    """The text of the domain `name`: the corpus of the slice `made`, if that is its domain."""
     corpus = tuple(Path(path) for path in made.recipe.get("corpus", [])) if made.domain == name else ()
     request = SliceRequest(domain=name, layers="all", model=made.parent.model, corpus=corpus, seed=made.seed)
     return domain_text(open_model(made.parent.model), domains.load(name), request, report)

@@ -1,4 +1,4 @@
-"""`mom inspect`: what a checkpoint is made of, from its config and headers, and what is claimed of it."""
+"""`mom inspect`: a checkpoint's architecture and parameters, and the FFN-ratio predictor's advice."""
 
 from collections.abc import Mapping
 from pathlib import Path

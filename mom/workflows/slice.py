@@ -104,9 +104,9 @@ def _file_row(found: Manifest, file: str, type: str, nbytes: int) -> dict[str, A
     bits = [
         {"value": m.value, "stderr": m.stderr}
         for m in found.measurements
-        if (m.of, m.domain, m.metric) == (file, found.domain, BITS)
+        if (m.variant, m.domain, m.metric) == (file, found.domain, BITS)
     ]
-    verdicts = [each for each in found.verdicts if (each.of, each.domain) == (file, found.domain)]
+    verdicts = [each for each in found.verdicts if (each.variant, each.domain) == (file, found.domain)]
     verdict = verdicts[-1] if verdicts else None
     return {
         "file": file,

@@ -147,11 +147,11 @@ def _file_to_run(folder: Path, card: Manifest, quantization: str | None) -> tupl
 def _measurements(card: Manifest, file: str, size: int) -> ExpertMeasurements:
     """The measurements by `mom eval` of the file that is run, and of the parent beside it."""
     bits = [each for each in card.measurements if each.metric == manifest.BITS]
-    speeds = [e.value for e in card.measurements if (e.metric, e.of) == (manifest.SPEED, file)]
+    speeds = [e.value for e in card.measurements if (e.metric, e.variant) == (manifest.SPEED, file)]
     return ExpertMeasurements(
         bytes=size,
-        bits_per_byte={(e.domain, e.data): e.value for e in bits if e.of == file},
-        parent_bits_per_byte={(e.domain, e.data): e.value for e in bits if e.of == manifest.PARENT},
+        bits_per_byte={(e.domain, e.data): e.value for e in bits if e.variant == file},
+        parent_bits_per_byte={(e.domain, e.data): e.value for e in bits if e.variant == manifest.PARENT},
         decode_tokens_per_second=speeds[-1] if speeds else None,
     )
 

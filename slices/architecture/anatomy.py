@@ -1,6 +1,6 @@
-"""What a model is made of: layers, K/V donors and sharers, tensors, parameters by part.
+"""The anatomy of a model: layers, K/V donors, tensor specifications, parameters by part.
 
-Read from the config alone; `match_tensors` then holds the checkpoint's headers against it.
+Read from the config alone; `match_tensors` then checks the checkpoint's headers against it.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -29,7 +29,7 @@ _MAX_COUNT = 2**24
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor that the config calls for, or (`dead`) that may be stored but is never executed."""
+    """A tensor that the config requires, or (`dead`) that may be stored but is never executed."""
 
     name: str
     rule: Rule
@@ -40,7 +40,7 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """A text model, as its config describes it."""
+    """The architecture of a text model, as its config describes it."""
 
     family: Family
     model_type: str

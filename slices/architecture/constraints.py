@@ -1,8 +1,8 @@
-"""What an architecture can express: the rules of a cut, and the nearest legal cut to one that breaks them.
+"""The constraints of an architecture on a cut, and the nearest valid cut to one that violates them.
 
-Knows layers, rows and widths, no tensors and no files. A rule that is broken is named with its layers.
+Works on layers, rows and widths, not on tensors or files. An error names the violated rule and the layers.
 
-The nearest legal cut changes the fewest layers; of two that change as many, the one that adds layers. A
+The nearest valid cut changes the fewest layers; of two that change as many, the one that adds layers. A
 missing donor costs one layer to add and at least one to drop (each layer that reads from it), so adding
 the missing donors is always nearest, and no donor needs another.
 """
@@ -25,7 +25,7 @@ ID_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 @dataclass(frozen=True)
 class Repair:
-    """How a cut was changed to be legal."""
+    """How a cut was changed to be valid."""
 
     added: tuple[int, ...]
     dropped: tuple[int, ...] = ()
@@ -47,27 +47,27 @@ def check_layers(anatomy: Anatomy, layers: Sequence[int]) -> None:
 
     Raises:
         InvalidCut: a kept layer shares the K/V of one that is not kept; names the rule, both, and the
-            nearest legal cut.
+            nearest valid cut.
     """
     missing = _missing_donors(anatomy, layers)
     if not missing:
         return
-    said = "; ".join(_orphans(anatomy, layers, donor) for donor in missing)
-    legal, repair = nearest_valid_layers(anatomy, layers)
+    violations = "; ".join(_orphans(anatomy, layers, donor) for donor in missing)
+    nearest, repair = nearest_valid_layers(anatomy, layers)
     raise InvalidCut(
-        f"the rule of donors: {said}. The nearest legal cut is --layers {format_layers(legal)} ({repair}); "
-        "--repair takes it"
+        f"the rule of donors: {violations}. The nearest valid cut is --layers {format_layers(nearest)} "
+        f"({repair}); --repair takes it"
     )
 
 
 def nearest_valid_layers(anatomy: Anatomy, layers: Sequence[int]) -> tuple[tuple[int, ...], Repair | None]:
-    """The legal set that differs in the fewest layers, and how; None where `layers` is legal itself."""
+    """The valid set that differs in the fewest layers, and how; None where `layers` is valid itself."""
     missing = _missing_donors(anatomy, layers)
     return tuple(sorted({*layers, *missing})), Repair(tuple(missing)) if missing else None
 
 
 def removable(anatomy: Anatomy, layers: Iterable[int]) -> tuple[int, ...]:
-    """Those of the kept layers that may go next: all whose K/V no other kept layer reads."""
+    """The kept layers that may be removed next: all whose K/V no other kept layer reads."""
     kept = list(layers)
     read = {anatomy.layers[i].donor for i in kept}
     return tuple(i for i in kept if i not in read)
@@ -79,7 +79,7 @@ def _missing_donors(anatomy: Anatomy, layers: Sequence[int]) -> list[int]:
 
 
 def _orphans(anatomy: Anatomy, layers: Sequence[int], donor: int) -> str:
-    """Who reads the K/V of a missing donor, and what would happen to them."""
+    """The layers that read the K/V of a missing donor, and the K/V that they would get instead."""
     kind = anatomy.layers[donor].type
     readers = [i for i in layers if anatomy.layers[i].donor == donor]
     others = [i for i in layers if anatomy.layers[i].type == kind and not anatomy.layers[i].shared]
@@ -150,10 +150,10 @@ def ffn_width(anatomy: Anatomy, spec: str) -> int | None:
 
 
 def check_faithful(parent: Sequence[Layer | None], after: Anatomy, ffn: Mapping[int, int]) -> None:
-    """Hold the slice's config, as read back, against the parent's layers: a guard behind all the others.
+    """Check the slice's config, as read back, against the parent's layers: the last of the checks.
 
     Args:
-        parent: for each layer of the slice the parent's layer it is, or None for a spacer.
+        parent: for each layer of the slice the parent's layer it is, or None for an identity layer.
         after: what the slice's config.json describes.
         ffn: the width that each of the parent's kept layers shall have.
 

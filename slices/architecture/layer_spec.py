@@ -1,4 +1,4 @@
-"""The text after `--layers`, as the layers that stay. Whether they may is the plan's business."""
+"""The `--layers` specification, parsed into layer indices. The plan checks whether the cut is valid."""
 
 import re
 from collections.abc import Sequence
@@ -52,12 +52,12 @@ def parse_auto_count(spec: str, count: int) -> int | None:
 
 
 def is_auto(spec: str) -> bool:
-    """Whether the layers are to be chosen by scores."""
+    """Whether layers are chosen by scores."""
     return spec == "auto" or spec.startswith("auto:")
 
 
 def format_layers(layers: Sequence[int]) -> str:
-    """Ascending layers as a SPEC that selects them: 0-5,11,17."""
+    """Ascending layer indices as the SPEC that selects them: 0-5,11,17."""
     runs: list[list[int]] = []
     for index in layers:
         if runs and runs[-1][1] == index - 1:

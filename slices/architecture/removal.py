@@ -6,7 +6,7 @@ from slices.estimate import Estimate
 
 
 @dataclass(frozen=True)
-class Removal:
+class LayerRemoval:
     """A layer, and the KL to the parent (nats per token) once it and all earlier ones are removed."""
 
     layer: int

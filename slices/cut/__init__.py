@@ -1,1 +1,1 @@
-"""From a request to a slice on disk: plan, extract, record."""
+"""From a request to a slice on disk: plan, extract, write the manifest."""

@@ -1,7 +1,7 @@
-"""Take kept rows and columns out of a stored matrix, a bounded block at a time.
+"""Gather the kept rows and columns of a stored matrix, a bounded block at a time.
 
-Numbers are moved, never converted: a block is an array of unsigned integers of the stored width. Which
-rows and columns stay is the plan's business; where the block goes, `slices.cut.extract`'s.
+Values are copied, never converted: a block is an array of unsigned integers of the stored width. The plan
+chooses the rows and columns; `slices.cut.extract` writes the blocks.
 """
 
 import math
@@ -31,9 +31,9 @@ Bytes = NDArray[np.uint8]
 
 @dataclass(frozen=True)
 class MatrixGather:
-    """A stored tensor that loses rows or columns, as a matrix: its first axis against all others.
+    """A gather from a stored tensor, viewed as a matrix: its first axis against all others.
 
-    Rows and columns are ascending, None for all; -1 stands for one of zeros.
+    Kept rows and columns are ascending, None for all; -1 stands for one of zeros.
     """
 
     entry: Entry
@@ -42,7 +42,7 @@ class MatrixGather:
 
     @property
     def dtype(self) -> np.dtype[np.generic]:
-        """Unsigned integers as wide as the stored numbers."""
+        """Unsigned integers as wide as the stored values."""
         return np.dtype(f"u{ITEM_BYTES[self.entry.dtype]}")
 
     @cached_property
@@ -79,20 +79,20 @@ class MatrixGather:
 
 
 class Buffers:
-    """Two arrays that are used again for every block of one thread: what was read, what is kept."""
+    """Two reusable arrays of one thread: the bytes read, the values kept."""
 
     def __init__(self) -> None:
         self._read = np.empty(BLOCK, np.uint8)
         self._kept = np.empty(BLOCK, np.uint8)
 
     def read(self, nbytes: int) -> Bytes:
-        """At least one row's room for what is read."""
+        """The read buffer, of `nbytes`."""
         if nbytes > self._read.size:
             self._read = np.empty(nbytes, np.uint8)
         return self._read[:nbytes]
 
     def kept(self, nbytes: int) -> Bytes:
-        """The same for what is kept."""
+        """The buffer of kept values, of `nbytes`."""
         if nbytes > self._kept.size:
             self._kept = np.empty(nbytes, np.uint8)
         return self._kept[:nbytes]
@@ -106,7 +106,7 @@ def blocks(matrix: MatrixGather) -> Iterator[tuple[int, int]]:
 
 
 def byte_range(matrix: MatrixGather, first: int, last: int) -> tuple[int, int]:
-    """Where the file holds rows `matrix.rows[first:last]` and what is between: first byte and how many."""
+    """The byte range in the file that spans rows `matrix.rows[first:last]`: first byte and count."""
     rows = matrix.rows[first:last]
     low, high = max(0, int(rows.min())), int(rows.max()) + 1
     return matrix.entry.start + low * matrix.row_bytes, (high - low) * matrix.row_bytes
@@ -184,14 +184,14 @@ def read_exactly(entry: Entry, source: int, offset: int, into: Bytes) -> None:
 
 
 def truncated_error(entry: Entry) -> BadCheckpoint:
-    """The error for a file that has shrunk since its header was read."""
+    """The error for a file that was truncated after its header was read."""
     return BadCheckpoint(
         f"{entry.file}: ended inside tensor {entry.name!r}: it was cut short while it was read"
     )
 
 
 def check_finite(entry: Entry, block: Array) -> None:
-    """Refuse NaN and infinity in a block of raw numbers, by their bit patterns.
+    """Refuse NaN and infinity in a block of raw values, by their bit patterns.
 
     Raises:
         BadCheckpoint: there is one; the tensor is named.

@@ -45,5 +45,5 @@ def build_slice_layers(anatomy: Anatomy, layers: Sequence[int], portable: bool) 
 def ends_sliding(anatomy: Anatomy, layers: Sequence[int]) -> bool:
     """Whether transformers would force the last of these layers, a sliding one, to full attention."""
     family = anatomy.family
-    forced = anatomy.model_type in {*family.ends_full, *family.ends_full.values()}
+    forced = anatomy.model_type in {*family.forced_full_types, *family.forced_full_types.values()}
     return forced and anatomy.layers[layers[-1]].type != FULL

@@ -1,4 +1,4 @@
-"""A finished cut as its manifest, and as what `mom slice --json` prints. Says what was done, does nothing."""
+"""The manifest of a finished cut, and the JSON of `mom slice --json`."""
 
 import importlib.metadata
 import json

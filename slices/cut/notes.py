@@ -19,7 +19,7 @@ def dropped_notes(anatomy: Anatomy, entries: Mapping[str, Entry], dropped: Seque
     """Stored tensors that no slice holds: other modalities, and K/V that is never executed."""
     notes = []
     if dropped:
-        kinds = sorted({anatomy.family.kind_of(name) for name in dropped})
+        kinds = sorted({anatomy.family.modality_of(name) for name in dropped})
         notes.append(f"{len(dropped)} tensors that are not text are dropped: {', '.join(kinds)}")
     dead = [name for name, spec in anatomy.tensors.items() if spec.dead and name in entries]
     if dead:
@@ -41,7 +41,7 @@ def loading_notes(
             f"has model_type {config['model_type']!r} and loads after slices.gemma4_slice.register(); "
             "--portable adds identity layers instead"
         ]
-    if anatomy.family.ends_full and all(layer.type == FULL for layer in slice_layers):
+    if anatomy.family.forced_full_types and all(layer.type == FULL for layer in slice_layers):
         return [
             "no layer is sliding: torch runs that, stock llama.cpp does not without a sliding identity layer"
         ]

@@ -27,7 +27,7 @@ from slices.scores.neurons import neuron_scores
 from slices.scores.removal import auto_layers, remaining_layers
 from slices.text import domains
 from slices.text.corpus import Corpus, read_corpus
-from slices.text.synthetic import self_written
+from slices.text.synthetic import generate_corpus
 from slices.tokenizer.files import TokenIdMap, remap_token_ids, tokenizer_files
 
 
@@ -95,7 +95,7 @@ def domain_text(
 ) -> Corpus:
     """All of the domain's text: `--corpus`, else the domain's own files, else written by the parent."""
     paths = request.corpus or tuple(domain.corpus)
-    return read_corpus(paths) if paths else self_written(checkpoint, domain, request.seed, progress)
+    return read_corpus(paths) if paths else generate_corpus(checkpoint, domain, request.seed, progress)
 
 
 def _requested_layers(request: SliceRequest, anatomy: Anatomy) -> Selection:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from slices.architecture import constraints
 from slices.architecture.anatomy import Anatomy, TensorSpec, match_tensors, read_anatomy
-from slices.architecture.removal import Removal
+from slices.architecture.removal import LayerRemoval
 from slices.checkpoint import Checkpoint
 from slices.cut.identity_layers import SliceLayer, build_slice_layers
 from slices.cut.notes import dropped_notes, loading_notes, repair_note
@@ -61,7 +61,7 @@ class Selection:
     neurons: NeuronIndices | None = None
     portable: bool = False
     repair: constraints.Repair | None = None
-    removed: tuple[Removal, ...] = ()
+    removed: tuple[LayerRemoval, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
-"""The config.json of a slice: text only, with what every kept layer had in the parent.
+"""The config.json of a slice: text only, with every kept layer's settings in the parent.
 
-Written out in full where transformers would otherwise guess, since a guess may differ between versions.
+Values that transformers would derive are written out, since derived defaults may differ between versions.
 """
 
 import json
@@ -24,7 +24,7 @@ def slice_config(
     rows: NDArray[np.int64] | None = None,
     ffn: int | None = None,
 ) -> dict[str, Any]:
-    """What config.json must say for these layers, vocabulary rows and FFN width (None: the parent's)."""
+    """The config.json for these layers, vocabulary rows and FFN width (None: the parent's)."""
     text_type = _text_type(anatomy.family, anatomy.model_type, slice_layers[-1])
     config = dict(anatomy.config) | {
         key: anatomy.root_config[key] for key in ID_KEYS if key in anatomy.root_config
@@ -55,8 +55,8 @@ def config_json(config: Mapping[str, Any]) -> bytes:
 
 def _text_type(family: Family, parent: str, last: SliceLayer) -> str:
     """The slice's model_type: the stock one, unless transformers would make its last layer a full one."""
-    stock = {ours: theirs for theirs, ours in family.ends_full.items()}.get(parent, parent)
-    return stock if last.type == FULL else family.ends_full.get(stock, stock)
+    stock = {ours: theirs for theirs, ours in family.forced_full_types.items()}.get(parent, parent)
+    return stock if last.type == FULL else family.forced_full_types.get(stock, stock)
 
 
 def _gemma4_keys(anatomy: Anatomy, slice_layers: Sequence[SliceLayer]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from slices.cut.vocabulary import choose_rows
 from slices.progress import Progress, no_progress
 from slices.text.corpus import Corpus
 from slices.text.expected_counts import expected_counts
-from slices.text.synthetic import gguf_of
+from slices.text.synthetic import find_gguf
 from slices.text.token_counts import count_tokens
 from slices.tokenizer.files import BpeTokenizer, read_bpe, token_ids
 
@@ -41,7 +41,7 @@ def rows_for_text(
     counts = count_tokens(bpe, text) if text else Counter[int]()
     rank = None
     if text is not None and text.source == "parent" and spec != "domain":
-        rank = expected_counts(checkpoint, gguf_of(checkpoint.folder), text, progress)
+        rank = expected_counts(checkpoint, find_gguf(checkpoint.folder), text, progress)
     config_ids = _config_ids(checkpoint, anatomy, bpe)
     return choose_rows(spec, bpe, counts, rows=anatomy.dims.vocab, config_ids=config_ids, rank=rank)
 

@@ -1,10 +1,10 @@
-"""Which vocabulary rows stay: what the domain's text uses, what BPE needs to build it, and the rest by rank.
+"""Which vocabulary rows are kept: tokens of the text, those that BPE merges them from, others by rank.
 
-Always kept: added tokens, byte tokens, every id that a config refers to, printable ASCII characters.
-Then tokens by their frequency in the text, each with its ingredients, while there is room. Rows that the
-text does not fill go by a rank, where one was measured (`slices.text.expected_counts`), else to the most
-general tokens: first those spelled only with characters that the text uses, and among them the lowest id,
-since BPE numbers its tokens in the order of their frequency in the tokenizer's own training text.
+Always kept: added tokens, byte tokens, every id that a config refers to, printable ASCII characters. Then
+tokens by their frequency in the text, each with its intermediate tokens, up to the size. The remaining rows
+go by a measured rank (`slices.text.expected_counts`), else to the most general tokens: first those spelled
+only with characters of the text, and among them the lowest id, since BPE numbers its tokens in the order of
+their frequency in the tokenizer's training text.
 """
 
 from collections import Counter
@@ -34,7 +34,7 @@ def choose_rows(
         counts: how often each id occurs in the domain's text.
         rows: rows of the parent's embedding.
         config_ids: ids that some config refers to.
-        rank: worth of each id to the domain, shape (ids,), for rows that the text does not fill.
+        rank: score of each id on the domain, shape (ids,), for rows that the text does not fill.
 
     Raises:
         InvalidCut: N is no number, above `rows`, or below what must always stay.
@@ -42,7 +42,7 @@ def choose_rows(
     if spec == "all":
         return None
     size = None if spec == "domain" else _parse(spec, rows)
-    kept = {i for i in always_kept(bpe, config_ids) if i < rows}
+    kept = {i for i in required_ids(bpe, config_ids) if i < rows}
     if size is not None and size < len(kept):
         raise InvalidCut(
             f"--vocab {size}: {len(kept)} rows must stay (added, byte, ASCII tokens): ask for no fewer"
@@ -57,8 +57,8 @@ def choose_rows(
     return np.array(sorted(kept), dtype=np.int64)
 
 
-def always_kept(bpe: BpeTokenizer, config_ids: Iterable[int]) -> set[int]:
-    """Ids that no cut may drop."""
+def required_ids(bpe: BpeTokenizer, config_ids: Iterable[int]) -> set[int]:
+    """Token ids that no cut may drop."""
     unknown = bpe.raw["model"].get("unk_token")
     single = [token for token in [*_ASCII, "▁", "\n", "\t", unknown] if token in bpe.vocab]
     return {*bpe.added, *bpe.bytes, *config_ids, *(bpe.vocab[token] for token in single)}
@@ -85,13 +85,13 @@ def _grow(kept: set[int], order: Iterable[int], bpe: BpeTokenizer, rows: int, si
             continue
         if size is not None and len(kept) == size:
             return
-        needed = {bpe.vocab[token] for token in bpe.ingredients(bpe.tokens[index])} - kept
+        needed = {bpe.vocab[token] for token in bpe.intermediate_tokens(bpe.tokens[index])} - kept
         if size is None or len(kept) + len(needed) <= size:
             kept |= {i for i in needed if i < rows}
 
 
 def _top_up(kept: set[int], rows: int, size: int) -> None:
-    """Fill the last rows: no token fits with its ingredients, or the tokenizer has fewer than `size`."""
+    """Fill the last rows by id, where no token fits with its intermediate tokens or there are too few."""
     for index in range(rows):
         if len(kept) == size:
             return

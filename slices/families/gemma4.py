@@ -108,7 +108,7 @@ def _dims(config: Mapping[str, Any]) -> ModelDims:
 
 
 def overrides(config: Mapping[str, Any], types: list[str]) -> dict[int, dict[str, int]]:
-    """What single layers override, by layer: as stored, else what transformers derives for full layers.
+    """Config overrides by layer: as stored, else as transformers derives them for full-attention layers.
 
     Raises:
         Unsupported: a layer overrides what the classes of transformers read once for all layers.
@@ -191,5 +191,5 @@ GEMMA4 = Family(
     read_dims=_dims,
     read_layers=_layers,
     read_rules=_rules,
-    ends_full=SLICE_TYPES,
+    forced_full_types=SLICE_TYPES,
 )

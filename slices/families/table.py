@@ -1,7 +1,7 @@
-"""The shape of a family's knowledge: rules that map every tensor name to a part and named axes.
+"""The description of a model family: rules that map every tensor name to a part and named axes.
 
-A cut follows from the axes alone: `vocab` axes lose rows with the vocabulary, `ffn` axes lose neurons,
-`ple_layers` axes lose the blocks of dropped layers. Nothing here knows a family.
+A cut follows from the axes alone: `vocab` axes lose rows, `ffn` axes lose neurons, `ple_layers` axes lose
+the blocks of removed layers. No family is described here.
 """
 
 from collections.abc import Callable, Mapping
@@ -37,8 +37,8 @@ class Layer:
 class Rule:
     """One kind of tensor: its name (`{}` is the layer), its part and its axes, by name.
 
-    `when` says for which layers it is executed; `dead_when` for which it may be stored all the same,
-    unused, so that a cut drops it.
+    `when` selects the layers that execute it; `dead_when` those for which it may be stored without being
+    executed, so that a cut drops it.
     """
 
     name: str
@@ -63,7 +63,7 @@ class ModelDims:
 
 @dataclass(frozen=True)
 class Family:
-    """All that the slicer must know of a family."""
+    """A model family: its model types, tensor names and config readers."""
 
     name: str
     model_types: Mapping[str, str]  # any model_type of the family -> that of its text-only checkpoints
@@ -75,11 +75,11 @@ class Family:
     read_dims: Callable[[Mapping[str, Any]], ModelDims]
     read_layers: Callable[[Mapping[str, Any]], tuple[Layer, ...]]
     read_rules: Callable[[Mapping[str, Any]], tuple[Rule, ...]]
-    ends_full: Mapping[str, str] = field(default_factory=dict)
+    forced_full_types: Mapping[str, str] = field(default_factory=dict)
     """model_types whose last layer transformers forces to full attention -> ours that leaves it as it is"""
 
-    def kind_of(self, name: str) -> str:
-        """What a tensor that is no part of the text model belongs to."""
+    def modality_of(self, name: str) -> str:
+        """The module of a tensor outside the text model, for messages."""
         tower = next((prefix for prefix in self.towers if name.startswith(prefix)), name)
         return tower.removesuffix(".weight").rstrip(".").rpartition(".")[2]
 

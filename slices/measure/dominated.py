@@ -16,14 +16,14 @@ SURE = 2.0  # standard errors
 Said = Literal["dominated", "level", "better", "unknown"]
 
 
-def smallest(of: str, domain: str, text: Heldout) -> Verdict:
+def smallest(variant: str, domain: str, text: Heldout) -> Verdict:
     """The verdict on a file that has no rival of its size."""
     reason = "no plain quant of the parent is as small"
-    return Verdict(of=of, domain=domain, verdict="better", data=text.sha256, reason=reason)
+    return Verdict(variant=variant, domain=domain, verdict="better", data=text.sha256, reason=reason)
 
 
 def verdict(
-    of: str, domain: str, bits: Values, sizes: Values, rivals: Sequence[Plain], text: Heldout
+    variant: str, domain: str, bits: Values, sizes: Values, rivals: Sequence[Plain], text: Heldout
 ) -> Verdict:
     """Hold a file against plain quants of at most its bytes, of which there is one at least.
 
@@ -33,30 +33,30 @@ def verdict(
     best = min(rivals, key=lambda each: each.values.sum())
     difference = ratio(bits - best.values, sizes)
     return Verdict(
-        of=of,
+        variant=variant,
         domain=domain,
         verdict=_said(difference),
         data=text.sha256,
-        by=best.label,
-        by_bytes=best.bytes,
+        rival=best.label,
+        rival_bytes=best.bytes,
         difference=difference.value,
         stderr=difference.stderr,
         compared=len(rivals),
     )
 
 
-def unknown(of: str, domain: str, reason: str) -> Verdict:
+def unknown(variant: str, domain: str, reason: str) -> Verdict:
     """A verdict that was not reached, and why."""
-    return Verdict(of=of, domain=domain, verdict="unknown", reason=reason)
+    return Verdict(variant=variant, domain=domain, verdict="unknown", reason=reason)
 
 
 def sentence(found: Verdict) -> str:
     """A verdict in words."""
     if found.verdict == "unknown":
         return f"whether a plain quant of the parent is better at equal bytes is not known: {found.reason}"
-    if found.by is None:
+    if found.rival is None:
         return f"dominated by nothing: {found.reason}"
-    rival = f"the parent as {found.by} ({found.by_bytes / 1e6:.1f} MB)"
+    rival = f"the parent as {found.rival} ({found.rival_bytes / 1e6:.1f} MB)"
     figures = f"this file {found.difference:+.3f} ± {found.stderr:.3f} bits per byte"
     return {
         "dominated": f"DOMINATED: {rival} is no larger and better on {found.domain} ({figures})",

@@ -21,13 +21,13 @@ CHEAP = 4_000_000_000  # bytes of a parent whose plain quants are measured witho
 
 def judge(
     folder: Path,
-    of: str,
+    variant: str,
     documents: list[str],
     when: CompareMode = CompareMode.AUTO,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Measure a slice's file (`of`: its name, or "bf16") on held-out documents, recorded in slice.json.
+    """Measure a slice's file (`variant`: its name, or "bf16") on held-out documents, recorded in slice.json.
 
     It is "unknown", with the reason, where nothing can be measured: never an error, since the slice is made.
 
@@ -39,16 +39,16 @@ def judge(
     """
     made = manifest.read(folder)
     try:
-        found = _measured(folder, made, of, documents, when, threads, progress)
+        found = _measured(folder, made, variant, documents, when, threads, progress)
     except SliceError as error:
-        found = unknown(of, made.domain, str(error))
+        found = unknown(variant, made.domain, str(error))
     return record_verdict(folder, found)
 
 
 def record_verdict(folder: Path, found: Verdict) -> Verdict:
     """Write a verdict into slice.json, over an older one on the same file and domain; returns it."""
     made = manifest.read(folder)
-    kept = [each for each in made.verdicts if (each.of, each.domain) != (found.of, found.domain)]
+    kept = [each for each in made.verdicts if (each.variant, each.domain) != (found.variant, found.domain)]
     manifest.write(folder, made.model_copy(update={"verdicts": [*kept, found]}))
     return found
 
@@ -56,35 +56,39 @@ def record_verdict(folder: Path, found: Verdict) -> Verdict:
 def _measured(
     folder: Path,
     made: manifest.Manifest,
-    of: str,
+    variant: str,
     documents: list[str],
     when: CompareMode,
     threads: int | None,
     progress: Progress | None,
 ) -> Verdict:
     if when == "never":
-        return unknown(of, made.domain, "it was not measured; mom eval compares")
+        return unknown(variant, made.domain, "it was not measured; mom eval compares")
     parent = locate(made.parent.model)
     if when == "auto" and made.parent.bytes > CHEAP:
-        return unknown(of, made.domain, "the parent is big, so it was not measured; --compare always does")
+        return unknown(
+            variant, made.domain, "the parent is big, so it was not measured; --compare always does"
+        )
     text = cut_heldout(documents, SAMPLE_BYTES)
-    nbytes = _bytes(folder, of)
+    nbytes = _bytes(folder, variant)
     plain = plain_quants(parent, text, nbytes, threads, progress)
-    runtime = open_runtime(folder, None if of == manifest.BF16 else Path(of), threads)
+    runtime = open_runtime(folder, None if variant == manifest.BF16 else Path(variant), threads)
     try:
-        score = score_text(f"{made.name} ({of})", runtime, text, progress=progress)
+        score = score_text(f"{made.name} ({variant})", runtime, text, progress=progress)
         bits, sizes = score.bits, score.bytes
     finally:
         runtime.close()
-    _record_bits(folder, of, ratio(bits, sizes), text)
-    return verdict(of, made.domain, bits, sizes, plain, text) if plain else smallest(of, made.domain, text)
+    _record_bits(folder, variant, ratio(bits, sizes), text)
+    if not plain:
+        return smallest(variant, made.domain, text)
+    return verdict(variant, made.domain, bits, sizes, plain, text)
 
 
-def _record_bits(folder: Path, of: str, bits: Estimate, text: Heldout) -> None:
+def _record_bits(folder: Path, variant: str, bits: Estimate, text: Heldout) -> None:
     """Write a file's bits per byte into slice.json, over older ones on the same text."""
     made = manifest.read(folder)
     new = manifest.Measurement(
-        of=of,
+        variant=variant,
         domain=made.domain,
         metric=manifest.BITS,
         value=bits.value,
@@ -96,9 +100,9 @@ def _record_bits(folder: Path, of: str, bits: Estimate, text: Heldout) -> None:
 
 
 def _key(measurement: manifest.Measurement) -> tuple[str, str, str, str]:
-    return measurement.of, measurement.domain, measurement.metric, measurement.data
+    return measurement.variant, measurement.domain, measurement.metric, measurement.data
 
 
-def _bytes(folder: Path, of: str) -> int:
-    files = weight_files(folder) if of == manifest.BF16 else [folder / of]
+def _bytes(folder: Path, variant: str) -> int:
+    files = weight_files(folder) if variant == manifest.BF16 else [folder / variant]
     return sum(file.stat().st_size for file in files)

@@ -21,8 +21,8 @@ def record_rungs(file: Path, domain: str, goal: Goal, rungs: Sequence[Rung], cho
     if quantized == slice_.quantized:
         return
     new = _measurements(file.name, domain, chosen.measured)
-    replaced = {(each.of, each.domain, each.metric, each.data) for each in new}
-    kept = [m for m in slice_.measurements if (m.of, m.domain, m.metric, m.data) not in replaced]
+    replaced = {(each.variant, each.domain, each.metric, each.data) for each in new}
+    kept = [m for m in slice_.measurements if (m.variant, m.domain, m.metric, m.data) not in replaced]
     update = {"quantized": quantized, "measurements": [*kept, *new]}
     manifest.write(folder, slice_.model_copy(update=update))
 
@@ -36,7 +36,12 @@ def _measurements(file: str, domain: str, found: Divergence) -> list[manifest.Me
     )
     return [
         manifest.Measurement(
-            of=of, domain=domain, metric=metric, value=each.value, stderr=each.stderr, data=found.data
+            variant=variant,
+            domain=domain,
+            metric=metric,
+            value=each.value,
+            stderr=each.stderr,
+            data=found.data,
         )
-        for of, metric, each in values
+        for variant, metric, each in values
     ]

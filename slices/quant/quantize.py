@@ -236,7 +236,7 @@ def record_gguf(folder: Path, done: Quantized) -> None:
         imatrix_sha256=done.imatrix_sha256,
     )
     others = [each for each in slice_.quantized if each.file != entry.file]
-    measured = [each for each in slice_.measurements if each.of != entry.file]
+    measured = [each for each in slice_.measurements if each.variant != entry.file]
     update = {"quantized": [*others, entry], "measurements": measured}
     try:
         manifest.write(folder, slice_.model_copy(update=update))

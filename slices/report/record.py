@@ -23,22 +23,22 @@ def record_measurements(report: EvalReport, code: str) -> None:
             continue
         recorded = manifest.read(folder)
         new = [*_measurements(result, report, code), *_parent_measurements(report, code)]
-        replaced = {(each.of, each.domain, each.metric, each.data) for each in new}
-        kept = [m for m in recorded.measurements if (m.of, m.domain, m.metric, m.data) not in replaced]
+        replaced = {(each.variant, each.domain, each.metric, each.data) for each in new}
+        kept = [m for m in recorded.measurements if (m.variant, m.domain, m.metric, m.data) not in replaced]
         manifest.write(folder, recorded.model_copy(update={"measurements": [*kept, *new]}))
 
 
 def _measurements(result: ModelResult, report: EvalReport, code: str) -> Iterator[Measurement]:
-    of = result.model.file or BF16
+    variant = result.model.file or BF16
     for domain, found in result.domains.items():
         data = report.heldout[domain].sha256
         for metric, estimate in _estimates(found).items():
-            yield _measurement(of, domain, metric, estimate, data, code)
+            yield _measurement(variant, domain, metric, estimate, data, code)
         for task, stored in found.scores.items():
-            yield _measurement(of, domain, task, stored.load(task).mean, stored.data_sha256, code)
-    yield _measurement(of, "", SPEED, Estimate(result.overall.decode_tokens_per_second, 0.0), "", code)
+            yield _measurement(variant, domain, task, stored.load(task).mean, stored.data_sha256, code)
+    yield _measurement(variant, "", SPEED, Estimate(result.overall.decode_tokens_per_second, 0.0), "", code)
     for probe, stored in result.overall.probes.items():
-        yield _measurement(of, "", probe, stored.load(probe).mean, stored.data_sha256, code)
+        yield _measurement(variant, "", probe, stored.load(probe).mean, stored.data_sha256, code)
 
 
 def _parent_measurements(report: EvalReport, code: str) -> Iterator[Measurement]:
@@ -58,9 +58,11 @@ def _estimates(found: DomainResult) -> dict[str, Estimate]:
     return estimates
 
 
-def _measurement(of: str, domain: str, metric: str, estimate: Estimate, data: str, code: str) -> Measurement:
+def _measurement(
+    variant: str, domain: str, metric: str, estimate: Estimate, data: str, code: str
+) -> Measurement:
     return Measurement(
-        of=of,
+        variant=variant,
         domain=domain,
         metric=metric,
         value=estimate.value,

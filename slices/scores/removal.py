@@ -15,7 +15,7 @@ from typing import Any
 
 from slices.architecture.anatomy import Anatomy
 from slices.architecture.constraints import removable
-from slices.architecture.removal import Removal
+from slices.architecture.removal import LayerRemoval
 from slices.checkpoint import Checkpoint
 from slices.errors import BadCheckpoint, InvalidCut
 from slices.estimate import Estimate
@@ -38,7 +38,7 @@ def removal_order(
     count: int,
     progress: Progress = no_progress,
     max_tokens: int = MAX_TOKENS,
-) -> tuple[Removal, ...]:
+) -> tuple[LayerRemoval, ...]:
     """The first `count` layers to remove, in order; cached.
 
     Raises:
@@ -59,10 +59,10 @@ def removals_within(
     max_kl: float = MAX_KL,
     progress: Progress = no_progress,
     max_tokens: int = MAX_TOKENS,
-) -> tuple[Removal, ...]:
+) -> tuple[LayerRemoval, ...]:
     """As many layers as can be removed at a KL of at most `max_kl` nats per token; maybe none."""
 
-    def wants_more(removals: Sequence[Removal]) -> bool:
+    def wants_more(removals: Sequence[LayerRemoval]) -> bool:
         return not removals or removals[-1].kl.value <= max_kl
 
     order = _extend_order(checkpoint, anatomy, text, max_tokens, progress, wants_more)
@@ -75,20 +75,20 @@ def auto_layers(
     text: Corpus,
     keep: int | None,
     progress: Progress = no_progress,
-) -> tuple[Removal, ...]:
+) -> tuple[LayerRemoval, ...]:
     """The removals of `--layers auto` (`keep` None) or `auto:N`."""
     if keep is None:
         return removals_within(checkpoint, anatomy, text, progress=progress)
     return removal_order(checkpoint, anatomy, text, len(anatomy.layers) - keep, progress)
 
 
-def remaining_layers(anatomy: Anatomy, removals: Sequence[Removal]) -> tuple[int, ...]:
+def remaining_layers(anatomy: Anatomy, removals: Sequence[LayerRemoval]) -> tuple[int, ...]:
     """The layers that stay, ascending."""
     removed = {removal.layer for removal in removals}
     return tuple(layer.index for layer in anatomy.layers if layer.index not in removed)
 
 
-WantsMore = Callable[[Sequence[Removal]], bool]  # whether to remove another layer after these
+WantsMore = Callable[[Sequence[LayerRemoval]], bool]  # whether to remove another layer after these
 AddedKl = dict[int, float]  # by layer: the KL that its removal added when it was last tried
 
 
@@ -99,7 +99,7 @@ def _extend_order(
     max_tokens: int,
     progress: Progress,
     wants_more: WantsMore,
-) -> tuple[Removal, ...]:
+) -> tuple[LayerRemoval, ...]:
     """The cached order, extended while `wants_more` and a layer can be removed."""
     settings = (max_tokens, CONTEXT, COMPARED_TOKENS, LAZY_FACTOR)
     path = cache_file("removal", checkpoint, text, settings)
@@ -114,11 +114,11 @@ def _extend_order(
 
 def _next_removal(
     model: BypassModel,
-    removals: Sequence[Removal],
+    removals: Sequence[LayerRemoval],
     candidates: Sequence[int],
     added_kl: AddedKl,
     progress: Progress,
-) -> Removal:
+) -> LayerRemoval:
     """The candidate whose removal adds the least KL; `added_kl` is updated."""
     removed = [removal.layer for removal in removals]
     states, current_kl = model.states(removed), removals[-1].kl.value if removals else 0.0
@@ -133,10 +133,10 @@ def _next_removal(
         progress(_STAGE, len(kls), len(candidates))
     progress(_STAGE, len(candidates), len(candidates))
     layer = min(kls, key=lambda each: kls[each].value)
-    return Removal(layer, kls[layer])
+    return LayerRemoval(layer, kls[layer])
 
 
-def _candidates(anatomy: Anatomy, removals: Sequence[Removal]) -> tuple[int, ...]:
+def _candidates(anatomy: Anatomy, removals: Sequence[LayerRemoval]) -> tuple[int, ...]:
     """The layers that can be removed next."""
     kept = remaining_layers(anatomy, removals)
     return removable(anatomy, kept) if len(kept) > 1 else ()
@@ -148,10 +148,10 @@ def _check_count(anatomy: Anatomy, count: int) -> None:
         raise InvalidCut(f"{count} of {total} layers cannot be removed: expected 0 to {total - 1}")
 
 
-def _read_order(path: Path) -> tuple[list[Removal], AddedKl]:
+def _read_order(path: Path) -> tuple[list[LayerRemoval], AddedKl]:
     cached: dict[str, Any] = read_scores(path) or {"order": []}
     try:
-        removals = [Removal(each["layer"], Estimate(**each["kl"])) for each in cached["order"]]
+        removals = [LayerRemoval(each["layer"], Estimate(**each["kl"])) for each in cached["order"]]
         return removals, {int(layer): float(kl) for layer, kl in cached.get("added_kl", {}).items()}
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise BadCheckpoint(f"{path}: damaged scores: {error}; delete the file") from None

@@ -1,4 +1,4 @@
-"""A domain: what it is about, in topics to write from and queries to route by. Read from YAML."""
+"""Domains: a description, topics for generated text, and example queries for routing. Read from YAML."""
 
 from pathlib import Path
 

@@ -1,8 +1,8 @@
-"""How often the parent itself would expect each token: the rank of rows that a short text cannot fill.
+"""Expected token counts under the parent: a rank for the vocabulary rows that a short text does not fill.
 
-The next-token distributions at every position of a text, added up. Thirty kilobytes hold a few thousand
-tokens; what the parent held possible at each of them covers the rest of the domain's language. Measured
-against the order of ids in docs/log.md.
+The sum of the parent's next-token distributions at every position of a text. Thirty kilobytes hold a few
+thousand tokens; the probabilities at each position cover the rest of the domain's vocabulary. Compared
+with the order of ids in docs/log.md.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""How often each token occurs in a text, counted with no more of the tokenizer than the text can use.
+"""Token counts of a text, with a tokenizer reduced to the tokens that the text can contain.
 
 A merged token is a run of the text's own characters, so a token that holds a run of characters which the
 text does not have can never occur, nor any merge that leads to it. Leaving those out changes no count and

@@ -1,9 +1,9 @@
-"""A checkpoint's tokenizer files, read and cut to a part of the vocabulary.
+"""A checkpoint's tokenizer files, read and pruned to a subset of the vocabulary.
 
-The tokenizer is byte-pair encoding with byte fallback (`tokenizer.json`). A token that BPE builds from
-smaller ones needs those too; `ingredients` names them. A text whose tokens all stay is then encoded as
-before, since BPE applies the same merges in the same order; any other text falls to smaller pieces.
-Which rows stay is chosen in `slices.cut.vocabulary`, not here.
+The tokenizer is byte-pair encoding with byte fallback (`tokenizer.json`). A token that BPE merges from
+smaller ones needs those too: `intermediate_tokens`. A text whose tokens are all kept is then encoded as
+before, since BPE applies the same merges in the same order; any other text falls back to smaller tokens.
+Which rows are kept is chosen in `slices.cut.vocabulary`.
 """
 
 import json
@@ -26,7 +26,7 @@ from slices.tokenizer.bpe_stream import read_pieces
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
 _ID_KEY = re.compile(r".*(_token_id|_token_ids|_token_index)|(begin_)?suppress_tokens|bad_words_ids")
 _NO_MERGE = 2**31
-CARRIED = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json")
+COPIED_FILES = ("special_tokens_map.json", "chat_template.jinja", "chat_template.json")
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class BpeTokenizer:
 
     @cached_property
     def ranks(self) -> dict[tuple[str, str], int]:
-        """Merge order by pair; the lowest goes first."""
+        """Merge priority by pair; the lowest is applied first."""
         tokens = self.tokens
         return {(tokens[a], tokens[b]): rank for rank, (a, b) in enumerate(self.merges.tolist())}
 
@@ -82,8 +82,8 @@ class BpeTokenizer:
         """Ids of the byte-fallback tokens."""
         return {index for token, index in self.vocab.items() if _BYTE.fullmatch(token)}
 
-    def ingredients(self, token: str) -> set[str]:
-        """All tokens on the way from single characters to `token`, itself included."""
+    def intermediate_tokens(self, token: str) -> set[str]:
+        """All tokens that BPE passes through from single characters to `token`, itself included."""
         symbols = list(token)
         found = {token, *symbols}
         ranks = [self.rank(left, right) for left, right in pairwise(symbols)]
@@ -134,7 +134,7 @@ def _is_added(token: object) -> bool:
 
 @dataclass(frozen=True)
 class TokenIdMap:
-    """Old ids to new ones: kept rows close ranks in order, ids past the embedding follow them."""
+    """The parent's token ids to the slice's: kept rows in order, then ids past the embedding."""
 
     kept: NDArray[np.int64]  # ascending row numbers of the parent
     rows: int  # of the parent
@@ -148,7 +148,7 @@ class TokenIdMap:
         return len(self.kept) + old - self.rows if old >= self.rows else self._new.get(old)
 
     def __getitem__(self, old: int) -> int:
-        """The new id of a token that must have stayed."""
+        """The new id of a token that must be kept."""
         new = self.get(old)
         if new is None:
             raise BadCheckpoint(f"token id {old} is referred to, but its row was cut")
@@ -195,17 +195,17 @@ def token_ids(value: Any, key: str = "") -> set[int]:
 
 
 def tokenizer_files(folder: Path, ids: TokenIdMap | None) -> tuple[dict[str, bytes], list[str]]:
-    """The tokenizer's files of a slice, and notes on what was left behind.
+    """The tokenizer files of a slice, and notes on those that are not carried over.
 
     Args:
         folder: the parent's.
         ids: None carries the files over as they are.
     """
-    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "added_tokens.json", *CARRIED)
+    names = ("tokenizer.json", "tokenizer_config.json", "tokenizer.model", "added_tokens.json", *COPIED_FILES)
     present = {name: (folder / name).read_bytes() for name in names if (folder / name).is_file()}
     if ids is None:
         return present, []
-    files = {name: present[name] for name in CARRIED if name in present}
+    files = {name: present[name] for name in COPIED_FILES if name in present}
     files["tokenizer.json"] = _dump(cut_tokenizer(read_bpe(folder), ids))
     if "tokenizer_config.json" in present:
         config = parse_json_object(present["tokenizer_config.json"], folder / "tokenizer_config.json")
@@ -213,7 +213,7 @@ def tokenizer_files(folder: Path, ids: TokenIdMap | None) -> tuple[dict[str, byt
     if "added_tokens.json" in present:
         added = parse_json_object(present["added_tokens.json"], folder / "added_tokens.json")
         files["added_tokens.json"] = _dump({token: ids[old] for token, old in added.items()})
-    dropped = ["tokenizer.model is left behind: it describes the uncut vocabulary"]
+    dropped = ["tokenizer.model is not carried over: it describes the full vocabulary"]
     return files, dropped if "tokenizer.model" in present else []
 
 

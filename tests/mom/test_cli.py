@@ -34,10 +34,10 @@ def test_inspect_a_config(tmp_path: Path) -> None:
 
 
 def test_slice_then_list(pico_e4b: Path, mom_home: Path) -> None:
-    asked = ("slice", "--domain", "biochem", "--layers", "swa", "--model", str(pico_e4b))
-    planned = parsed(*asked, "--dry-run", "--json")
+    arguments = ("slice", "--domain", "biochem", "--layers", "swa", "--model", str(pico_e4b))
+    planned = parsed(*arguments, "--dry-run", "--json")
     assert not (mom_home / "slices").exists()
-    made = parsed(*asked, "--json")
+    made = parsed(*arguments, "--json")
     assert made["layers"] == planned["layers"] == [i for i in range(42) if i % 6 != 5]
     assert made["bytes"] == planned["bytes"] == (Path(made["path"]) / "model.safetensors").stat().st_size
     assert made["parameters"] == planned["parameters"]
@@ -73,9 +73,9 @@ def test_errors_are_one_line(
     pico_gemma3: Path, broken: Path, tmp_path: Path, changes: dict[str, str], message: str
 ) -> None:
     out = tmp_path / "out"
-    asked = {"--domain": "law", "--layers": "all", "--model": str(pico_gemma3), "-o": str(out)} | changes
-    asked = {key: str(broken) if value == "BROKEN" else value for key, value in asked.items()}
-    done = mom("slice", *[word for pair in asked.items() for word in pair], "--json")
+    arguments = {"--domain": "law", "--layers": "all", "--model": str(pico_gemma3), "-o": str(out)} | changes
+    arguments = {key: str(broken) if value == "BROKEN" else value for key, value in arguments.items()}
+    done = mom("slice", *[word for pair in arguments.items() for word in pair], "--json")
     assert done.returncode == 1
     assert done.stdout == ""
     assert message in done.stderr
@@ -143,7 +143,7 @@ def test_quantize_and_eval(pico_gemma3: Path, tmp_path: Path) -> None:
     value = {name: row["domains"]["law"]["bits_per_byte"] for name, row in found["slices"].items()}
     assert value["out"]["stderr"] > 0
     assert abs(value["out-Q8_0"]["value"] - value["out"]["value"]) < 0.05
-    recorded = {(m.of, m.domain) for m in manifest.read(tmp_path / "out").measurements if m.domain}
+    recorded = {(m.variant, m.domain) for m in manifest.read(tmp_path / "out").measurements if m.domain}
     assert recorded == {("parent", "law"), ("bf16", "law"), ("out-Q8_0.gguf", "law")}
     unknown = mom("quantize", out, "--type", "Q1_X")
     assert unknown.returncode == 1
@@ -189,12 +189,13 @@ def test_list_has_a_row_per_file(mom_home: Path) -> None:
             {"file": "law-Q8_0.gguf", "type": "Q8_0", "bytes": 3, "bits_per_weight": 8, "sha256": "0"},
         ],
         measurements=[
-            {"of": "bf16", "domain": "law", "metric": "bits_per_byte", "value": 0.8, "stderr": 0.1},
-            {"of": "law-Q2_K.gguf", "domain": "law", "metric": "bits_per_byte", "value": 0.9, "stderr": 0.1},
+            {"variant": "bf16", "domain": "law", "metric": "bits_per_byte", "value": 0.8, "stderr": 0.1},
+            {"variant": "law-Q2_K.gguf", "domain": "law", "metric": "bits_per_byte", "value": 0.9,
+             "stderr": 0.1},
         ],
         verdicts=[
-            {"of": "law-Q2_K.gguf", "domain": "law", "verdict": "better", "reason": "none is as small"},
-            {"of": "bf16", "domain": "law", "verdict": "dominated", "by": "Q8_0", "by_bytes": 3,
+            {"variant": "law-Q2_K.gguf", "domain": "law", "verdict": "better", "reason": "none is as small"},
+            {"variant": "bf16", "domain": "law", "verdict": "dominated", "rival": "Q8_0", "rival_bytes": 3,
              "difference": 0.2, "stderr": 0.01, "compared": 1},
         ],
     )  # fmt: skip

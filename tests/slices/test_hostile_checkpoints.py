@@ -22,7 +22,7 @@ from tests.slices.mutations import mutated
 from tests.slices.reference import assert_right
 
 TYPES = (["sliding_attention"] * 2 + ["full_attention"]) * 3
-ASKED = [("all", "all"), ("0-5", "all"), ("0,1,3-5,7", "all"), ("swa", "430"), ("all", "domain")]
+CUTS = [("all", "all"), ("0-5", "all"), ("0,1,3-5,7", "all"), ("swa", "430"), ("all", "domain")]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def survive(good: Path, folder: Path, seed: int) -> str:
     """Inspect and slice a mutated checkpoint: the outcome, with what was changed. Anything else fails."""
     what = mutated(good, folder / "in", seed)
     (folder / "text.txt").write_text("The quick brown fox jumps over the lazy dog.")
-    layers, vocab = ASKED[seed % len(ASKED)]
+    layers, vocab = CUTS[seed % len(CUTS)]
     out = folder / "out"
     request = SliceRequest(
         domain="law",
@@ -82,7 +82,7 @@ def survive_all(good: Path, tmp_path: Path, seeds: range) -> dict[str, int]:
 
 
 def test_the_unharmed_checkpoint_is_sliced(good: Path, tmp_path: Path) -> None:
-    for number, (layers, vocab) in enumerate(ASKED):
+    for number, (layers, vocab) in enumerate(CUTS):
         (tmp_path / "text.txt").write_text("The quick brown fox jumps over the lazy dog.")
         request = SliceRequest(
             domain="law",

@@ -18,7 +18,7 @@ MARKED = "Often, <b>but</b> hard to prove."
 
 
 def measured(of: str, value: float) -> dict[str, object]:
-    return {"of": of, "domain": "law", "metric": BITS, "value": value, "stderr": 0.1, "data": "d"}
+    return {"variant": of, "domain": "law", "metric": BITS, "value": value, "stderr": 0.1, "data": "d"}
 
 
 def test_the_policy_allows_the_pages_own_script_alone(serve: Callable[..., TestClient]) -> None:

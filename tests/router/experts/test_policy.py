@@ -76,13 +76,20 @@ def test_what_was_never_measured_keeps_its_domain_under_every_policy() -> None:
 
 
 def measured(value: float, **more: object) -> dict[str, object]:
-    return {"of": "bf16", "domain": "law", "metric": BITS, "value": value, "stderr": 0.1, "data": "d"} | more
+    return {
+        "variant": "bf16",
+        "domain": "law",
+        "metric": BITS,
+        "value": value,
+        "stderr": 0.1,
+        "data": "d",
+    } | more
 
 
 def test_slice_json_tells_the_catalogue(slices_root: Path) -> None:
     write_slice(slices_root, "poor", "law", created="2026-06-01T00:00:00+00:00", measurements=[
-        measured(2.0), measured(1.0, of=PARENT), measured(7.0, metric=SPEED, domain="", data=""),
-        measured(9.0, of="gone.gguf"),
+        measured(2.0), measured(1.0, variant=PARENT), measured(7.0, metric=SPEED, domain="", data=""),
+        measured(9.0, variant="gone.gguf"),
     ])  # fmt: skip
     write_slice(slices_root, "gen2", "general", measurements=[measured(1.1)])
     served = catalogue.read(generalist="gen2")

@@ -1,4 +1,4 @@
-"""Illegal cuts are refused with the rule, the layers and the nearest legal cut; `--repair` takes that one."""
+"""Invalid cuts are refused with the rule, the layers and the nearest valid cut; `--repair` takes that one."""
 
 import itertools
 import re
@@ -37,7 +37,7 @@ def small(types: list[str], shared: int) -> Anatomy:
     )  # fmt: skip
 
 
-def is_legal(anatomy: Anatomy, layers: tuple[int, ...]) -> bool:
+def is_valid(anatomy: Anatomy, layers: tuple[int, ...]) -> bool:
     """The rule of GEMMA4.md as it stands: each sharer's donor is the last kept own-KV layer of its type."""
     kept = [anatomy.layers[i] for i in layers]
     return all(
@@ -50,21 +50,21 @@ def is_legal(anatomy: Anatomy, layers: tuple[int, ...]) -> bool:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_nearest_is_nearest(data: st.DataObject) -> None:
-    """Against every legal set there is: none differs in fewer layers, none in as few without adding."""
+    """Against every valid set there is: none differs in fewer layers, none in as few without adding."""
     own = data.draw(st.integers(2, 5))
     types = [SLIDING, FULL, *data.draw(st.lists(st.sampled_from([SLIDING, FULL]), min_size=4, max_size=5))]
     anatomy = small([*types[:-1], FULL], len(types) - own)
     count = len(types)
-    asked = tuple(sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1))))
-    found, repair = constraints.nearest_valid_layers(anatomy, asked)
-    assert is_legal(anatomy, found)
-    assert (repair is None) == is_legal(anatomy, asked) == (found == asked)
+    layers = tuple(sorted(data.draw(st.sets(st.integers(0, count - 1), min_size=1))))
+    found, repair = constraints.nearest_valid_layers(anatomy, layers)
+    assert is_valid(anatomy, found)
+    assert (repair is None) == is_valid(anatomy, layers) == (found == layers)
     subsets = itertools.chain.from_iterable(
         itertools.combinations(range(count), n) for n in range(1, count + 1)
     )
-    distances = [len(set(asked) ^ set(other)) for other in subsets if is_legal(anatomy, other)]
-    assert len(set(asked) ^ set(found)) == min(distances)
-    assert set(found) >= set(asked)
+    distances = [len(set(layers) ^ set(other)) for other in subsets if is_valid(anatomy, other)]
+    assert len(set(layers) ^ set(found)) == min(distances)
+    assert set(found) >= set(layers)
 
 
 @settings(max_examples=100, deadline=None)
@@ -74,7 +74,7 @@ def test_specs_are_spelled_as_they_are_read(layers: set[int]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "said", "nearest"),
+    ("spec", "message", "nearest"),
     [
         ("0-21,23-25", "layers 24, 25 share the K/V of layer 22.*they would read layer 21's", "0-25"),
         ("0-5,29", "layer 29 shares the K/V of layer 23.*they would read layer 5's", "0-5,23,29"),
@@ -82,10 +82,10 @@ def test_specs_are_spelled_as_they_are_read(layers: set[int]) -> None:
         ("41", "no full_attention K/V would be left", "23,41"),
     ],
 )
-def test_dropped_donors_are_refused(asked: str, said: str, nearest: str) -> None:
+def test_dropped_donors_are_refused(spec: str, message: str, nearest: str) -> None:
     anatomy = read_anatomy(E4B)
-    layers = select_layers(asked, [layer.type for layer in anatomy.layers])
-    with pytest.raises(InvalidCut, match=f"rule of donors: .*{said}") as refused:
+    layers = select_layers(spec, [layer.type for layer in anatomy.layers])
+    with pytest.raises(InvalidCut, match=f"rule of donors: .*{message}") as refused:
         constraints.check_layers(anatomy, layers)
     offered = re.search(r"--layers (\S+) ", str(refused.value))
     assert offered is not None
@@ -95,11 +95,11 @@ def test_dropped_donors_are_refused(asked: str, said: str, nearest: str) -> None
 
 def test_repair_takes_the_nearest_and_says_so(tmp_path: Path) -> None:
     parent = write_shape(tmp_path / "parent", "e4b")
-    asked = SliceRequest(
+    request = SliceRequest(
         domain="biochem", layers="0-9,12-17", model=str(parent), output=tmp_path / "out", repair=True
     )
-    planned = slice.dry_run(asked)
-    made = cut_exactly(asked)
+    planned = slice.dry_run(request)
+    made = cut_exactly(request)
     assert made.layers == planned["layers"] == list(range(18))
     assert made.recipe["repair"] == planned["repair"] == {"added": [10, 11], "dropped": []}
     assert made.notes[0] == "the requested cut is invalid; the nearest valid one adds 10-11"
@@ -120,14 +120,14 @@ def test_transformers_loads_a_dropped_donor_without_a_word(
 ) -> None:
     """The trap itself: without our two guards the slice loads, and answers something else."""
     parent = write_shape(tmp_path / "parent", "e4b")
-    asked = SliceRequest(domain="biochem", layers="0-9,11-17", model=str(parent), output=tmp_path / "out")
+    request = SliceRequest(domain="biochem", layers="0-9,11-17", model=str(parent), output=tmp_path / "out")
     with pytest.raises(InvalidCut, match="rule of donors"):
-        cut(asked)
+        cut(request)
     monkeypatch.setattr(constraints, "check_layers", lambda *args: None)
     with pytest.raises(InvalidCut, match="would make layer 12 another layer"):
-        cut(asked)
+        cut(request)
     monkeypatch.setattr(constraints, "check_faithful", lambda *args: None)
-    made = cut(asked)
+    made = cut(request)
     model = load(parent)
     with bypassed(model, made.layers):
         expected = logits(model)

@@ -1,4 +1,4 @@
-"""Every slice is its parent with the other layers bypassed: random legal plans of every shape, to the bit."""
+"""Every slice is its parent with the other layers bypassed: random valid plans of every shape, to the bit."""
 
 import random
 import shutil

@@ -101,13 +101,13 @@ def _mlp(tensors: dict[str, torch.Tensor], layer: int, name: str) -> torch.Tenso
 
 
 def test_ffn_combines_with_all_else(tmp_path: Path) -> None:
-    """Fewer layers, rows and neurons, with spacers, of a parent in which dead K/V lie about."""
+    """Fewer layers, rows and neurons, with identity layers, of a parent in which dead K/V lie about."""
     parent = add_dead_kv(write_shape(tmp_path / "parent", "e4b"))
-    asked = SliceRequest(
+    request = SliceRequest(
         domain="biochem", layers="drop:0,17", model=str(parent), vocab="domain", corpus=corpus(tmp_path),
         ffn="32", portable=True, output=tmp_path / "out",
     )  # fmt: skip
-    made = cut_exactly(asked)
+    made = cut_exactly(request)
     assert made.recipe["identity_layers"] == [16]
     model = load(tmp_path / "out")
     assert {layer.mlp.down_proj.in_features for layer in model.model.layers} == {32}
@@ -191,12 +191,12 @@ def test_damaged_scores_are_named(tmp_path: Path, mom_home: Path) -> None:
     (cache,) = (mom_home / "scores").glob("*.safetensors")
     from safetensors.numpy import save
 
-    for content, said in (
+    for content, message in (
         (b"nonsense", "damaged scores.*delete"),
         (save({"layers.0": np.zeros(3, dtype=np.float32)}), r"layer 0 needs 64 finite .*shape \(3,\)"),
     ):
         cache.write_bytes(content)
-        with pytest.raises(BadCheckpoint, match=said):
+        with pytest.raises(BadCheckpoint, match=message):
             neuron_scores(*opened(parent), TEXT)
 
 
@@ -215,11 +215,11 @@ def test_random_ranks_are_refused_unless_asked_for(tmp_path: Path) -> None:
     """Without scores there is no falling back: a text that gives none stops the cut."""
     parent = write_shape(tmp_path / "parent", "gemma3")
     (parent / "tokenizer.json").unlink()
-    asked: dict[str, Any] = {"corpus": corpus(tmp_path), "ffn": "32", "output": tmp_path / "out"}
+    options: dict[str, Any] = {"corpus": corpus(tmp_path), "ffn": "32", "output": tmp_path / "out"}
     with pytest.raises(NotFound, match=r"no tokenizer\.json, which scoring needs"):
-        cut(SliceRequest(domain="biochem", layers="all", model=str(parent), **asked))
+        cut(SliceRequest(domain="biochem", layers="all", model=str(parent), **options))
     assert not (tmp_path / "out").exists()
     made = cut_exactly(
-        SliceRequest(domain="biochem", layers="all", model=str(parent), **asked, ffn_rank=FfnRank.RANDOM)
+        SliceRequest(domain="biochem", layers="all", model=str(parent), **options, ffn_rank=FfnRank.RANDOM)
     )
     assert made.recipe["ffn_rank"] == "random"

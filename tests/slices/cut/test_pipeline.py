@@ -115,7 +115,7 @@ def test_gemma4_vocabulary_cut_reaches_every_file(tmp_path: Path) -> None:
     (parent / "chat_template.jinja").write_text("{{ messages }}")
     _merge(parent / "config.json", {"eos_token_id": [1, 5], "pad_token_id": 0, "bos_token_id": 2})
     _merge(parent / "generation_config.json", {"eos_token_id": [1, 5, 500], "bos_token_id": 2, "top_k": 64})
-    asked = SliceRequest(
+    request = SliceRequest(
         domain="law",
         layers="all",
         model=str(parent),
@@ -123,7 +123,7 @@ def test_gemma4_vocabulary_cut_reaches_every_file(tmp_path: Path) -> None:
         corpus=(_text(tmp_path),),
         output=tmp_path / "out",
     )
-    made = cut_exactly(asked)
+    made = cut_exactly(request)
     before = Tokenizer.from_file(str(parent / "tokenizer.json"))
     after = Tokenizer.from_file(str(tmp_path / "out" / "tokenizer.json"))
     config, generation = (
@@ -214,14 +214,14 @@ def test_bad_requests_write_nothing(
     error: type[Exception],
     match: str,
 ) -> None:
-    asked: dict[str, Any] = {
+    options: dict[str, Any] = {
         "domain": "law",
         "layers": "all",
         "model": str(pico_gemma3),
         "corpus": (_text(tmp_path),),
     } | changes
     with pytest.raises(error, match=match):
-        cut(SliceRequest(**asked))
+        cut(SliceRequest(**options))
     assert not mom_home.exists() or not list(mom_home.rglob("*"))
 
 

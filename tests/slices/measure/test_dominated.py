@@ -50,7 +50,7 @@ def test_the_verdict_is_of_paired_differences(shift: float, expected: str) -> No
 def test_the_best_rival_counts() -> None:
     worse, better = rival(BITS + 30, "Q2_K"), rival(BITS - 30, "Q4_K_M")
     found = verdict("bf16", "law", BITS, SIZES, [worse, better], text())
-    assert (found.verdict, found.by, found.compared) == ("dominated", "Q4_K_M", 2)
+    assert (found.verdict, found.rival, found.compared) == ("dominated", "Q4_K_M", 2)
 
 
 def test_sentences_say_what_is_not_known_and_what_has_no_rival() -> None:
@@ -108,9 +108,9 @@ def test_a_file_smaller_than_any_plain_quant_is_not_dominated(
     file = quantize(folder, "Q2_K").path
     monkeypatch.setattr(plain, "plain_sizes", lambda parent: {("Q2_K", "llama.cpp"): file.stat().st_size + 1})
     found = judge(folder, file.name, DOCUMENTS, threads=1)
-    assert (found.verdict, found.by) == ("better", None)
+    assert (found.verdict, found.rival) == ("better", None)
     [bits] = manifest.read(folder).measurements
-    assert (bits.of, bits.metric, bits.data) == (file.name, "bits_per_byte", found.data)
+    assert (bits.variant, bits.metric, bits.data) == (file.name, "bits_per_byte", found.data)
     assert bits.value > 0 and bits.stderr > 0
 
 

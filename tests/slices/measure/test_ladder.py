@@ -131,7 +131,7 @@ def test_slice_json_tells_of_every_rung_and_measures_the_kept(whole: Ladder) -> 
     assert told["ladder"] == json.loads(json.dumps([each.to_json() for each in whole.rungs], allow_nan=False))
     assert set(told["ladder"][0]) >= {"type", "bytes", "bits_per_weight", "kl", "same_top1", "bits_per_byte"}
     assert set(told["ladder"][0]["kl"]) == {"mean", "stderr", "p99"}
-    values = {(m.of, m.metric): m.value for m in recorded.measurements}
+    values = {(m.variant, m.metric): m.value for m in recorded.measurements}
     assert values[("pico-Q8_0.gguf", "kl")] == whole.chosen.measured.kl.value
     assert set(values) == {
         ("bf16", "bits_per_byte"),

@@ -54,8 +54,8 @@ def test_a_type_that_needs_an_imatrix_is_refused_before_any_work(
 
 def test_existing_file_is_refused_or_replaced_with_its_measurements(pico: Path) -> None:
     first = quantize(pico, "Q8_0")
-    stale = manifest.Measurement(of=first.path.name, domain="d", metric="m", value=1, stderr=0)
-    kept = manifest.Measurement(of="bf16", domain="d", metric="m", value=1, stderr=0)
+    stale = manifest.Measurement(variant=first.path.name, domain="d", metric="m", value=1, stderr=0)
+    kept = manifest.Measurement(variant="bf16", domain="d", metric="m", value=1, stderr=0)
     manifest.write(pico, manifest.read(pico).model_copy(update={"measurements": [stale, kept]}))
     with pytest.raises(Exists, match="--force"):
         quantize(pico, "Q8_0")

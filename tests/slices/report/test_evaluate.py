@@ -76,7 +76,7 @@ def test_slice_and_its_files_are_measured_and_recorded(tmp_path: Path) -> None:
     recorded = manifest.read(folder).measurements
     files = ("bf16", "pico-BF16.gguf", "pico-Q2_K.gguf")
     of_text = {"bits_per_byte", "kl", "same_top1", "lost_mass"}
-    assert {(m.of, m.domain, m.metric) for m in recorded} == {
+    assert {(m.variant, m.domain, m.metric) for m in recorded} == {
         *((of, domain, metric) for of in files for domain in ("demo", "law") for metric in of_text),
         *((of, "", "tokens_per_second") for of in files),
         *(("parent", domain, "bits_per_byte") for domain in ("demo", "law")),

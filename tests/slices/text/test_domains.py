@@ -96,16 +96,16 @@ def test_the_parent_writes_its_own_text(pico_gemma3: Path, monkeypatch: pytest.M
     checkpoint = open_checkpoint(pico_gemma3)
     domain = Domain(name="cats", description="Cats.", topics=[f"cat number {i}" for i in range(40)])
     seen: list[tuple[int, int]] = []
-    first = synthetic.self_written(
+    first = synthetic.generate_corpus(
         checkpoint, domain, 0, lambda stage, done, total: seen.append((done, total))
     )
     assert seen == [(done, 40) for done in range(1, 41)]
     assert len(first.documents) == 40
     assert first.documents[0].startswith("Cat number 0 is")
     again: list[tuple[int, int]] = []
-    assert synthetic.self_written(checkpoint, domain, 0, lambda *step: again.append(step)) == first
+    assert synthetic.generate_corpus(checkpoint, domain, 0, lambda *step: again.append(step)) == first
     assert again == []
-    assert synthetic.self_written(checkpoint, domain, 1) != first
+    assert synthetic.generate_corpus(checkpoint, domain, 1) != first
 
 
 def test_slicing_with_no_data_at_all(pico_gemma3: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -117,4 +117,4 @@ def test_slicing_with_no_data_at_all(pico_gemma3: Path, monkeypatch: pytest.Monk
 
 def test_a_domain_without_topics_needs_a_corpus(pico_gemma3: Path) -> None:
     with pytest.raises(BadConfig, match="--corpus PATH"):
-        synthetic.self_written(open_checkpoint(pico_gemma3), Domain(name="x", description="y"))
+        synthetic.generate_corpus(open_checkpoint(pico_gemma3), Domain(name="x", description="y"))

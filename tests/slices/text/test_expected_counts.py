@@ -65,7 +65,7 @@ def test_rank_fills_the_rows_that_the_text_leaves_open(pico_gemma3: Path) -> Non
     least = choose_rows("domain", bpe, Counter(), len(ids), [])
     assert least is not None
     kept = set(least.tolist())
-    free = [i for i in ids if {bpe.vocab[t] for t in bpe.ingredients(bpe.tokens[i])} - kept == {i}]
+    free = [i for i in ids if {bpe.vocab[t] for t in bpe.intermediate_tokens(bpe.tokens[i])} - kept == {i}]
     rank = np.zeros(len(ids))
     rank[free[-1]] = 2.0
     rank[free[-2]] = 1.0

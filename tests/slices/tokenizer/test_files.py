@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
-from slices.cut.vocabulary import always_kept, by_generality, choose_rows
+from slices.cut.vocabulary import by_generality, choose_rows, required_ids
 from slices.errors import BadCheckpoint, InvalidCut, NotFound, Unsupported
 from slices.tokenizer.files import (
     BpeTokenizer,
@@ -88,7 +88,7 @@ def test_added_and_byte_tokens_always_stay() -> None:
 
 def test_size_is_exact() -> None:
     counts = counted("the quick brown dog")
-    least = len([i for i in always_kept(BPE, [1]) if i < ROWS])
+    least = len([i for i in required_ids(BPE, [1]) if i < ROWS])
     for size in (least, least + 1, least + 20, ROWS - 1, ROWS):
         rows = choose_rows(str(size), BPE, counts, ROWS, [1])
         assert rows is not None
