@@ -25,12 +25,12 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     data = write_data(folder / "data", ("biochem", "law"))
     (data / "questions").mkdir()
-    asked = [
+    questions = [
         {"question": f"What is {n} and 1?", "choices": ["salt", "sugar"], "answer": n % 2,
          "domain": "biochem", "subject": "s", "source": "here"}
         for n in range(8)
     ]  # fmt: skip
-    (data / "questions" / "own.jsonl").write_text("".join(json.dumps(each) + "\n" for each in asked))
+    (data / "questions" / "own.jsonl").write_text("".join(json.dumps(each) + "\n" for each in questions))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOM_HOME", str(folder / "home"))
         slice_of(parent_gemma3(folder / "parent"), folder / "swa", "swa")
@@ -70,7 +70,7 @@ def test_plots_are_drawn_and_nothing_is_amiss(width: int, page: Path, tmp_path: 
             assert count_colours(figure.screenshot()) > 20
         assert shown.evaluate("document.documentElement.scrollWidth") <= width
         text = shown.inner_text("body")
-        assert "How healed was healed." in text
+        assert "Healing of healed." in text
         assert "needle_64" in text
         shown.screenshot(path=tmp_path / f"{width}.png", full_page=True)
     assert trouble == []

@@ -106,11 +106,11 @@ def test_a_turn_that_ends(completion: str, ends: float) -> None:
 
 
 def test_arithmetic_goes_from_sums_of_digits_to_word_problems() -> None:
-    asked = [item.prompt.split("\n\n")[-1] for item in arithmetic_items(30, 0)]
-    assert all(re.fullmatch(r"\d \+ \d =", each) for each in asked[::3])
-    assert all(re.fullmatch(r"\d+ \+ \d+ =", each) for each in asked[1::3])
-    assert any(len(each) > len("9 + 9 =") for each in asked[1::3])
-    assert all(each.startswith("Question: ") for each in asked[2::3])
+    prompts = [item.prompt.split("\n\n")[-1] for item in arithmetic_items(30, 0)]
+    assert all(re.fullmatch(r"\d \+ \d =", each) for each in prompts[::3])
+    assert all(re.fullmatch(r"\d+ \+ \d+ =", each) for each in prompts[1::3])
+    assert any(len(each) > len("9 + 9 =") for each in prompts[1::3])
+    assert all(each.startswith("Question: ") for each in prompts[2::3])
 
 
 @pytest.mark.parametrize(

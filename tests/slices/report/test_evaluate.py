@@ -128,11 +128,13 @@ def test_tasks_are_paired_item_by_item(tmp_path: Path) -> None:
             logits[:, list(b"skyA")] = 2
             yield log_softmax(logits)
 
-    asked = [
+    questions = [
         Question(question=f"Which is up, {n}?", choices=("sky", "ground"), answer=0, domain="law")
         for n in range(40)
     ]
-    asked += [Question(question=f"Add 1 to {n}!", answer=str(n + 1), domain="law") for n in range(100, 140)]
+    questions += [
+        Question(question=f"Add 1 to {n}!", answer=str(n + 1), domain="law") for n in range(100, 140)
+    ]
     runtimes: dict[str, Runtime] = {
         "clever": Clever(replies={f"Add 1 to {n}!": f"It is {n + 1}" for n in range(100, 140)}),
         "fool": Biased(bits=8.0056),
@@ -140,7 +142,7 @@ def test_tasks_are_paired_item_by_item(tmp_path: Path) -> None:
     models = [fake(tmp_path, "fool"), fake(tmp_path, "clever")]
     texts = {"law": ["some text here", "more text there"]}
     report = evaluate(
-        models, texts, EvalConfig(parse_tasks("text,mcq,generate"), limit=30), models[0], asked,
+        models, texts, EvalConfig(parse_tasks("text,mcq,generate"), limit=30), models[0], questions,
         opener=lambda model, config: runtimes[model.name],
     )  # fmt: skip
     cell = report_json(report)["slices"]["clever"]["domains"]["law"]
@@ -151,7 +153,7 @@ def test_tasks_are_paired_item_by_item(tmp_path: Path) -> None:
     assert compare_to_baseline(report).comparisons == 1
 
 
-def test_every_slice_is_held_against_the_others_on_its_domain(tmp_path: Path) -> None:
+def test_every_slice_is_compared_with_the_others_on_its_own_domain(tmp_path: Path) -> None:
     """Each slice spares a bit on its own domain's letter; with the texts swapped, both are worst at home."""
 
     @dataclass
@@ -181,7 +183,7 @@ def test_every_slice_is_held_against_the_others_on_its_domain(tmp_path: Path) ->
     assert swapped["law"]["differences"]["biochem"]["value"] > 0
 
 
-def test_the_control_at_equal_bytes_and_the_verdict(tmp_path: Path) -> None:
+def test_parent_quants_at_equal_size_and_the_verdict(tmp_path: Path) -> None:
     parent, folder = write_gemma3(tmp_path / "parent", [SLIDING, FULL]), pico(tmp_path / "pico")
     quantize(folder, "Q8_0", threads=1)
     text = {"law": list(SAMPLES.values()), "other": DOCUMENTS}

@@ -62,11 +62,11 @@ def single(found: list[HarnessResult]) -> HarnessResult:
 
 @pytest.mark.filterwarnings("ignore")
 def test_its_multiple_choice_is_ours(tmp_path: Path) -> None:
-    asked = items(tmp_path)
+    questions = items(tmp_path)
     write_task(tmp_path, "toy_mcq", "multiple_choice", STEM, "answer", "acc", CHOICES)
     runtime = open_runtime(write_gemma3(tmp_path / "m", [SLIDING, FULL]))
     found = single(run_harness(runtime, ["toy_mcq"], tmp_path))
-    ours = multiple_choice(runtime, asked)[LETTER].mean
+    ours = multiple_choice(runtime, questions)[LETTER].mean
     runtime.close()
     assert (found.task, found.metric, found.n) == ("toy_mcq", "acc", 8)
     assert found.value == ours.value

@@ -28,7 +28,7 @@ from slices.tasks.questions import Question, read_questions, sample_questions
 from slices.tasks.sandbox import passes
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3
 
-ASKED = {"question": "Which one is blue?", "choices": ["sky", "grass"], "answer": 0, "domain": "law"}
+QUESTION = {"question": "Which one is blue?", "choices": ["sky", "grass"], "answer": 0, "domain": "law"}
 
 
 @dataclass
@@ -44,12 +44,12 @@ class Biased(ScriptedRuntime):
 
 
 def question(**other: object) -> Question:
-    return Question.model_validate({**ASKED, **other})
+    return Question.model_validate({**QUESTION, **other})
 
 
 def test_the_most_likely_letter_and_text_are_chosen() -> None:
-    asked = [question(), question(answer=1), question(question="Another?")]
-    found = multiple_choice(Biased(favoured="Bsky"), asked)
+    questions = [question(), question(answer=1), question(question="Another?")]
+    found = multiple_choice(Biased(favoured="Bsky"), questions)
     assert found[LETTER].scores.tolist() == [0, 1, 0]
     assert found[TEXT].scores.tolist() == [1, 0, 1]
     assert found[LETTER].mean.value == pytest.approx(1 / 3)
@@ -118,8 +118,8 @@ def test_the_last_number_is_the_answer(completion: str, answer: str, right: bool
 
 
 def test_generated_numbers_and_last_words_must_match_exactly() -> None:
-    asked = [question(question=f"How many {n}?", choices=None, answer=str(n)) for n in (7, 9)]
-    found = math_word_problems(ScriptedRuntime(replies={"How many 7?": "3 + 4 = 7"}, default="8"), asked)
+    questions = [question(question=f"How many {n}?", choices=None, answer=str(n)) for n in (7, 9)]
+    found = math_word_problems(ScriptedRuntime(replies={"How many 7?": "3 + 4 = 7"}, default="8"), questions)
     assert found.scores.tolist() == [1, 0]
     text = "The harbour is quiet. " * 20 + "Nobody works at the harbour tonight."
     before, word = split_last_word(text) or ("", "")
@@ -130,7 +130,7 @@ def test_generated_numbers_and_last_words_must_match_exactly() -> None:
 
 
 def test_code_is_right_where_its_tests_pass() -> None:
-    asked = [
+    questions = [
         question(
             question="def twice(x):\n", choices=None, answer="", entry_point="twice",
             test="def check(f):\n    assert f(2) == 4\n",
@@ -138,9 +138,9 @@ def test_code_is_right_where_its_tests_pass() -> None:
         question(question="Write thrice(x).", choices=None, answer="", test_list=("assert thrice(2) == 6",)),
     ]  # fmt: skip
     replies = {"def twice": "    return 2 * x", "Write thrice": "def thrice(x):\n    return 4 * x"}
-    assert code_generation(ScriptedRuntime(replies=replies), asked).scores.tolist() == [1, 0]
-    assert unit_tests(asked[0]).endswith("check(twice)")
-    assert "assert thrice(2) == 6" in code_prompt(asked[1])
+    assert code_generation(ScriptedRuntime(replies=replies), questions).scores.tolist() == [1, 0]
+    assert unit_tests(questions[0]).endswith("check(twice)")
+    assert "assert thrice(2) == 6" in code_prompt(questions[1])
 
 
 @pytest.mark.parametrize(
@@ -177,9 +177,9 @@ def write_lines(folder: Path, *lines: str) -> Path:
 
 
 def test_samples_are_the_same_whatever_the_order(tmp_path: Path) -> None:
-    lines = [json.dumps({**ASKED, "question": f"Number {n}?", "domain": "law"}) for n in range(30)]
-    lines += [json.dumps({**ASKED, "question": "Other?", "domain": "math"}), lines[0]]
-    lines.append(json.dumps({**ASKED, "question": "Faulty?", "redux": "wrong_groundtruth"}))
+    lines = [json.dumps({**QUESTION, "question": f"Number {n}?", "domain": "law"}) for n in range(30)]
+    lines += [json.dumps({**QUESTION, "question": "Other?", "domain": "math"}), lines[0]]
+    lines.append(json.dumps({**QUESTION, "question": "Faulty?", "redux": "wrong_groundtruth"}))
     found = read_questions(write_lines(tmp_path / "a", *lines))
     assert len(found) == 31
     again = read_questions(write_lines(tmp_path / "b", *reversed(lines)))
@@ -197,14 +197,17 @@ def test_samples_are_the_same_whatever_the_order(tmp_path: Path) -> None:
     [
         ("{", "line 2: Invalid JSON"),
         ('{"question": "a", "choices": null, "answer": "b"}', "line 2: domain: Field required"),
-        (json.dumps({**ASKED, "answer": 2}), "line 2: Value error, expected an answer from 0 to 1, found 2"),
-        (json.dumps({**ASKED, "choices": ["one"]}), "expected 2 to 10 choices"),
-        (json.dumps({**ASKED, "question": " "}), "the question is empty"),
+        (
+            json.dumps({**QUESTION, "answer": 2}),
+            "line 2: Value error, expected an answer from 0 to 1, found 2",
+        ),
+        (json.dumps({**QUESTION, "choices": ["one"]}), "expected 2 to 10 choices"),
+        (json.dumps({**QUESTION, "question": " "}), "the question is empty"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(BadConfig, match=message):
-        read_questions(write_lines(tmp_path, json.dumps(ASKED), line))
+        read_questions(write_lines(tmp_path, json.dumps(QUESTION), line))
 
 
 def test_no_questions_and_no_text_are_named(tmp_path: Path) -> None:
