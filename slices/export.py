@@ -1,9 +1,9 @@
 """A slice's safetensors as a BF16 GGUF that llama.cpp runs: tensors renamed, config translated.
 
-Streams a chunk at a time and needs no torch. What a family's parts are called there, and where stock
-llama.cpp needs spacers, is in `slices.dialects`; what each tensor holds is in `slices.gguf.tensors`. A
-slice that llama.cpp cannot express is refused, since it would load and answer something else.
-Quantizing is in `slices.quant.quantize`.
+Streams a chunk at a time and needs no torch. The names of a family's parts there, and the identity
+layers that stock llama.cpp needs, are in `slices.dialects`; what each tensor holds is in
+`slices.gguf.tensors`. A slice that llama.cpp cannot express is refused, since it would load and answer
+something else. Quantizing is in `slices.quant.quantize`.
 """
 
 import hashlib
@@ -112,7 +112,7 @@ def _write_header(
     writer = gguf.GGUFWriter(path, model.dialect.arch)
     try:
         _describe(writer, model, name, precision)
-        _say_origin(writer, model, hashed)
+        _add_origin(writer, model, hashed)
         for source in sources:
             kind = gguf.GGMLQuantizationType[precision if source.matrix else "F32"]
             writer.add_tensor_info(
@@ -138,16 +138,16 @@ def _describe(writer: "gguf.GGUFWriter", model: _Model, name: str, precision: Pr
     write_tokenizer(writer, tokenizer)
 
 
-def _say_origin(writer: "gguf.GGUFWriter", model: _Model, hashed: bool) -> None:
-    """Where the weights are from: their sha256, the recipe of the slice, and which blocks are spacers.
+def _add_origin(writer: "gguf.GGUFWriter", model: _Model, hashed: bool) -> None:
+    """Add the provenance: sha256 of the weights, recipe of the slice, indices of the identity layers.
 
     Without `hashed` the digest is a stand-in of the same length, so that the header's size is the same.
     """
     folder = model.checkpoint.folder
     writer.add_string("mom.weights_sha256", _digest(model.checkpoint) if hashed else "0" * 64)
-    spacers = [index for index, block in enumerate(model.blocks) if block.source is None]
-    if spacers:
-        writer.add_array("mom.spacers", spacers)
+    identity_layers = [index for index, block in enumerate(model.blocks) if block.source is None]
+    if identity_layers:
+        writer.add_array("mom.identity_layers", identity_layers)
     if (folder / manifest.FILE).is_file():
         made = manifest.read(folder)
         writer.add_string("mom.domain", made.domain)

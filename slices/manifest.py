@@ -57,7 +57,7 @@ class Parameters(_Part):
 class Quantized(_Part):
     """A GGUF beside the slice. `file` is a bare name in the slice's folder.
 
-    `tables` is ggml's type of the vocabulary tables, None where llama.cpp chose; `overrides` are regular
+    `embedding_type` is ggml's type of the embeddings, None where llama.cpp chose; `overrides` are regular
     expressions on tensor names and their types.
     """
 
@@ -66,7 +66,7 @@ class Quantized(_Part):
     bytes: int
     bits_per_weight: float
     sha256: str
-    tables: str | None = None
+    embedding_type: str | None = None
     overrides: dict[str, str] = {}
     pure: bool = False
     imatrix_sha256: str | None = None

@@ -24,15 +24,15 @@ from benchmarks.ffn_ratio.trials import EXPERIMENTS, Trial
 from benchmarks.models.toy_gemma4 import RECORD
 from slices.files.atomic import write_text
 from slices.gguf.header import read_gguf_header
-from slices.gguf.tensor_types import TABLES
+from slices.gguf.tensor_types import EMBEDDING_TENSORS
 from slices.measure.divergence import Divergence, measure_divergence
 from slices.measure.heldout import Heldout
 from slices.measure.predictor import advise_layers
 from slices.measure.reference import Reference, compute_reference
-from slices.quant.fit import digest, fit_imatrix, save_values
+from slices.quant.fit import fit_imatrix, imatrix_sha256, save_values
 from slices.quant.imatrix_file import Imatrix, read_imatrix, write_imatrix
-from slices.quant.quantizer import make_order, run_quantizer
-from slices.quant.size import predict_from
+from slices.quant.quantizer import make_params, run_quantizer
+from slices.quant.size import predict_from_export
 from slices.runtimes.llama_runtime import LlamaRuntime
 
 LOW = ("Q2_K", "Q3_K", "IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS", "IQ3_S")  # below 4 bits
@@ -162,15 +162,15 @@ def add_trial(bench: Bench, model: Model, trial: Trial, reference: Reference) ->
 
 def planned(model: Model, trial: Trial, imatrix: Imatrix | None) -> dict[str, Any]:
     """Size and types of a file before it is made; `types` stands for all of them and the importance."""
-    predicted = predict_from(model.gguf, trial.recipe, imatrix is not None)
-    blocks = [each for each in read_gguf_header(model.gguf).tensors if each.name not in TABLES]
+    predicted = predict_from_export(model.gguf, trial.recipe, imatrix is not None)
+    blocks = [each for each in read_gguf_header(model.gguf).tensors if each.name not in EMBEDDING_TENSORS]
     low = sum(each.weights for each in blocks if predicted.types[each.name] in LOW)
-    types = json.dumps([sorted(predicted.types.items()), digest(imatrix) if imatrix else ""])
+    types = json.dumps([sorted(predicted.types.items()), imatrix_sha256(imatrix) if imatrix else ""])
     return {
         "bytes": predicted.bytes,
         "bits_per_weight": predicted.bits_per_weight,
         "below_4_bits": low / sum(each.weights for each in blocks),
-        "table_types": {name: predicted.types[name] for name in TABLES if name in predicted.types},
+        "table_types": {name: predicted.types[name] for name in EMBEDDING_TENSORS if name in predicted.types},
         "types": hashlib.sha256(types.encode()).hexdigest(),
     }
 
@@ -187,10 +187,10 @@ def quantize(bench: Bench, model: Model, trial: Trial, imatrix: Imatrix | None, 
     """Make the file of a recipe."""
     values = None
     if imatrix is not None:
-        types = predict_from(model.gguf, trial.recipe, True).types
+        types = predict_from_export(model.gguf, trial.recipe, True).types
         values = path.with_suffix(".safetensors")
         save_values(fit_imatrix(imatrix, read_gguf_header(model.gguf), types), values)
-    run_quantizer(make_order(model.gguf, path, trial.recipe, bench.threads, values))
+    run_quantizer(make_params(model.gguf, path, trial.recipe, bench.threads, values))
 
 
 def measured(bench: Bench, path: Path, name: str, reference: Reference) -> Divergence:
@@ -213,7 +213,7 @@ def importance_of(bench: Bench, model: Model) -> Imatrix:
             found, coverage = importance(model, calibration(bench.data, model.domains), bench.tokens)
             write_imatrix(found, file, force=True)
             seconds = round(time.monotonic() - started, 1)
-            about["imatrix"] = {"tokens": found.tokens, "sha256": digest(found), "seconds": seconds}
+            about["imatrix"] = {"tokens": found.tokens, "sha256": imatrix_sha256(found), "seconds": seconds}
             about["imatrix"]["coverage"] = coverage
         bench.weights[model.name] = read_imatrix(file)
     return bench.weights[model.name]

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from slices.demo_model import to_bf16
 from slices.gguf.header import GGUFTensor, read_gguf_header
-from slices.gguf.tensor_types import TABLES
+from slices.gguf.tensor_types import EMBEDDING_TENSORS
 
 _BLOCK = 256
 _ROWS = 8192  # at once
@@ -53,7 +53,7 @@ def padded_copy(
 def concerned(tensor: GGUFTensor, part: str) -> bool:
     """Whether a tensor is a matrix of that part; Gemma 4's small sensitive matrices are left out."""
     if part == "tables":
-        return tensor.name in TABLES
+        return tensor.name in EMBEDDING_TENSORS
     sensitive = ".inp_gate." in tensor.name or ".proj." in tensor.name
     return tensor.name.startswith("blk.") and len(tensor.shape) == 2 and not sensitive
 

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from slices.quant.recipe import LLAMA_CPP, Recipe, make_recipe
+from slices.quant.recipe import Recipe, make_recipe
+from slices.quant.types import LLAMA_CPP
 
 LADDER = ("Q2_K", "Q3_K_S", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q6_K", "Q8_0")
 TABLED = ("Q2_K", "Q3_K_M", "IQ4_XS", "Q4_K_M")

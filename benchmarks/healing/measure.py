@@ -76,12 +76,12 @@ def likelihoods(folder: Path, domain: str, bench: Bench) -> dict[str, Any]:
 
 
 def written(
-    folder: Path, domain: str, bench: Bench, type: str = TYPE, tables: str | None = None
+    folder: Path, domain: str, bench: Bench, type: str = TYPE, embedding_type: str | None = None
 ) -> dict[str, Any]:
     """The bytes of the quantized file, its bits per byte, and its generation probes."""
-    out = bench.work / f"{folder.name}-{domain}-{type}-{tables}.gguf"
+    out = bench.work / f"{folder.name}-{domain}-{type}-{embedding_type}.gguf"
     out.unlink(missing_ok=True)
-    quantize(folder, type, out, threads=bench.threads, tables=tables)
+    quantize(folder, type, out, threads=bench.threads, embedding_type=embedding_type)
     runtime = bench.open(folder, out)
     text = bench.text(domain)
     score = score_text(out.stem, runtime, text)

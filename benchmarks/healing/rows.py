@@ -8,7 +8,7 @@ some minutes for, `LONG`, would take such a machine most of a day.
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from slices.quant.recipe import LLAMA_CPP
+from slices.quant.types import LLAMA_CPP
 
 DOMAINS = ("biochem", "law", "computing")
 ROWS = 32_768
@@ -56,9 +56,9 @@ def rows(layers: int, vocabulary: int, shared: int) -> list[Row]:
 
 def _plain() -> Iterator[Row]:
     for domain in DOMAINS:
-        for type, tables in PLAIN:
-            small = "" if tables == LLAMA_CPP else f"-{tables}"
-            yield Row(f"plain-{domain}-{type}{small}", "plain", domain, "all", quant=(type, tables))
+        for type, embedding_type in PLAIN:
+            small = "" if embedding_type == LLAMA_CPP else f"-{embedding_type}"
+            yield Row(f"plain-{domain}-{type}{small}", "plain", domain, "all", quant=(type, embedding_type))
 
 
 def _swa(words: str, shared: int) -> Iterator[Row]:

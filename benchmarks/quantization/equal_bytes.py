@@ -29,7 +29,7 @@ from slices.measure.token_map import token_map
 from slices.measure.tokenized import TokenWindow, tokenize_windows
 from slices.model_ref import locate
 from slices.quant.quantize import quantize
-from slices.quant.recipe import LLAMA_CPP
+from slices.quant.types import LLAMA_CPP
 from slices.runtimes.open import open_runtime
 
 BASE = "Q4_K_M"  # of the parent: what the others are held against
@@ -68,11 +68,13 @@ def measured_files(
 ) -> Iterator[Measured]:
     """Quantize, measure and, for a slice, delete each file in turn."""
     for spec in types:
-        type, _, tables = spec.partition(":")
+        type, _, embedding_type = spec.partition(":")
         out = settings.work / f"{folder.name}-{spec.replace(':', '-')}.gguf"
         if not out.is_file():
             try:
-                quantize(folder, type, out, threads=settings.threads, tables=tables or LLAMA_CPP)
+                quantize(
+                    folder, type, out, threads=settings.threads, embedding_type=embedding_type or LLAMA_CPP
+                )
             except Unsupported as error:
                 print(f"  {spec}: {error}", flush=True)
                 continue

@@ -29,8 +29,9 @@ from slices.export import write_gguf
 from slices.files.safetensors_header import parse_json_object
 from slices.files.safetensors_writer import Layout, lay_out
 from slices.gguf.header import GGUFHeader, read_gguf_header
-from slices.quant.recipe import LLAMA_CPP, make_recipe
-from slices.quant.size import Prediction, predict_from
+from slices.quant.recipe import make_recipe
+from slices.quant.size import SizePrediction, predict_from_export
+from slices.quant.types import LLAMA_CPP
 from slices.runtimes.llama_memory_breakdown import memory_breakdown
 from slices.runtimes.memory_estimate import estimate_memory, with_types
 
@@ -42,7 +43,7 @@ CUTS = {
     "SWA only, vocabulary 65,536": ("swa", 65536),
 }
 TYPES = ("Q2_K", "Q3_K_M", "IQ4_XS", "Q4_K_M", "Q8_0", "BF16")
-TABLES = (LLAMA_CPP, "Q4_K")
+EMBEDDING_TYPES = (LLAMA_CPP, "Q4_K")
 CONTEXTS = (4096, 32768)
 
 
@@ -89,21 +90,21 @@ def stated_by_llama_cpp(path: Path) -> dict[str, Any]:
 
 
 def case(folder: Path, exported: Path) -> dict[str, Any]:
-    """All types and tables of one checkpoint."""
+    """All types and embedding types of one checkpoint."""
     write_gguf(folder, exported, "eight-gb", data=False)
     header, stated = read_gguf_header(exported), stated_by_llama_cpp(exported)
     files = []
     for kind in TYPES:
-        for tables in TABLES if kind != "BF16" else TABLES[:1]:
-            predicted = predict_from(exported, make_recipe(kind, tables), with_imatrix=False)
+        for embedding_type in EMBEDDING_TYPES if kind != "BF16" else EMBEDDING_TYPES[:1]:
+            predicted = predict_from_export(exported, make_recipe(kind, embedding_type), with_imatrix=False)
             memory = {context: resident(header, predicted, context, stated) for context in CONTEXTS}
-            file = {"type": kind, "tables": tables, "bytes": predicted.bytes}
+            file = {"type": kind, "embedding_type": embedding_type, "bytes": predicted.bytes}
             files.append(file | {"bits_per_weight": predicted.bits_per_weight, "memory": memory})
     return {"llama_cpp": stated, "files": files}
 
 
 def resident(
-    header: GGUFHeader, predicted: Prediction, context: int, stated: Mapping[str, Any]
+    header: GGUFHeader, predicted: SizePrediction, context: int, stated: Mapping[str, Any]
 ) -> dict[str, Any]:
     """What is computed, but for the compute buffer, of which llama.cpp states the size."""
     computed = estimate_memory(with_types(header, predicted.types), context)

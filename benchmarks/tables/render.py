@@ -84,14 +84,21 @@ def eight_gb_table(figures: Mapping[str, Any]) -> str:
             rows.append(
                 [
                     name,
-                    f"{file['type']}, {file['tables']}",
+                    f"{file['type']}, {file['embedding_type']}",
                     f"{file['bytes'] / 1e9:.2f} GB",
                     f"{short['total'] / 1e9:.2f} / {short['needed'] / 1e9:.2f} GB",
                     f"{long['total'] / 1e9:.2f} / {long['needed'] / 1e9:.2f} GB",
                     words[long["fits"]],
                 ]
             )
-    columns = ["cut of E4B", "type, tables", "file", "all / needed at 4 k", "at 32 k", "fits 8 GB at 32 k"]
+    columns = [
+        "cut of E4B",
+        "type, embedding type",
+        "file",
+        "all / needed at 4 k",
+        "at 32 k",
+        "fits 8 GB at 32 k",
+    ]
     return table(columns, rows)
 
 

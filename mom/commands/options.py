@@ -1,5 +1,6 @@
 """Options shared by several commands, and the printing of a command's result."""
 
+import re
 from collections.abc import Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -10,6 +11,8 @@ import typer
 from mom.display import console
 from slices.measure.compare_mode import CompareMode
 
+_SIZE = re.compile(r"(\d+(?:\.\d+)?) *(k|ki|m|mi|g|gi)?b?", re.IGNORECASE)  # pydantic's ByteSize: 1,5GB is 1
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 DEFAULT_MODEL = "google/gemma-4-E4B-it"
 ModelOption = Annotated[
     str,
@@ -43,6 +46,18 @@ class DeviceName(StrEnum):
     AUTO = "auto"
     CPU = "cpu"
     CUDA = "cuda"
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as 100MB, 2.5GB (powers of ten) or 96MiB (powers of two).
+
+    Raises:
+        BadParameter: it is no size.
+    """
+    match = _SIZE.fullmatch(text.strip())
+    if not match:
+        raise typer.BadParameter(f"{text!r}: expected a size such as 100MB, 2.5GB or 96MiB")
+    return int(float(match[1]) * _UNITS[(match[2] or "").lower()])
 
 
 def emit(as_json: bool, figures: Mapping[str, Any], show: Callable[[], None] | None) -> None:

@@ -5,7 +5,8 @@ from typing import Annotated
 
 import typer
 
-from mom.commands.options import Compare, Force, Json, emit
+from mom.commands.options import Compare, Force, Json, emit, parse_size
+from mom.commands.quant_options import EmbeddingTypeOption, ImatrixOption, TypeOption
 from slices.measure.compare_mode import CompareMode
 
 
@@ -14,33 +15,34 @@ def quantize(
         str, typer.Argument(metavar="SLICE", help="A slice's folder or name, or a checkpoint.")
     ],
     type_: Annotated[
-        str | None,
-        typer.Option(
-            "--type",
-            help="IQ2_M | Q2_K | Q3_K_S | Q3_K_M | IQ4_XS | Q4_K_M | Q5_K_M | Q6_K | Q8_0 | BF16 | auto; "
-            "default Q4_K_M, with a goal auto.",
-        ),
+        TypeOption | None,
+        typer.Option("--type", help="llama.cpp's mix; default Q4_K_M, with a goal auto."),
     ] = None,
     imatrix: Annotated[
-        str | None,
-        typer.Option(help="domain (measured on its text) | none; default none, unless the type needs one"),
+        ImatrixOption | None,
+        typer.Option(help="Importance matrix of the domain's text; default none, unless the type needs it."),
     ] = None,
-    tables: Annotated[
-        str | None,
-        typer.Option(help="Type of the vocabulary tables: Q2_K ... Q8_0, BF16 | llama.cpp (its own choice)"),
+    embedding_type: Annotated[
+        EmbeddingTypeOption | None,
+        typer.Option(help="Type of the embeddings; llama.cpp: its own choice."),
     ] = None,
     max_kl: Annotated[
         float | None,
         typer.Option(help="Goal: the smallest type of at most this mean KL to the bf16 slice, in nats."),
     ] = None,
     budget: Annotated[
-        str | None, typer.Option(help="Goal: at most this size, as in 100MB; alone, the lowest KL in it.")
+        int | None,
+        typer.Option(
+            parser=parse_size,
+            metavar="SIZE",
+            help="Goal: at most this size, as in 100MB; alone, the lowest KL in it.",
+        ),
     ] = None,
     domain: Annotated[
         str | None, typer.Option(help="To measure on; default the slice's own, by its held-out text.")
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A folder with corpora/<domain>/heldout.jsonl.")] = None,
-    limit: Annotated[
+    max_bytes: Annotated[
         int | None, typer.Option(min=1, help="Bytes of text to measure on; default 12,000.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the slice.")] = None,
@@ -53,14 +55,24 @@ def quantize(
     """Write a slice as a quantized GGUF for llama.cpp."""
     from mom.workflows import quantize, quantize_auto
 
-    kind = type_ or ("Q4_K_M" if max_kl is None and budget is None else "auto")
-    wish = quantize.Wish(
-        slice_, kind, output, imatrix, tables, max_kl, budget, threads, force, domain, data, limit,
-        compare,
-    )  # fmt: skip
-    if wish.measures:
-        figures = quantize_auto.foretell_slice(wish) if dry_run else quantize_auto.climb_slice(wish)
+    options = quantize.QuantizeOptions(
+        slice=slice_,
+        type=type_ or (TypeOption.Q4_K_M if max_kl is None and budget is None else TypeOption.AUTO),
+        output=output,
+        imatrix=imatrix,
+        embedding_type=embedding_type,
+        max_kl=max_kl,
+        budget=budget,
+        threads=threads,
+        force=force,
+        domain=domain,
+        data=data,
+        max_bytes=max_bytes,
+        compare=compare,
+    )
+    if options.has_goal:
+        figures = quantize_auto.predict_ladder(options) if dry_run else quantize_auto.climb_ladder(options)
         emit(json, figures, lambda: quantize_auto.show_ladder(figures))
         return
-    figures = quantize.predict_slice(wish) if dry_run else quantize.quantize_slice(wish)
+    figures = quantize.predict_slice(options) if dry_run else quantize.quantize_slice(options)
     emit(json, figures, lambda: quantize.show_quantized(figures))

@@ -4,7 +4,17 @@ from typing import Annotated, Any
 
 import typer
 
-from mom.commands.options import DEFAULT_MODEL, Compare, Corpus, Force, Json, ModelOption, Output, emit
+from mom.commands.options import (
+    DEFAULT_MODEL,
+    Compare,
+    Corpus,
+    Force,
+    Json,
+    ModelOption,
+    Output,
+    emit,
+    parse_size,
+)
 from slices.cut.request import FfnRank
 from slices.measure.compare_mode import CompareMode
 
@@ -42,9 +52,11 @@ def slice_(
     ] = False,
     compare: Compare = CompareMode.AUTO,
     budget: Annotated[
-        str | None,
+        int | None,
         typer.Option(
-            metavar="SIZE", help="Search for the best slice whose GGUF is at most this size: 100MB."
+            parser=parse_size,
+            metavar="SIZE",
+            help="Search for the best slice whose GGUF is at most this size: 100MB.",
         ),
     ] = None,
     dry_run: Annotated[
@@ -81,7 +93,7 @@ def slice_(
 
 def _search(
     request: Any,
-    budget: str,
+    budget: int,
     vocab: str | None,
     ffn: str | None,
     compare: CompareMode,

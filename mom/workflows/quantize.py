@@ -1,6 +1,6 @@
-"""`mom quantize`: of which type, with which importance matrix, and what came of it.
+"""`mom quantize` to a given type: importance matrix, quantization, report.
 
-A type chosen by measurement is `mom.workflows.quantize_auto`'s.
+A type chosen by measurement is in `mom.workflows.quantize_auto`.
 """
 
 from dataclasses import dataclass, replace
@@ -13,17 +13,17 @@ from mom.workflows.domain_text import own_text
 from slices import manifest
 from slices.architecture.anatomy import match_tensors, read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.errors import BadConfig, Unsupported
-from slices.gguf.tensor_types import TABLES
+from slices.errors import Unsupported
+from slices.gguf.tensor_types import EMBEDDING_TENSORS
 from slices.measure.compare_mode import CompareMode
 from slices.progress import Progress
 from slices.quant.coverage import explain_coverage, measure_coverage
-from slices.quant.fit import digest
+from slices.quant.fit import imatrix_sha256
 from slices.quant.imatrix import collect
 from slices.quant.imatrix_file import Imatrix, write_imatrix
-from slices.quant.quantize import default_target, place, quantize
+from slices.quant.quantize import default_target, quantize, resolve_target
 from slices.quant.recipe import make_recipe
-from slices.quant.size import Prediction, predict
+from slices.quant.size import SizePrediction, predict_size
 from slices.quant.types import find_type
 from slices.text.corpus import Corpus
 
@@ -32,46 +32,46 @@ IMATRIX = "imatrix.gguf"
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What the command line asks for; what is None there is chosen here or in `slices`."""
+class QuantizeOptions:
+    """The options of the command; None leaves the choice to `slices`."""
 
     slice: str
     type: str
     output: Path | None = None
     imatrix: str | None = None
-    tables: str | None = None
+    embedding_type: str | None = None
     max_kl: float | None = None
-    budget: str | None = None
+    budget: int | None = None
     threads: int | None = None
     force: bool = False
     domain: str | None = None
     data: Path | None = None
-    limit: int | None = None
+    max_bytes: int | None = None
     compare: CompareMode = CompareMode.AUTO
 
     @property
-    def measures(self) -> bool:
-        """Whether what a type is worth decides."""
+    def has_goal(self) -> bool:
+        """Whether the type is chosen by measurement."""
         return self.type == AUTO or self.max_kl is not None or self.budget is not None
 
 
-def quantize_slice(wish: Wish) -> dict[str, Any]:
+def quantize_slice(options: QuantizeOptions) -> dict[str, Any]:
     """Quantize and report, as `mom quantize --json` prints it."""
-    folder = manifest.find_or_checkpoint(wish.slice)
+    folder = manifest.find_or_checkpoint(options.slice)
     with console.progress_bar() as report:
-        imatrix = _imatrix(wish, folder, report)
-        label = f"quantize {folder.name} to {wish.type}"
+        imatrix = _imatrix(options, folder, report)
+        label = f"quantize {folder.name} to {options.type}"
         done = quantize(
             folder,
-            wish.type,
-            wish.output,
-            wish.force,
+            options.type,
+            options.output,
+            options.force,
             lambda n, of: report(label, n, of),
-            wish.threads,
+            options.threads,
             imatrix,
-            wish.tables,
+            options.embedding_type,
         )
-        found = judge_made(folder, done.path, wish.compare, wish.threads, report)
+        found = judge_made(folder, done.path, options.compare, options.threads, report)
     return {
         "verdict": found,
         "path": str(done.path),
@@ -81,57 +81,55 @@ def quantize_slice(wish: Wish) -> dict[str, Any]:
         "predicted_bytes": done.predicted.bytes,
         "seconds": round(done.seconds, 2),
         "sha256": done.sha256,
-        "tables": _tables(done.predicted),
-        "imatrix": None if imatrix is None else covered(folder, imatrix),
+        "embedding_types": _embedding_types(done.predicted),
+        "imatrix": None if imatrix is None else imatrix_report(folder, imatrix),
         "ladder": [],
-        "notes": [*_imatrix_notes(wish), *done.predicted.notes],
+        "notes": [*_imatrix_notes(options), *done.predicted.notes],
     }
 
 
-def predict_slice(wish: Wish) -> dict[str, Any]:
-    """What `quantize_slice` would write, in the same words; an importance matrix is not measured for it."""
-    folder = manifest.find_or_checkpoint(wish.slice)
-    found = predict(folder, wish.type, wish.tables, with_imatrix=_wants_imatrix(wish))
+def predict_slice(options: QuantizeOptions) -> dict[str, Any]:
+    """The report of `quantize_slice` without writing; no importance matrix is measured for it."""
+    folder = manifest.find_or_checkpoint(options.slice)
+    found = predict_size(folder, options.type, options.embedding_type, with_imatrix=_wants_imatrix(options))
     return {
-        "path": str(wish.output or default_target(folder, wish.type)),
-        "type": wish.type,
+        "path": str(options.output or default_target(folder, options.type)),
+        "type": options.type,
         "bytes": found.bytes,
         "bits_per_weight": round(found.bits_per_weight, 3),
         "export_bytes": found.export_bytes,
-        "tables": _tables(found),
+        "embedding_types": _embedding_types(found),
         "types": dict(found.types),
         "imatrix": None,
         "ladder": [],
-        "notes": [*_imatrix_notes(wish), *found.notes],
+        "notes": [*_imatrix_notes(options), *found.notes],
     }
 
 
-def _wants_imatrix(wish: Wish) -> bool:
-    """Whether to measure an importance matrix: if asked for and heeded, or needed and not refused."""
-    if wish.imatrix not in (None, "domain", "none"):
-        raise BadConfig(f"--imatrix {wish.imatrix}: expected domain or none")
-    need = find_type(wish.type).imatrix
-    return need == "needed" if wish.imatrix is None else wish.imatrix == "domain" and need != "ignored"
+def _wants_imatrix(options: QuantizeOptions) -> bool:
+    """Whether to measure an importance matrix: requested and used by the type, or needed and not refused."""
+    need = find_type(options.type).imatrix
+    return need == "needed" if options.imatrix is None else options.imatrix == "domain" and need != "ignored"
 
 
-def _imatrix_notes(wish: Wish) -> list[str]:
-    if wish.imatrix == "domain" and not _wants_imatrix(wish):
-        return [f"{wish.type} takes no heed of an importance matrix: none was measured"]
+def _imatrix_notes(options: QuantizeOptions) -> list[str]:
+    if options.imatrix == "domain" and not _wants_imatrix(options):
+        return [f"{options.type} ignores an importance matrix: none was measured"]
     return []
 
 
-def _imatrix(wish: Wish, folder: Path, report: Progress) -> Imatrix | None:
-    if not _wants_imatrix(wish):
+def _imatrix(options: QuantizeOptions, folder: Path, report: Progress) -> Imatrix | None:
+    if not _wants_imatrix(options):
         return None
-    make_recipe(wish.type, wish.tables)  # refuse before minutes of work, not after
-    place(folder, wish.type, wish.output, wish.force)
+    make_recipe(options.type, options.embedding_type)  # refuse before minutes of work, not after
+    resolve_target(folder, options.type, options.output, options.force)
     return domain_imatrix(folder, report)
 
 
 def domain_imatrix(folder: Path, report: Progress) -> Imatrix:
     """The importance matrix of a slice on the calibration part of its own domain's text.
 
-    It is left beside the slice in llama.cpp's form too, for any tool that reads that.
+    It is also written beside the slice in llama.cpp's format.
     """
     text = _text(folder, report)
     found = collect(folder, text, progress=lambda n, of: report("importance matrix", n, of))
@@ -147,8 +145,8 @@ def _text(folder: Path, report: Progress) -> Corpus:
     return own_text(made.domain, made, report)
 
 
-def covered(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
-    """What an importance matrix covers of a slice, and what it was measured on."""
+def imatrix_report(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
+    """The coverage of a slice by an importance matrix, and the text it was measured on."""
     checkpoint = open_checkpoint(folder)
     anatomy = read_anatomy(checkpoint.config)
     found = measure_coverage(anatomy, imatrix.values, match_tensors(checkpoint, anatomy)[0])
@@ -157,18 +155,18 @@ def covered(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
         "quantizable": found.executed,
         "tokens": imatrix.tokens,
         "text_sha256": imatrix.sha256,
-        "sha256": digest(imatrix),
+        "sha256": imatrix_sha256(imatrix),
         "file": str(folder / IMATRIX),
         "explained": explain_coverage(found),
     }
 
 
-def _tables(found: Prediction) -> dict[str, str]:
-    return {name: found.types[name] for name in TABLES if name in found.types}
+def _embedding_types(found: SizePrediction) -> dict[str, str]:
+    return {name: found.types[name] for name in EMBEDDING_TENSORS if name in found.types}
 
 
 def show_quantized(figures: dict[str, Any]) -> None:
-    """A finished GGUF, or the prediction of one, in a line, and what else there is to say."""
+    """Print a finished GGUF, or the prediction of one, with notes."""
     console.out.print(
         f"{figures['path']}: {figures['type']}, {figures['bytes']:,} bytes "
         f"({console.size(figures['bytes'])}), {figures['bits_per_weight']} bits per weight",

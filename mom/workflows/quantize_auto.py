@@ -1,6 +1,5 @@
-"""`mom quantize --type auto`: how big a file may be, how near it must come, what was tried."""
+"""`mom quantize --type auto`: the goal, the ladder of types, the file that was kept."""
 
-import re
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -10,7 +9,7 @@ from typing import Any
 from mom.display import console
 from mom.workflows.compare import judge_made
 from mom.workflows.domain_text import own_text
-from mom.workflows.quantize import AUTO, Wish, covered, domain_imatrix, show_quantized
+from mom.workflows.quantize import AUTO, QuantizeOptions, domain_imatrix, imatrix_report, show_quantized
 from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
@@ -23,41 +22,39 @@ from slices.progress import Progress
 from slices.quant.types import TYPES, find_type
 
 OVER = "over the budget"
-_SIZE = re.compile(r"(\d+(?:\.\d+)?) *(k|ki|m|mi|g|gi)?b?", re.IGNORECASE)
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "ki": 2**10, "mi": 2**20, "gi": 2**30}
 
 
-def climb_slice(wish: Wish) -> dict[str, Any]:
-    """Keep the file that the goal asks for, and report as `mom quantize --json` prints it.
+def climb_ladder(options: QuantizeOptions) -> dict[str, Any]:
+    """Write the file that meets the goal, and report as `mom quantize --json` prints it.
 
-    A type given by name is the only rung. Where none meets the goal, those measured are told on stderr.
+    A type given by name is the only rung. Where none meets the goal, the measured ones go to stderr.
     """
-    goal, types, folder = _goal(wish), _types(wish), manifest.find_or_checkpoint(wish.slice)
+    goal, types, folder = _goal(options), _types(options), manifest.find_or_checkpoint(options.slice)
     with console.progress_bar() as report:
-        domain, text = _text(wish, folder, report)
-        imatrix = domain_imatrix(folder, report) if wish.imatrix == "domain" else None
-        making = Making(imatrix, wish.tables, wish.threads)
+        domain, text = _text(options, folder, report)
+        imatrix = domain_imatrix(folder, report) if options.imatrix == "domain" else None
+        making = Making(imatrix, options.embedding_type, options.threads)
         try:
-            found = climb(folder, text, domain, goal, types, making, wish.output, wish.force, report)
+            found = climb(folder, text, domain, goal, types, making, options.output, options.force, report)
         except NonePasses as error:
             for rung in error.rungs:
                 console.warn(_in_words(rung))
             raise
-        verdict = judge_made(folder, found.kept.path, wish.compare, wish.threads, report)
+        verdict = judge_made(folder, found.kept.path, options.compare, options.threads, report)
     return {
         **_kept(found),
         "verdict": verdict,
-        "imatrix": None if imatrix is None else covered(folder, imatrix),
+        "imatrix": None if imatrix is None else imatrix_report(folder, imatrix),
         "advice": _advice(folder, found.rungs),
     }
 
 
-def foretell_slice(wish: Wish) -> dict[str, Any]:
-    """The rungs there are and their sizes, to the byte; nothing is written or measured."""
-    goal, folder = _goal(wish), manifest.find_or_checkpoint(wish.slice)
+def predict_ladder(options: QuantizeOptions) -> dict[str, Any]:
+    """The size of every rung, to the byte; nothing is written or measured."""
+    goal, folder = _goal(options), manifest.find_or_checkpoint(options.slice)
     with tempfile.TemporaryDirectory(prefix="mom-") as scratch:
-        making = Making(None, wish.tables, wish.threads)
-        sizes = foretell(folder, Path(scratch) / "headers.gguf", _types(wish), making)
+        making = Making(None, options.embedding_type, options.threads)
+        sizes = foretell(folder, Path(scratch) / "headers.gguf", _types(options), making)
     fits = {type: "fits" if goal.fits(nbytes) else OVER for type, nbytes in sizes.items()}
     return {"goal": asdict(goal), "sizes": sizes, "left_out": fits, "ladder": []}
 
@@ -81,42 +78,30 @@ def show_ladder(figures: dict[str, Any]) -> None:
     show_quantized(figures)
 
 
-def parse_size(text: str) -> int:
-    """Bytes of a size as people write it: 100MB, 2.5GB (powers of ten), 96MiB (powers of two).
-
-    Raises:
-        BadConfig: it is no size.
-    """
-    found = _SIZE.fullmatch(text.strip())
-    if not found:
-        raise BadConfig(f"--budget {text}: expected a size such as 100MB, 2.5GB or 96MiB")
-    return int(float(found[1]) * _UNITS[(found[2] or "").lower()])
+def _goal(options: QuantizeOptions) -> Goal:
+    return Goal(options.max_kl, options.budget)
 
 
-def _goal(wish: Wish) -> Goal:
-    return Goal(wish.max_kl, None if wish.budget is None else parse_size(wish.budget))
+def _types(options: QuantizeOptions) -> tuple[str, ...]:
+    return tuple(TYPES) if options.type == AUTO else (find_type(options.type).name,)
 
 
-def _types(wish: Wish) -> tuple[str, ...]:
-    return tuple(TYPES) if wish.type == AUTO else (find_type(wish.type).name,)
-
-
-def _text(wish: Wish, folder: Path, report: Progress) -> tuple[str, Heldout]:
+def _text(options: QuantizeOptions, folder: Path, report: Progress) -> tuple[str, Heldout]:
     """The domain and its held-out text: of `--data`, else the slice's own."""
     made = manifest.read(folder) if (folder / manifest.FILE).is_file() else None
-    domain = wish.domain or (made.domain if made else None)
+    domain = options.domain or (made.domain if made else None)
     if domain is None:
         raise NotFound(
             f"{folder} is no finished slice that would say its domain: give --domain NAME --data DIR"
         )
-    if wish.data is not None:
-        documents = read_heldout(wish.data, [domain])[domain]
+    if options.data is not None:
+        documents = read_heldout(options.data, [domain])[domain]
     elif made is not None:
         documents = list(own_text(domain, made, report).heldout().documents)
     else:
         raise NotFound(f"{folder} is no finished slice, so it has no text of its own: give --data DIR")
     try:
-        return domain, cut_heldout(documents, wish.limit or SAMPLE_BYTES)
+        return domain, cut_heldout(documents, options.max_bytes or SAMPLE_BYTES)
     except BadConfig as error:
         raise BadConfig(f"the held-out text of {domain!r}: {error}; give --data DIR") from None
 

@@ -4,7 +4,6 @@ from typing import Any
 
 from mom.display import console
 from mom.workflows.compare import judge_file, show_verdict, verdict_json
-from mom.workflows.quantize_auto import parse_size
 from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.cut.pipeline import domain_text, plan_cut
@@ -19,14 +18,13 @@ from slices.text import domains
 
 
 def search_slice(
-    request: SliceRequest, budget: str, vocab: str | None, ffn: str | None, compare: CompareMode
+    request: SliceRequest, budget: int, vocab: str | None, ffn: str | None, compare: CompareMode
 ) -> dict[str, Any]:
     """Search and write the best; returns what `mom slice --budget --json` prints."""
-    max_bytes = parse_size(budget)
     with console.progress_bar() as progress:
         checkpoint, domain = open_model(request.model), domains.load(request.domain)
         text = domain_text(checkpoint, domain, request, progress)
-        result = search(request, text, max_bytes, vocab, ffn, progress=progress)
+        result = search(request, text, budget, vocab, ffn, progress=progress)
         verdict = judge_file(result.target, result.gguf.name, compare, None, progress)
     entry = manifest.read(result.target)
     return {
@@ -44,9 +42,8 @@ def search_slice(
     }
 
 
-def plan_search(request: SliceRequest, budget: str, vocab: str | None, ffn: str | None) -> dict[str, Any]:
+def plan_search(request: SliceRequest, budget: int, vocab: str | None, ffn: str | None) -> dict[str, Any]:
     """The structures to try, with their bytes in bf16; nothing is measured or written."""
-    max_bytes = parse_size(budget)
     anatomy = read_anatomy(open_model(request.model).config)
     layers = [each for each in layer_choices(request.layers, len(anatomy.layers)) if "auto" not in each]
     planned = []
@@ -54,9 +51,9 @@ def plan_search(request: SliceRequest, budget: str, vocab: str | None, ffn: str 
         for width in ffn_choices(ffn, int(anatomy.config["intermediate_size"])):
             structure = Structure(layers[0], rows, width)
             plan = plan_cut(request_for(request, structure, request.target), measure=False)[1]
-            fits = "may fit" if may_fit(plan.nbytes, max_bytes) else "over the budget in every type"
+            fits = "may fit" if may_fit(plan.nbytes, budget) else "over the budget in every type"
             planned.append({"structure": str(structure), "bf16_bytes": plan.nbytes, "verdict": fits})
-    return {"budget": max_bytes, "planned": planned}
+    return {"budget": budget, "planned": planned}
 
 
 def show_plan(figures: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Gemma 4 in llama.cpp: two head sizes, K/V by position, per-layer embeddings, MoE.
 
 Norms are stored as they are. `rope_freqs` says which pairs of a full layer's head are turned; it may only
-be there where a full layer is. Where spacers go is in `slices.dialects.spacers`.
+be there where a full layer is. Where identity layers go is in `slices.dialects.identity_layers`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from slices.architecture.anatomy import Anatomy
-from slices.dialects.gemma3 import refuse_settings, rope_parameters
-from slices.dialects.spacers import space_out
+from slices.dialects.gemma import EMBEDDING, EXPRESSIBLE, NAMES, refuse_settings, rope_parameters
+from slices.dialects.identity_layers import add_identity_layers
 from slices.dialects.table import Blocks, Dialect, Floats
 from slices.errors import Unsupported
 from slices.families.table import FULL, SLIDING
@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 _NEVER = np.float32(1e30)  # a divisor of the frequency that leaves a pair unturned
 _TURNING = ("default", "linear", "proportional")
 _EXPRESSIBLE: Mapping[str, tuple[Any, ...]] = {
-    "attention_bias": (False, None),
-    "hidden_activation": ("gelu_pytorch_tanh", None),
+    **EXPRESSIBLE,
     "use_bidirectional_attention": (None, False, "vision"),
-    "tie_word_embeddings": (True, None),
 }
 
 
@@ -120,24 +118,11 @@ def _gemma4_adjust(name: str, values: Floats, anatomy: Anatomy) -> Floats:
 GEMMA4 = Dialect(
     arch="gemma4",
     names={
-        "embed_tokens.weight": "token_embd.weight",
+        **EMBEDDING,
         "embed_tokens_per_layer.weight": "per_layer_token_embd.weight",
         "per_layer_model_projection.weight": "per_layer_model_proj.weight",
         "per_layer_projection_norm.weight": "per_layer_proj_norm.weight",
-        "norm.weight": "output_norm.weight",
-        "layers.{}.input_layernorm.weight": "blk.{}.attn_norm.weight",
-        "layers.{}.self_attn.q_proj.weight": "blk.{}.attn_q.weight",
-        "layers.{}.self_attn.q_norm.weight": "blk.{}.attn_q_norm.weight",
-        "layers.{}.self_attn.k_proj.weight": "blk.{}.attn_k.weight",
-        "layers.{}.self_attn.k_norm.weight": "blk.{}.attn_k_norm.weight",
-        "layers.{}.self_attn.v_proj.weight": "blk.{}.attn_v.weight",
-        "layers.{}.self_attn.o_proj.weight": "blk.{}.attn_output.weight",
-        "layers.{}.post_attention_layernorm.weight": "blk.{}.post_attention_norm.weight",
-        "layers.{}.pre_feedforward_layernorm.weight": "blk.{}.ffn_norm.weight",
-        "layers.{}.mlp.gate_proj.weight": "blk.{}.ffn_gate.weight",
-        "layers.{}.mlp.up_proj.weight": "blk.{}.ffn_up.weight",
-        "layers.{}.mlp.down_proj.weight": "blk.{}.ffn_down.weight",
-        "layers.{}.post_feedforward_layernorm.weight": "blk.{}.post_ffw_norm.weight",
+        **NAMES,
         "layers.{}.per_layer_input_gate.weight": "blk.{}.inp_gate.weight",
         "layers.{}.per_layer_projection.weight": "blk.{}.proj.weight",
         "layers.{}.post_per_layer_input_norm.weight": "blk.{}.post_norm.weight",
@@ -153,7 +138,7 @@ GEMMA4 = Dialect(
     },
     describe=_gemma4_describe,
     adjust=_gemma4_adjust,
-    arrange=space_out,
+    arrange=add_identity_layers,
     vectors=_gemma4_vectors,
     writes_merges=True,
 )

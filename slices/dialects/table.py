@@ -21,7 +21,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Block:
-    """One block of the GGUF: `source` is the slice's layer that it is, None for a spacer."""
+    """One block of the GGUF: `source` is the slice's layer that it is, None for an identity layer."""
 
     source: int | None
     layer: Layer

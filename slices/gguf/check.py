@@ -11,12 +11,13 @@ from pathlib import Path
 
 from slices.errors import BadCheckpoint
 from slices.gguf.header import GGUFHeader, read_gguf_header
-from slices.gguf.layout import SPACERS, layer_complaints, per_layer, setting
+from slices.gguf.layout import IDENTITY_LAYERS, layer_complaints, per_layer, setting
 from slices.gguf.rules import ANY, FLOATS, MATRICES, MOST_LAYERS, NO_MATRIX, RULES, Number
 from slices.gguf.shapes import tensor_complaints
 from slices.gguf.tokens import token_complaints
 
 _SCALINGS = ("none", "linear")  # how positions may be scaled; an unknown word ends the process
+_OLD_IDENTITY_LAYERS = "mom.spacers"
 _TEXTS = ("general.architecture", "general.name", "tokenizer.ggml.model", "tokenizer.ggml.pre")
 
 
@@ -63,8 +64,13 @@ def _file(header: GGUFHeader) -> Iterator[str]:
         yield "general.architecture is missing"
     if header.metadata.get("split.count", 0) not in (0, 1):
         yield "it is one part of several (split.count); join them first"
-    if header.kinds.get(SPACERS, "[i32]") not in ("[i32]", "[u32]") or header.length(SPACERS) > MOST_LAYERS:
-        yield f"{SPACERS} is {header.metadata[SPACERS]!r}; expected an array of layer numbers"
+    if _OLD_IDENTITY_LAYERS in header.kinds:
+        yield f"it has {_OLD_IDENTITY_LAYERS}, which an older mom wrote, not {IDENTITY_LAYERS}"
+    if (
+        header.kinds.get(IDENTITY_LAYERS, "[i32]") not in ("[i32]", "[u32]")
+        or header.length(IDENTITY_LAYERS) > MOST_LAYERS
+    ):
+        yield f"{IDENTITY_LAYERS} is {header.metadata[IDENTITY_LAYERS]!r}; expected an array of layer numbers"
     scaling = setting(header, "rope.scaling.type")
     if scaling not in (0, *_SCALINGS):
         yield f"rope.scaling.type is {scaling!r}; expected one of {', '.join(_SCALINGS)}"

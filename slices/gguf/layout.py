@@ -12,16 +12,16 @@ from slices.gguf.header import GGUFHeader
 
 _PATTERN, _SHARED = "attention.sliding_window_pattern", "attention.shared_kv_layers"
 _HEADS, _KV_HEADS = "attention.head_count", "attention.head_count_kv"
-SPACERS = "mom.spacers"  # numbers of layers that hand their input on: nobody reads their K/V
+IDENTITY_LAYERS = "mom.identity_layers"  # indices of the identity layers, whose K/V no layer reads
 
 
 @dataclass(frozen=True)
 class GGUFLayer:
-    """One layer. `own`: it has K/V of its own; `spacer`: it hands its input on; `head`: numbers in a head."""
+    """One layer. `own`: it has K/V of its own; `identity`: its output is its input; `head`: the head size."""
 
     sliding: bool
     own: bool
-    spacer: bool
+    identity: bool
     heads: int
     kv_heads: int
     head: int
@@ -47,10 +47,12 @@ def read_layers(header: GGUFHeader) -> list[GGUFLayer]:
     full = setting(header, "attention.key_length")
     sizes = {False: full, True: setting(header, "attention.key_length_swa") or full}
     own = count - setting(header, _SHARED)
-    spacers = header.metadata.get(SPACERS, [])
+    identity_layers = header.metadata.get(IDENTITY_LAYERS, [])
     heads, kv_heads, ffn = (per_layer(header, key) for key in (_HEADS, _KV_HEADS, "feed_forward_length"))
     return [
-        GGUFLayer(slides[at], at < own, at in spacers, heads[at], kv_heads[at], sizes[slides[at]], ffn[at])
+        GGUFLayer(
+            slides[at], at < own, at in identity_layers, heads[at], kv_heads[at], sizes[slides[at]], ffn[at]
+        )
         for at in range(count)
     ]
 
@@ -102,7 +104,7 @@ def _sharing(layers: Sequence[GGUFLayer]) -> Iterator[str]:
         yield f"{own} of {len(layers)} layers have K/V of their own; llama.cpp wants 2 where others share it"
     for slides, donor, kind in ((True, own - 2, "sliding"), (False, own - 1, "full")):
         readers = [layer for layer in layers[own:] if layer.sliding == slides]
-        meant = [at for at in range(own) if layers[at].sliding == slides and not layers[at].spacer]
+        meant = [at for at in range(own) if layers[at].sliding == slides and not layers[at].identity]
         if readers and meant[-1:] != [donor]:
             yield (
                 f"llama.cpp would have its shared {kind} layers read the K/V of layer {donor}, "

@@ -53,7 +53,7 @@ def _required(when: str, layer: GGUFLayer, routes: bool, header: GGUFHeader) -> 
         case "own":
             return layer.own
         case "value":
-            return layer.own and layer.sliding and not layer.spacer
+            return layer.own and layer.sliding and not layer.identity
         case "ple":
             return bool(setting(header, "embedding_length_per_layer_input")) or None
         case "full":

@@ -1,6 +1,6 @@
-"""ggml's tensor types: their numbers, names and sizes, by the tables of gguf-py."""
+"""ggml's tensor types: their numbers, names and sizes, from gguf-py."""
 
-TABLES = ("token_embd.weight", "per_layer_token_embd.weight")  # one row a vocabulary entry
+EMBEDDING_TENSORS = ("token_embd.weight", "per_layer_token_embd.weight")  # one row a vocabulary entry
 
 
 def type_number(name: str) -> int:

@@ -1,7 +1,7 @@
 """Every tensor of a slice's GGUF: its name there, its shape, and its bytes a chunk at a time.
 
 Most are a tensor of the checkpoint as it is. Those with a part for each layer (per-layer embeddings)
-get empty parts where the GGUF has spacers, and the spacers themselves have no counterpart at all.
+get zeros where the GGUF has identity layers, which themselves have no counterpart in the checkpoint.
 Nothing here knows the file's format.
 """
 
@@ -82,7 +82,7 @@ def list_sources(
             found.append(_from_entry(there, here, live[here], rule, anatomy, dialect, blocks, precision))
     for index, block in enumerate(blocks):
         if block.source is None:
-            found += _spacer(index, block, anatomy, dialect, len(blocks), precision)
+            found += _identity_layer(index, block, anatomy, dialect, len(blocks), precision)
     extra = dialect.vectors(anatomy, blocks)
     return found + [_from_vector(name, values) for name, values in extra.items()]
 
@@ -113,7 +113,7 @@ def _from_entry(
 def _with_gaps(
     name: str, entry: Entry, axis: int, ple: int, blocks: Blocks, precision: Precision
 ) -> GGUFSource:
-    """The tensor with zeros where its `axis`, one part of `ple` a layer, has a spacer's part."""
+    """The tensor with zeros where its `axis`, one part of `ple` a layer, has an identity layer's part."""
     kept = np.array([index for index, block in enumerate(blocks) if block.source is not None])
     order = [block.source for block in blocks if block.source is not None]
     shape = tuple(len(blocks) * ple if at == axis else side for at, side in enumerate(entry.shape))
@@ -135,7 +135,7 @@ def _with_gaps(
     return GGUFSource(name, shape, by_column if axis else by_row)
 
 
-def _spacer(
+def _identity_layer(
     index: int, block: Block, anatomy: Anatomy, dialect: Dialect, count: int, precision: Precision
 ) -> Iterator[GGUFSource]:
     """The tensors of a block that hands its input on: matrices of zeros, vectors of ones."""

@@ -26,7 +26,7 @@ from slices.progress import Progress
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.quantize import Quantized, quantize, record_gguf
 from slices.quant.recipe import make_recipe
-from slices.quant.size import name_of, predict_each
+from slices.quant.size import model_name, predict_sizes
 from slices.quant.types import TYPES, find_type
 from slices.runtimes.open import open_runtime
 
@@ -38,12 +38,12 @@ class Making:
     """How every rung is made, as for `slices.quant.quantize.quantize`; `threads` also for running it."""
 
     imatrix: Imatrix | None = None
-    tables: str | None = None
+    embedding_type: str | None = None
     threads: int | None = None
 
-    def tables_of(self, type: str) -> str | None:
-        """The tables' type, which BF16 does not take."""
-        return None if type == "BF16" else self.tables
+    def embedding_type_of(self, type: str) -> str | None:
+        """The type of the embeddings, which BF16 does not take."""
+        return None if type == "BF16" else self.embedding_type
 
 
 @dataclass(frozen=True)
@@ -126,11 +126,11 @@ def foretell(folder: Path, exported: Path, types: Sequence[str], making: Making)
 
     Writes the headers of the slice's bf16 GGUF to `exported`.
     """
-    write_gguf(folder, exported, name_of(folder), data=False)
+    write_gguf(folder, exported, model_name(folder), data=False)
     weighted = making.imatrix is not None
     there = [type for type in types if weighted or find_type(type).imatrix != "needed"]
-    recipes = [make_recipe(type, making.tables_of(type)) for type in there]
-    foretold = predict_each(exported, recipes, weighted)
+    recipes = [make_recipe(type, making.embedding_type_of(type)) for type in there]
+    foretold = predict_sizes(exported, recipes, weighted)
     sizes = {type: each.bytes for type, each in zip(there, foretold, strict=True) if each is not None}
     return dict(sorted(sizes.items(), key=lambda item: item[1]))
 
@@ -140,7 +140,7 @@ def _export(on: _Climb, largest: int) -> None:
     size = on.exported.stat().st_size
     what = f"{size:,} for the bf16 export and {largest:,} for each of two rungs"
     check_free_space(on.exported, size + 2 * largest, what)
-    write_gguf(on.folder, on.exported, name_of(on.folder))
+    write_gguf(on.folder, on.exported, model_name(on.folder))
 
 
 def _measured(on: _Climb, types: Sequence[str], text: Heldout) -> tuple[list[Rung], Quantized | None]:
@@ -186,7 +186,7 @@ def _rung(on: _Climb, type: str, reference: Reference) -> tuple[Rung, Quantized]
         progress=tell,
         threads=on.making.threads,
         imatrix=on.making.imatrix,
-        tables=on.making.tables_of(type),
+        embedding_type=on.making.embedding_type_of(type),
         exported=on.exported,
     )
     runtime = open_runtime(on.folder, made.path.resolve(), on.making.threads)
@@ -200,7 +200,7 @@ def _rung(on: _Climb, type: str, reference: Reference) -> tuple[Rung, Quantized]
 
 def _keep(folder: Path, made: Quantized, out: Path | None, force: bool) -> Quantized:
     """Give the chosen file its name and record it; the same file, made before, is left as it is."""
-    target = out or folder / f"{name_of(folder)}-{made.type}.gguf"
+    target = out or folder / f"{model_name(folder)}-{made.type}.gguf"
     done = replace(made, path=target)
     same = target.is_file() and _sha256(target) == made.sha256
     if same and _is_recorded(folder, target.name):

@@ -1,7 +1,7 @@
 """The parent's plain quants on a domain's held-out text: what any slice must beat at equal bytes.
 
-A plain quant cuts nothing: the whole parent in a smaller type, with llama.cpp's tables or smaller ones. Each
-is made, measured and deleted; what is kept, under `$MOM_HOME/plain`, are its bytes and its bits by document.
+A plain quant cuts nothing: the whole parent in a smaller type, with llama.cpp's embedding type or a smaller
+one. Each is made, measured and deleted; its bytes and its bits by document are cached in `$MOM_HOME/plain`.
 """
 
 import json
@@ -25,12 +25,13 @@ from slices.measure.bits_per_byte import score_text
 from slices.measure.heldout import Heldout
 from slices.progress import Progress
 from slices.quant.quantize import quantize
-from slices.quant.recipe import LLAMA_CPP, make_recipe
-from slices.quant.size import name_of, predict_each
+from slices.quant.recipe import make_recipe
+from slices.quant.size import model_name, predict_sizes
+from slices.quant.types import LLAMA_CPP
 from slices.runtimes.open import open_runtime
 
 TYPES = ("Q2_K", "Q3_K_M", "Q4_K_M", "Q5_K_M", "Q6_K", "Q8_0", "BF16")
-TABLES = (LLAMA_CPP, "Q4_K")
+EMBEDDING_TYPES = (LLAMA_CPP, "Q4_K")
 NEAREST = 3  # of those that are small enough, the largest are measured
 
 
@@ -39,14 +40,15 @@ class Plain:
     """A quant of the whole parent. `bits`: what each held-out document takes, by number."""
 
     type: str
-    tables: str
+    embedding_type: str
     bytes: int
     bits: tuple[float, ...]
 
     @property
     def label(self) -> str:
         """As people say it."""
-        return self.type if self.tables == LLAMA_CPP else f"{self.type} with tables of {self.tables}"
+        same = self.embedding_type == LLAMA_CPP
+        return self.type if same else f"{self.type} with {self.embedding_type} embeddings"
 
     @property
     def values(self) -> Values:
@@ -75,7 +77,7 @@ def plain_quants(
             exported = scratch / "bf16.gguf"
             room = 2 * sum(entry.nbytes for entry in open_checkpoint(parent).entries)
             check_free_space(exported, room, "the parent's bf16 export and a plain quant")
-            write_gguf(parent, exported, name_of(parent))
+            write_gguf(parent, exported, model_name(parent))
             for number, each in enumerate(missing):
                 if progress:
                     progress("measure the parent's plain quants", number, len(missing))
@@ -85,11 +87,11 @@ def plain_quants(
 
 
 def plain_sizes(parent: Path) -> dict[tuple[str, str], int]:
-    """Bytes of every plain quant of the parent, the smallest first, by type and tables; kept."""
+    """Bytes of every plain quant of the parent, the smallest first, by type and embedding type; cached."""
     path = home() / "plain" / f"{fingerprint(open_checkpoint(parent))[:16]}-sizes.json"
     if path.is_file():
         stored = parse_json_object(path.read_bytes(), path)
-        return {(type, tables): size for type, tables, size in stored["sizes"]}
+        return {(type, embedding_type): size for type, embedding_type, size in stored["sizes"]}
     with temp_dir(path.parent) as scratch:
         found = _foretold(parent, scratch / "header.gguf")
     rows = [[*each, size] for each, size in found.items()]
@@ -98,35 +100,39 @@ def plain_sizes(parent: Path) -> dict[tuple[str, str], int]:
 
 
 def _foretold(parent: Path, header: Path) -> dict[tuple[str, str], int]:
-    write_gguf(parent, header, name_of(parent), data=False)
+    write_gguf(parent, header, model_name(parent), data=False)
     kinds = _kinds()
-    recipes = [make_recipe(type, None if type == "BF16" else tables) for type, tables in kinds]
+    recipes = [
+        make_recipe(type, None if type == "BF16" else embedding_type) for type, embedding_type in kinds
+    ]
     sizes: dict[int, tuple[str, str]] = {}
-    for kind, found in zip(kinds, predict_each(header, recipes, with_imatrix=False), strict=True):
+    for kind, found in zip(kinds, predict_sizes(header, recipes, with_imatrix=False), strict=True):
         if found is not None:
             sizes.setdefault(found.bytes, kind)
     return {sizes[size]: size for size in sorted(sizes)}
 
 
 def _kinds() -> list[tuple[str, str]]:
-    """Types and tables: every type with llama.cpp's and with small tables, the smallest with the smallest."""
-    kinds = [(type, tables) for type in TYPES for tables in TABLES if (type, tables) != ("BF16", "Q4_K")]
+    """Pairs of type and embedding type: every type with each, the smallest with the smallest."""
+    kinds = [
+        (type, other) for type in TYPES for other in EMBEDDING_TYPES if (type, other) != ("BF16", "Q4_K")
+    ]
     return [*kinds, ("Q2_K", "Q2_K")]
 
 
 def _measured(
     parent: Path, exported: Path, each: tuple[str, str], text: Heldout, out: Path, threads: int | None
 ) -> Plain:
-    type, tables = each
-    said = None if type == "BF16" else tables
-    made = quantize(parent, type, out, force=True, threads=threads, tables=said, exported=exported)
+    type, embedding_type = each
+    said = None if type == "BF16" else embedding_type
+    made = quantize(parent, type, out, force=True, threads=threads, embedding_type=said, exported=exported)
     runtime = open_runtime(parent, out.resolve(), threads)
     try:
         bits = score_text(f"the parent as {type}", runtime, text).bits
     finally:
         runtime.close()
         out.unlink()
-    return Plain(type, tables, made.bytes, tuple(bits.tolist()))
+    return Plain(type, embedding_type, made.bytes, tuple(bits.tolist()))
 
 
 def _read(path: Path, text: Heldout) -> dict[tuple[str, str], Plain]:
@@ -135,7 +141,7 @@ def _read(path: Path, text: Heldout) -> dict[tuple[str, str], Plain]:
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = [
-            Plain(e["type"], e["tables"], int(e["bytes"]), tuple(map(float, e["bits"])))
+            Plain(e["type"], e["embedding_type"], int(e["bytes"]), tuple(map(float, e["bits"])))
             for e in stored["quants"]
         ]
         right = stored["text"] == text.sha256 and all(len(e.bits) == text.documents for e in found)
@@ -143,7 +149,7 @@ def _read(path: Path, text: Heldout) -> dict[tuple[str, str], Plain]:
         raise BadConfig(f"{path}: damaged: {error}; delete the file") from None
     if not right:
         raise BadConfig(f"{path}: it is of other text than it says; delete the file")
-    return {(each.type, each.tables): each for each in found}
+    return {(each.type, each.embedding_type): each for each in found}
 
 
 def _write(path: Path, text: Heldout, quants: Iterable[Plain]) -> None:

@@ -1,1 +1,1 @@
-"""Fewer bits: which types, by which importance, how large, and made in a process of its own."""
+"""Quantization: types, importance matrices, sizes, llama.cpp's quantizer in a child process."""

@@ -1,13 +1,13 @@
-"""The process that runs llama.cpp's quantizer and tries out the result, since llama.cpp may abort.
+"""The child process that runs llama.cpp's quantizer and checks the result, since llama.cpp may abort.
 
-    python -m slices.quant.child plan ORDER...      for each order prints `next`, then `tensor type` for each
+    python -m slices.quant.child plan PARAMS...     prints `next` for each, then `tensor type` for each
                                                     tensor; writes nothing
-    python -m slices.quant.child quantize ORDER     prints `done total` for each tensor
+    python -m slices.quant.child quantize PARAMS    prints `done total` for each tensor
     python -m slices.quant.child tokens FILE FOLDER     only the vocabulary need be there
     python -m slices.quant.child verify FILE FOLDER
 
-ORDER is JSON: `slices.quant.quantizer.Order`. What went wrong goes to stderr, with exit status 1. Ends when
-its stdin does, so as not to outlive the process that started it, which is `slices.quant.quantizer`.
+PARAMS is JSON: `slices.quant.quantizer.QuantizeParams`. An error goes to stderr, with exit status 1. It ends
+when its stdin does, so as not to outlive the process that started it, which is `slices.quant.quantizer`.
 """
 
 import ctypes
@@ -38,20 +38,20 @@ _TENSOR = re.compile(r"\[ *(\d+)/ *(\d+)\] (\S+) - \[.*\], type = +(\S+),")
 _RESULT = re.compile(r"size = .* -> .* \((\S+)\)")
 
 
-def quantize(order: Mapping[str, Any], dry_run: bool = False) -> None:
-    """Quantize as the order says, or find out the types that this would give."""
+def quantize(job: Mapping[str, Any], dry_run: bool = False) -> None:
+    """Quantize, or with `dry_run` print the type of every tensor."""
     library = load_library()
     params = library.llama_model_quantize_default_params()
-    params.ftype, params.nthread, params.max_buf_size = order["number"], order["threads"], _BUFFER
-    params.pure, params.dry_run = order["pure"], dry_run
-    params.tt_overrides = _tensor_types(library, order["tensor_types"])
-    params.kv_overrides = _metadata(library, order["metadata"])
-    weights = _load(order["imatrix"])  # ctypes keeps no hold on these arrays; this name does
-    if weights is not None or order["weighted"]:
+    params.ftype, params.nthread, params.max_buf_size = job["ftype"], job["threads"], _BUFFER
+    params.pure, params.dry_run = job["pure"], dry_run
+    params.tt_overrides = _tensor_types(library, job["tensor_types"])
+    params.kv_overrides = _metadata(library, job["metadata"])
+    weights = _load(job["imatrix"])  # ctypes keeps no hold on these arrays; this name does
+    if weights is not None or job["has_imatrix"]:
         params.imatrix = _weights(library, weights or {})
     add_log_listener(_TypePrinter() if dry_run else _print_progress)
     status = library.llama_model_quantize(
-        order["source"].encode(), order["target"].encode(), ctypes.byref(params)
+        job["source"].encode(), job["target"].encode(), ctypes.byref(params)
     )
     if status:
         raise RunFailed(f"llama.cpp could not quantize (status {status}): {last_error()}")
@@ -90,7 +90,7 @@ def _weights(library: ModuleType, values: Mapping[str, Any]) -> Any:
 
 
 def verify(file: Path, folder: Path) -> None:
-    """Check and load `file`, run a text through it, and hold its tokens against `folder`'s tokenizer.
+    """Check and load `file`, score a text with it, and compare its tokens with `folder`'s tokenizer.
 
     Raises:
         BadCheckpoint: it is not what `slices.gguf.check` lets pass.
@@ -100,15 +100,15 @@ def verify(file: Path, folder: Path) -> None:
     runtime = LlamaRuntime(file, threads=1, n_ctx=512)
     try:
         tokens = runtime.encode(PROBE)
-        compare(tokens[1:], folder)
+        check_tokens(tokens[1:], folder)
         if not np.isfinite(runtime.logprobs(tokens)).all():
-            raise RunFailed("the GGUF gives probabilities that are no numbers")
+            raise RunFailed("the GGUF gives probabilities that are not finite")
     finally:
         runtime.close()
 
 
 def verify_tokens(file: Path, folder: Path) -> None:
-    """Load only the vocabulary of `file`, and hold its tokens against `folder`'s tokenizer.
+    """Load only the vocabulary of `file`, and compare its tokens with `folder`'s tokenizer.
 
     Raises:
         RunFailed: llama.cpp refuses the vocabulary, or the tokens differ.
@@ -121,17 +121,19 @@ def verify_tokens(file: Path, folder: Path) -> None:
     except ValueError:
         raise RunFailed(f"llama.cpp cannot read the vocabulary: {last_error()}") from None
     try:
-        compare(model.tokenize(PROBE.encode(), add_bos=False, special=False), folder)
+        check_tokens(model.tokenize(PROBE.encode(), add_bos=False, special=False), folder)
     finally:
         model.close()
 
 
-def compare(tokens: Sequence[int], folder: Path) -> None:
-    """Hold llama.cpp's tokens of `PROBE` against those of `folder`'s tokenizer."""
+def check_tokens(tokens: Sequence[int], folder: Path) -> None:
+    """Compare llama.cpp's tokens of `PROBE` with those of `folder`'s tokenizer."""
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.encode_special_tokens = True
     if list(tokens) != tokenizer.encode(PROBE, add_special_tokens=False).ids:
-        raise RunFailed(f"the GGUF cuts text otherwise than {folder / 'tokenizer.json'}: serve it in torch")
+        raise RunFailed(
+            f"the GGUF tokenizes text otherwise than {folder / 'tokenizer.json'}: serve it in torch"
+        )
 
 
 def _print_progress(line: str) -> None:
@@ -157,15 +159,15 @@ class _TypePrinter:
             self._tensor = None
 
 
-def obey(arguments: list[str]) -> None:
-    """Do what the arguments say."""
+def main(arguments: list[str]) -> None:
+    """Run the command that the arguments name."""
     match arguments:
-        case ["plan", *orders]:
-            for order in orders:
+        case ["plan", *params_list]:
+            for params in params_list:
                 print(NEXT, flush=True)
-                quantize(json.loads(order), dry_run=True)
-        case ["quantize", order]:
-            quantize(json.loads(order))
+                quantize(json.loads(params), dry_run=True)
+        case ["quantize", params]:
+            quantize(json.loads(params))
         case ["tokens", file, folder]:
             verify_tokens(Path(file), Path(folder))
         case ["verify", file, folder]:
@@ -175,4 +177,4 @@ def obey(arguments: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    work_as_child(obey)
+    work_as_child(main)

@@ -16,10 +16,10 @@ from safetensors.numpy import save
 
 from slices.errors import BadCheckpoint
 from slices.gguf.header import GGUFHeader, GGUFTensor
-from slices.gguf.tensor_types import TABLES, type_name
+from slices.gguf.tensor_types import EMBEDDING_TENSORS, type_name
 from slices.quant.imatrix_file import Imatrix
 
-_UNWEIGHTED = (*TABLES, "output.weight")
+_UNWEIGHTED = (*EMBEDDING_TENSORS, "output.weight")
 
 
 def weighted_tensors(header: GGUFHeader, types: Mapping[str, str]) -> list[GGUFTensor]:
@@ -36,7 +36,7 @@ def fit_imatrix(
 ) -> dict[str, NDArray[np.float32]]:
     """The values of every tensor to be quantized, (columns,) or (experts * columns,).
 
-    A spacer's matrices hold zeros and are in no model that was measured: all their columns weigh the same.
+    An identity layer's matrices hold zeros and were not measured: all their columns weigh the same.
 
     Raises:
         BadCheckpoint: a tensor has no values, or as many as do not fit it; it is named.
@@ -45,7 +45,7 @@ def fit_imatrix(
     for tensor in weighted_tensors(header, types):
         expected = tensor.shape[0] * prod(tensor.shape[2:])
         values = imatrix.values.get(tensor.name)
-        if values is None and not _is_spacer(tensor.name, header):
+        if values is None and not _is_identity_layer(tensor.name, header):
             raise BadCheckpoint(
                 f"the importance matrix has no values for {tensor.name!r}: it is of another slice"
             )
@@ -58,12 +58,12 @@ def fit_imatrix(
     return fitted
 
 
-def _is_spacer(name: str, header: GGUFHeader) -> bool:
-    spacers = header.metadata.get("mom.spacers", [])
-    return any(name.startswith(f"blk.{index}.") for index in spacers)
+def _is_identity_layer(name: str, header: GGUFHeader) -> bool:
+    identity_layers = header.metadata.get("mom.identity_layers", [])
+    return any(name.startswith(f"blk.{index}.") for index in identity_layers)
 
 
-def digest(imatrix: Imatrix) -> str:
+def imatrix_sha256(imatrix: Imatrix) -> str:
     """sha256 of every tensor's name and values, in the order of names."""
     found = hashlib.sha256()
     for name in sorted(imatrix.values):

@@ -79,8 +79,8 @@ def collect(
 def collect_on(folder: Path, batches: Batches, progress: Progress = _quiet) -> Imatrix:
     """As `collect`, on given token ids, each batch on its own from position 0.
 
-    Blocks that only the GGUF has (spacers, all zeros) get entries that weigh every column alike, since types
-    of few bits want an entry for every matrix.
+    Identity layers, which only the GGUF has, get entries that weigh every column alike, since types of few
+    bits want an entry for every matrix.
     """
     checkpoint = open_checkpoint(folder)
     anatomy = read_anatomy(checkpoint.config)
@@ -95,13 +95,13 @@ def collect_on(folder: Path, batches: Batches, progress: Progress = _quiet) -> I
         if name.removeprefix(prefix) in there:
             names[name] = there[name.removeprefix(prefix)]
     found = hook_model(model, names, batches, progress)
-    spacers = _spacers(entries, anatomy)
-    ones = {name: np.ones(columns, np.float32) for name, columns in spacers.items()}
-    unread = {name: np.zeros(1, np.int64) for name in spacers}
+    identity_layers = _identity_layer_columns(entries, anatomy)
+    ones = {name: np.ones(columns, np.float32) for name, columns in identity_layers.items()}
+    unread = {name: np.zeros(1, np.int64) for name in identity_layers}
     return replace(found, values={**found.values, **ones}, counts={**found.counts, **unread})
 
 
-def _spacers(entries: Mapping[str, Entry], anatomy: Anatomy) -> dict[str, int]:
+def _identity_layer_columns(entries: Mapping[str, Entry], anatomy: Anatomy) -> dict[str, int]:
     """Columns of the matrices that the GGUF has and the slice does not, by their name there."""
     dialect, named = DIALECTS[anatomy.family.name], set(gguf_names(anatomy).values())
     sources = list_sources(entries, anatomy, dialect, dialect.arrange(anatomy), "BF16")

@@ -1,8 +1,7 @@
-"""A slice as a quantized GGUF: predict, export, quantize, try it out, record it in slice.json.
+"""A slice as a quantized GGUF: predict the size, export, quantize, smoke-test, record it in slice.json.
 
-llama.cpp quantizes, in a process of its own, since it ends its process on what it does not like. A file
-that does not load, or cuts text otherwise than the slice, never gets its name. Whether the result is any
-good is measured in `slices.report.evaluate`.
+llama.cpp quantizes in a child process, since it may abort. A file that does not load, or tokenizes text
+otherwise than the slice, never gets its name. Its quality is measured in `slices.report.evaluate`.
 """
 
 import hashlib
@@ -21,14 +20,14 @@ from slices.files.atomic import refuse_existing, staged
 from slices.files.disk_space import check_free_space, map_full_disk_error
 from slices.files.temp_files import anonymous_file, link_to
 from slices.gguf.header import read_gguf_header
-from slices.quant.fit import digest, fit_imatrix, save_values
+from slices.quant.fit import fit_imatrix, imatrix_sha256, save_values
 from slices.quant.imatrix_file import Imatrix
-from slices.quant.quantizer import Progress, make_order, run_quantizer, verify, verify_tokens
+from slices.quant.quantizer import Progress, make_params, run_quantizer, verify, verify_tokens
 from slices.quant.recipe import NOTHING, Recipe, check_imatrix, gguf_metadata, make_recipe
-from slices.quant.size import Prediction, name_of, predict_from
+from slices.quant.size import SizePrediction, model_name, predict_from_export
 from slices.quant.types import TYPES
 
-__all__ = ["TYPES", "Progress", "Quantized", "default_target", "place", "quantize", "record_gguf"]
+__all__ = ["TYPES", "Progress", "Quantized", "default_target", "quantize", "record_gguf", "resolve_target"]
 
 
 @dataclass(frozen=True)
@@ -42,23 +41,23 @@ class Quantized:
     sha256: str
     seconds: float
     recipe: Recipe
-    predicted: Prediction
+    predicted: SizePrediction
     imatrix_sha256: str | None = None
 
 
 @dataclass(frozen=True)
-class _Job:
+class _QuantizeJob:
     folder: Path
     recipe: Recipe
     target: Path
     threads: int
     imatrix: Imatrix | None
-    given: Path | None  # a bf16 GGUF to begin with, which stays
+    exported: Path | None  # a BF16 GGUF that exists already, which stays
     progress: Progress | None
 
     @property
     def weights(self) -> Imatrix | None:
-        """The importance matrix, where the type heeds one."""
+        """The importance matrix, where the type uses one."""
         return None if self.recipe.type == "BF16" else self.imatrix
 
     def temp_file(self, label: str) -> AbstractContextManager[Path]:
@@ -74,7 +73,7 @@ def quantize(
     progress: Progress | None = None,
     threads: int | None = None,
     imatrix: Imatrix | None = None,
-    tables: str | None = None,
+    embedding_type: str | None = None,
     overrides: Mapping[str, str] = NOTHING,
     pure: bool = False,
     exported: Path | None = None,
@@ -85,7 +84,7 @@ def quantize(
         out: where to, needed for a folder that is no finished slice.
         force: replace what is there.
         threads: processor threads; by default every core.
-        imatrix: of this slice; BF16 takes no heed of it.
+        imatrix: of this slice; BF16 ignores it.
         tables, overrides, pure: as in `slices.quant.recipe.make_recipe`.
         exported: a bf16 GGUF of this slice to begin with, rather than export one; it is left as it is.
 
@@ -96,13 +95,21 @@ def quantize(
         BadConfig: the output's name does not fit into slice.json.
         BadCheckpoint: the importance matrix is of another slice.
         SliceError: the disk has not the room.
-        RunFailed: llama.cpp gave up, the disk is full, or the result does not run. Nothing is left behind.
+        RunFailed: llama.cpp failed, the disk is full, or the result does not run. Nothing is left behind.
     """
     started = perf_counter()
-    recipe = make_recipe(type, tables, overrides, pure)
+    recipe = make_recipe(type, embedding_type, overrides, pure)
     check_imatrix(recipe, imatrix is not None)
-    target, replace = place(folder, type, out, force)
-    job = _Job(folder, recipe, target, threads or os.cpu_count() or 1, imatrix, exported, progress)
+    target, replace = resolve_target(folder, type, out, force)
+    job = _QuantizeJob(
+        folder=folder,
+        recipe=recipe,
+        target=target,
+        threads=threads or os.cpu_count() or 1,
+        imatrix=imatrix,
+        exported=exported,
+        progress=progress,
+    )
     with map_full_disk_error(target):
         with staged(target, replace) as partial, job.temp_file(str(target)) as result:
             predicted = _write(job, result)
@@ -114,7 +121,7 @@ def quantize(
 
 
 def default_target(folder: Path, type: str) -> Path:
-    """Where the GGUF of a slice goes unless it is said.
+    """The default path of a slice's GGUF.
 
     Raises:
         NotFound: `folder` is no finished slice.
@@ -124,8 +131,8 @@ def default_target(folder: Path, type: str) -> Path:
     return folder / f"{manifest.read(folder).name}-{type}.gguf"
 
 
-def place(folder: Path, type: str, out: Path | None, force: bool) -> tuple[Path, bool]:
-    """Where the GGUF goes, and whether it may replace what is there.
+def resolve_target(folder: Path, type: str, out: Path | None, force: bool) -> tuple[Path, bool]:
+    """The path of the GGUF, and whether it may replace what is there.
 
     What is there may always be replaced if a killed run left it: ours and in the slice, but not known to
     slice.json, so nothing uses it.
@@ -134,14 +141,14 @@ def place(folder: Path, type: str, out: Path | None, force: bool) -> tuple[Path,
         NotFound, Exists, BadConfig: as `quantize`.
     """
     target = out or default_target(folder, type)
-    if _lies_in(folder, target):
+    if _is_in(folder, target):
         manifest.check_file(target.name)
         force = force or _is_left_over(folder, target)
     refuse_existing(target, force)
     return target, force
 
 
-def _lies_in(folder: Path, target: Path) -> bool:
+def _is_in(folder: Path, target: Path) -> bool:
     return (folder / manifest.FILE).is_file() and target.resolve().parent == folder.resolve()
 
 
@@ -155,18 +162,18 @@ def _is_left_over(folder: Path, target: Path) -> bool:
         return False
 
 
-def _write(job: _Job, result: Path) -> Prediction:
-    """Write the file, after all that can be known before it is."""
-    if job.given is not None:
-        return _write_from(job, job.given, result)
+def _write(job: _QuantizeJob, result: Path) -> SizePrediction:
+    """Write the file, after its tokens and its size are checked."""
+    if job.exported is not None:
+        return _write_from(job, job.exported, result)
     with job.temp_file(f"the BF16 export of {job.folder}") as exported:
-        write_gguf(job.folder, exported, name_of(job.folder), data=False)
+        write_gguf(job.folder, exported, model_name(job.folder), data=False)
         verify_tokens(exported, job.folder)
         return _write_from(job, exported, result)
 
 
-def _write_from(job: _Job, source: Path, result: Path) -> Prediction:
-    predicted = predict_from(source, job.recipe, job.weights is not None)
+def _write_from(job: _QuantizeJob, source: Path, result: Path) -> SizePrediction:
+    predicted = predict_from_export(source, job.recipe, job.weights is not None)
     _check_space(job, predicted)
     with job.temp_file(f"the importance matrix of {job.folder}") as values:
         if job.weights is not None:
@@ -174,36 +181,36 @@ def _write_from(job: _Job, source: Path, result: Path) -> Prediction:
         if job.recipe.type != "BF16":
             _fill(job, source)
             _quantize(job, source, result, values)
-        elif job.given is None:
+        elif job.exported is None:
             _fill(job, result)
         else:
-            shutil.copyfile(job.given, result)
+            shutil.copyfile(job.exported, result)
     return predicted
 
 
-def _check_space(job: _Job, predicted: Prediction) -> None:
-    if job.given is not None or job.recipe.type == "BF16":
+def _check_space(job: _QuantizeJob, predicted: SizePrediction) -> None:
+    if job.exported is not None or job.recipe.type == "BF16":
         check_free_space(job.target, predicted.bytes, "the result")
         return
     what = f"{predicted.export_bytes:,} for the bf16 export on the way, {predicted.bytes:,} for the result"
     check_free_space(job.target, predicted.export_bytes + predicted.bytes, what)
 
 
-def _fill(job: _Job, source: Path) -> None:
-    if job.given is None:
-        write_gguf(job.folder, source, name_of(job.folder))
+def _fill(job: _QuantizeJob, source: Path) -> None:
+    if job.exported is None:
+        write_gguf(job.folder, source, model_name(job.folder))
 
 
-def _quantize(job: _Job, source: Path, result: Path, values: Path) -> None:
-    said = gguf_metadata(job.recipe, digest(job.weights) if job.weights else None)
+def _quantize(job: _QuantizeJob, source: Path, result: Path, values: Path) -> None:
+    metadata = gguf_metadata(job.recipe, imatrix_sha256(job.weights) if job.weights else None)
     weights = values if job.weights else None
     with map_full_disk_error(job.target, result):
         run_quantizer(
-            make_order(source, result, job.recipe, job.threads, weights, metadata=said), job.progress
+            make_params(source, result, job.recipe, job.threads, weights, metadata=metadata), job.progress
         )
 
 
-def _describe(job: _Job, result: Path, predicted: Prediction, started: float) -> Quantized:
+def _describe(job: _QuantizeJob, result: Path, predicted: SizePrediction, started: float) -> Quantized:
     with result.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     return Quantized(
@@ -215,13 +222,13 @@ def _describe(job: _Job, result: Path, predicted: Prediction, started: float) ->
         seconds=perf_counter() - started,
         recipe=job.recipe,
         predicted=predicted,
-        imatrix_sha256=digest(job.weights) if job.weights else None,
+        imatrix_sha256=imatrix_sha256(job.weights) if job.weights else None,
     )
 
 
 def record_gguf(folder: Path, done: Quantized) -> None:
-    """Name the file in slice.json, if it lies beside it. Measurements of a file it replaced are dropped."""
-    if not _lies_in(folder, done.path):
+    """Record the file in slice.json, if it lies beside it. Measurements of a file it replaced are dropped."""
+    if not _is_in(folder, done.path):
         return
     slice_ = manifest.read(folder)
     entry = manifest.Quantized(
@@ -230,7 +237,7 @@ def record_gguf(folder: Path, done: Quantized) -> None:
         bytes=done.bytes,
         bits_per_weight=done.bits_per_weight,
         sha256=done.sha256,
-        tables=done.recipe.tables,
+        embedding_type=done.recipe.embedding_type,
         overrides=dict(done.recipe.overrides),
         pure=done.recipe.pure,
         imatrix_sha256=done.imatrix_sha256,

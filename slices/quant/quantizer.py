@@ -1,4 +1,4 @@
-"""llama.cpp's quantizer in a process of its own: what it is told, what it says, how it ended.
+"""llama.cpp's quantizer in a child process: its parameters, its output, its errors.
 
 The other end is `slices.quant.child`.
 """
@@ -15,43 +15,43 @@ from slices.quant.recipe import Recipe
 from slices.quant.types import find_type
 
 _CHILD = "slices.quant.child"
-NEXT = "next"  # the line before the types of each order
+NEXT = "next"  # the line before the types of each quantization
 Progress = Callable[[int, int], None]  # tensors done, tensors in all
 
 
 @dataclass(frozen=True)
-class Order:
-    """What to quantize to what. `weighted`: an importance matrix is given, be it only in the real run."""
+class QuantizeParams:
+    """A quantization, as JSON for the child. `has_imatrix`: there is an importance matrix, if only later."""
 
     source: str
     target: str
-    number: int
+    ftype: int
     tensor_types: tuple[tuple[str, int], ...]
     pure: bool
-    weighted: bool
+    has_imatrix: bool
     threads: int = 1
     imatrix: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
 
 
-def make_order(
+def make_params(
     source: Path, target: Path, recipe: Recipe, threads: int = 1, imatrix: Path | None = None,
-    weighted: bool = False, metadata: Mapping[str, str] | None = None,
-) -> Order:  # fmt: skip
-    """The order to carry out `recipe`; `imatrix` is a safetensors file of float32 vectors by tensor."""
+    has_imatrix: bool = False, metadata: Mapping[str, str] | None = None,
+) -> QuantizeParams:  # fmt: skip
+    """The parameters of `recipe`; `imatrix` is a safetensors file of float32 vectors by tensor."""
     types = tuple((pattern, type_number(type)) for pattern, type in recipe.tensor_types)
     file = None if imatrix is None else str(imatrix)
-    return Order(
-        str(source), str(target), find_type(recipe.type).number, types, recipe.pure,
-        weighted or file is not None, threads, file, dict(metadata or {}),
+    return QuantizeParams(
+        str(source), str(target), find_type(recipe.type).ftype, types, recipe.pure,
+        has_imatrix or file is not None, threads, file, dict(metadata or {}),
     )  # fmt: skip
 
 
-def plan_types(orders: Sequence[Order]) -> list[dict[str, str]]:
-    """The ggml type that every tensor would get, by name, for each order. Writes nothing, reads headers only.
+def plan_types(params_list: Sequence[QuantizeParams]) -> list[dict[str, str]]:
+    """The ggml type that every tensor would get, by name, for each quantization. Reads headers only.
 
     Raises:
-        RunFailed: llama.cpp gave up, or what it says is not understood.
+        RunFailed: llama.cpp failed, or its log is not understood.
     """
     planned: list[dict[str, str]] = []
 
@@ -64,29 +64,29 @@ def plan_types(orders: Sequence[Order]) -> list[dict[str, str]]:
             raise RunFailed(f"a plan of types has a line that means nothing: {line!r}")
         planned[-1][name] = type
 
-    run_child(_CHILD, ["plan", *(json.dumps(asdict(order)) for order in orders)], keep)
-    if len(planned) != len(orders):
-        raise RunFailed(f"expected {len(orders)} plans of types, found {len(planned)}")
+    run_child(_CHILD, ["plan", *(json.dumps(asdict(params)) for params in params_list)], keep)
+    if len(planned) != len(params_list):
+        raise RunFailed(f"expected {len(params_list)} plans of types, found {len(planned)}")
     return planned
 
 
-def run_quantizer(order: Order, progress: Progress | None = None) -> None:
-    """Carry out the order.
+def run_quantizer(params: QuantizeParams, progress: Progress | None = None) -> None:
+    """Quantize.
 
     Raises:
-        RunFailed: llama.cpp gave up; what it wrote so far is left at the target.
+        RunFailed: llama.cpp failed; what it wrote so far is left at the target.
     """
 
-    def tell(line: str) -> None:
+    def on_line(line: str) -> None:
         done, total = line.split()
         if progress:
             progress(int(done), int(total))
 
-    run_child(_CHILD, ["quantize", json.dumps(asdict(order))], tell)
+    run_child(_CHILD, ["quantize", json.dumps(asdict(params))], on_line)
 
 
 def verify_tokens(file: Path, folder: Path) -> None:
-    """See to it that `file`, of which only the header need be there, cuts text as `folder`'s tokenizer does.
+    """Check that `file`, of which only the header need be there, tokenizes as `folder`'s tokenizer does.
 
     Raises:
         RunFailed: it does not.

@@ -1,7 +1,7 @@
-"""What a quantized file will weigh, to the byte, before it is written.
+"""The predicted size of a quantized file, to the byte.
 
-llama.cpp says which type each tensor would get, in a run that reads headers only; the rest is arithmetic:
-its metadata and its tensors' names take as many bytes as in the export, and every tensor is padded.
+llama.cpp reports the type that each tensor would get, in a dry run that reads headers only; the rest is
+arithmetic: its metadata and its tensors' names take as many bytes as in the export; tensors are padded.
 """
 
 import tempfile
@@ -16,9 +16,9 @@ from slices.errors import RunFailed, Unsupported
 from slices.export import write_gguf
 from slices.gguf.header import GGUFHeader, GGUFTensor, read_gguf_header
 from slices.gguf.tensor_types import row_bytes, type_name
-from slices.quant.quantizer import make_order, plan_types
+from slices.quant.quantizer import make_params, plan_types
 from slices.quant.recipe import NOTHING, Recipe, check_imatrix, gguf_metadata, make_recipe
-from slices.quant.types import WEIGHTED
+from slices.quant.types import IMATRIX_TYPES
 
 _ALIGNMENT = 32  # bytes: what llama.cpp writes
 _SHA256 = "0" * 64
@@ -26,8 +26,8 @@ _BLOCK = 256  # numbers in a block of the k-quants and most i-quants
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a recipe gives. `types` are ggml's, by tensor; `export_bytes` is the bf16 file on the way."""
+class SizePrediction:
+    """The size of a recipe's file; `types` are ggml's, by tensor; `export_bytes`: of the BF16 export."""
 
     bytes: int
     bits_per_weight: float
@@ -36,15 +36,15 @@ class Prediction:
     notes: tuple[str, ...] = ()
 
 
-def predict(
+def predict_size(
     folder: Path,
     type: str,
-    tables: str | None = None,
+    embedding_type: str | None = None,
     overrides: Mapping[str, str] = NOTHING,
     pure: bool = False,
     with_imatrix: bool = False,
-) -> Prediction:
-    """What `slices.quant.quantize.quantize` would write with the same arguments.
+) -> SizePrediction:
+    """The size of what `slices.quant.quantize.quantize` would write with the same arguments.
 
     Writes headers only, to a temporary file.
 
@@ -54,25 +54,25 @@ def predict(
     Raises:
         SliceError: as `quantize` does before it begins.
     """
-    recipe = make_recipe(type, tables, overrides, pure)
+    recipe = make_recipe(type, embedding_type, overrides, pure)
     check_imatrix(recipe, with_imatrix)
-    with tempfile.TemporaryDirectory(prefix="mom-") as scratch:
-        path = Path(scratch) / "headers.gguf"
-        write_gguf(folder, path, name_of(folder), data=False)
-        return predict_from(path, recipe, with_imatrix)
+    with tempfile.TemporaryDirectory(prefix="mom-") as folder_:
+        path = Path(folder_) / "headers.gguf"
+        write_gguf(folder, path, model_name(folder), data=False)
+        return predict_from_export(path, recipe, with_imatrix)
 
 
-def name_of(folder: Path) -> str:
-    """The slice's name, which its GGUF is to bear; of a plain checkpoint the folder's."""
+def model_name(folder: Path) -> str:
+    """The model name in the GGUF: the slice's, of a plain checkpoint the folder's."""
     return manifest.read(folder).name if (folder / manifest.FILE).is_file() else folder.resolve().name
 
 
-def predict_from(exported: Path, recipe: Recipe, with_imatrix: bool) -> Prediction:
-    """The same from a bf16 GGUF, of which only the headers need to be there.
+def predict_from_export(exported: Path, recipe: Recipe, with_imatrix: bool) -> SizePrediction:
+    """The same from a BF16 GGUF, of which only the headers need to exist.
 
     Raises:
         Unsupported: a tensor's type needs an importance matrix, and there will be none.
-        RunFailed: llama.cpp gave up.
+        RunFailed: llama.cpp failed.
     """
     header = read_gguf_header(exported)
     (types,) = _planned(exported, header, [recipe], with_imatrix)
@@ -80,15 +80,19 @@ def predict_from(exported: Path, recipe: Recipe, with_imatrix: bool) -> Predicti
     return _prediction(exported, header, recipe, types, with_imatrix)
 
 
-def predict_each(exported: Path, recipes: Sequence[Recipe], with_imatrix: bool) -> list[Prediction | None]:
-    """The same for many recipes at once; None where there is no importance matrix and would have to be.
+def predict_sizes(
+    exported: Path, recipes: Sequence[Recipe], with_imatrix: bool
+) -> list[SizePrediction | None]:
+    """The same for several recipes; None where one needs an importance matrix and has none.
 
     Raises:
-        RunFailed: llama.cpp gave up.
+        RunFailed: llama.cpp failed.
     """
     header = read_gguf_header(exported)
     return [
-        None if _wanting(types, with_imatrix) else _prediction(exported, header, recipe, types, with_imatrix)
+        None
+        if _missing_imatrix(types, with_imatrix)
+        else _prediction(exported, header, recipe, types, with_imatrix)
         for recipe, types in zip(recipes, _planned(exported, header, recipes, with_imatrix), strict=True)
     ]
 
@@ -97,42 +101,45 @@ def _planned(
     exported: Path, header: GGUFHeader, recipes: Sequence[Recipe], with_imatrix: bool
 ) -> list[dict[str, str]]:
     """The type of every tensor, by name, for each recipe."""
-    asked = [recipe for recipe in recipes if recipe.type != "BF16"]
-    orders = [make_order(exported, exported, recipe, weighted=with_imatrix) for recipe in asked]
-    planned = iter(plan_types(orders) if orders else ())
+    params_list = [
+        make_params(exported, exported, recipe, has_imatrix=with_imatrix)
+        for recipe in recipes
+        if recipe.type != "BF16"
+    ]
+    planned = iter(plan_types(params_list) if params_list else ())
     own = {tensor.name: type_name(tensor.type) for tensor in header.tensors}
     found = [own if recipe.type == "BF16" else next(planned) for recipe in recipes]
     for types in found:
-        if untold := own.keys() ^ types.keys():
-            raise RunFailed(f"llama.cpp did not say the type of every tensor, such as {min(untold)!r}")
+        if missing := own.keys() ^ types.keys():
+            raise RunFailed(f"llama.cpp did not say the type of every tensor, such as {min(missing)!r}")
     return found
 
 
 def _prediction(
     exported: Path, header: GGUFHeader, recipe: Recipe, types: Mapping[str, str], with_imatrix: bool
-) -> Prediction:
+) -> SizePrediction:
     size = exported.stat().st_size
     if recipe.type == "BF16":
-        return Prediction(size, header.bits_per_weight, types, size)
-    said = gguf_metadata(recipe, _SHA256 if with_imatrix else None)
+        return SizePrediction(size, header.bits_per_weight, types, size)
+    added = gguf_metadata(recipe, _SHA256 if with_imatrix else None)
     data = sum(_tensor_bytes(tensor, types) for tensor in header.tensors)
     weights = sum(tensor.weights for tensor in header.tensors)
-    total = _metadata_bytes(exported, header, said) + sum(
+    total = _metadata_bytes(exported, header, added) + sum(
         _padded(_tensor_bytes(tensor, types)) for tensor in header.tensors
     )
-    return Prediction(total, 8 * data / weights, types, size, _notes(header, recipe, types))
+    return SizePrediction(total, 8 * data / weights, types, size, _notes(header, recipe, types))
 
 
-def _wanting(types: Mapping[str, str], with_imatrix: bool) -> list[str]:
-    """Tensors whose type needs the importance matrix that there is not."""
-    return [] if with_imatrix else [name for name, type in types.items() if type in WEIGHTED]
+def _missing_imatrix(types: Mapping[str, str], with_imatrix: bool) -> list[str]:
+    """Tensors whose type needs an importance matrix, where there is none."""
+    return [] if with_imatrix else [name for name, type in types.items() if type in IMATRIX_TYPES]
 
 
 def _check_weighted(types: Mapping[str, str], with_imatrix: bool) -> None:
-    if wanting := _wanting(types, with_imatrix):
+    if missing := _missing_imatrix(types, with_imatrix):
         raise Unsupported(
-            f"{wanting[0]} would be {types[wanting[0]]}, which needs an importance matrix "
-            f"({len(wanting)} such tensors): pass --imatrix domain, or choose a type of more bits"
+            f"{missing[0]} would be {types[missing[0]]}, which needs an importance matrix "
+            f"({len(missing)} such tensors): pass --imatrix domain, or choose a type of more bits"
         )
 
 
@@ -144,14 +151,14 @@ def _padded(nbytes: int) -> int:
     return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _metadata_bytes(path: Path, header: GGUFHeader, said: Mapping[str, str]) -> int:
-    """Bytes before the first tensor: as in the export, and what is said in addition.
+def _metadata_bytes(path: Path, header: GGUFHeader, added: Mapping[str, str]) -> int:
+    """Bytes before the first tensor: as in the export, and the metadata added.
 
     llama.cpp leaves out the last axes of a shape that are 1.
     """
     shorter = sum(8 * (len(tensor.shape) - _axes(tensor.shape)) for tensor in header.tensors)
-    added = sum(8 + len(key.encode()) + 4 + 8 + len(text.encode()) for key, text in said.items())
-    return _padded(_header_end(path, header) - shorter + added)
+    extra = sum(8 + len(key.encode()) + 4 + 8 + len(text.encode()) for key, text in added.items())
+    return _padded(_header_end(path, header) - shorter + extra)
 
 
 def _axes(shape: tuple[int, ...]) -> int:
@@ -174,18 +181,18 @@ def _header_end(path: Path, header: GGUFHeader) -> int:
 
 
 def _notes(header: GGUFHeader, recipe: Recipe, types: Mapping[str, str]) -> tuple[str, ...]:
-    """Where llama.cpp gives another type than was asked for, since blocks must fit into rows."""
+    """Tensors that get another type than requested, since block sizes must divide rows."""
     changed = [tensor for tensor in header.tensors if types[tensor.name] != type_name(tensor.type)]
     replaced: dict[tuple[str, str, int], list[str]] = {}
     for tensor in changed:
-        asked, given = recipe.asked(tensor.name), types[tensor.name]
-        if asked and given != asked:
-            replaced.setdefault((asked, given, tensor.shape[0]), []).append(tensor.name)
+        requested, actual = recipe.override(tensor.name), types[tensor.name]
+        if requested and actual != requested:
+            replaced.setdefault((requested, actual, tensor.shape[0]), []).append(tensor.name)
     notes = [
-        f"{_named(names)} {given} instead of {asked}, which rows of {columns} do not fit"
-        for (asked, given, columns), names in replaced.items()
+        f"{_named(names)} {actual} instead of {requested}, which rows of {columns} do not fit"
+        for (requested, actual, columns), names in replaced.items()
     ]
-    odd = [each for each in changed if each.shape[0] % _BLOCK and not recipe.asked(each.name)]
+    odd = [each for each in changed if each.shape[0] % _BLOCK and not recipe.override(each.name)]
     share = sum(each.weights for each in odd) / sum(each.weights for each in header.tensors)
     if share >= 0.01 and recipe.type != "Q8_0":
         notes.append(

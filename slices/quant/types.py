@@ -1,6 +1,6 @@
 """The types that a slice can be quantized to, and the types that single tensors can be given.
 
-The first are llama.cpp's mixes: which tensor gets how many bits in one is llama.cpp's choice, changed by a
+The first are llama.cpp's mixes (`llama_ftype`): the type of each tensor is llama.cpp's choice, changed by a
 recipe (`slices.quant.recipe`). The second are ggml's, by the names of gguf-py. What a type weighs depends on
 the model: `slices.quant.size`.
 """
@@ -14,14 +14,14 @@ from slices.errors import Unsupported
 
 @dataclass(frozen=True)
 class QuantType:
-    """A mix: llama.cpp's number of it, and what an importance matrix is to it."""
+    """A mix: its `llama_ftype` number, and whether it uses an importance matrix."""
 
     name: str
-    number: int
+    ftype: int
     imatrix: Literal["needed", "helps", "ignored"]
 
 
-# Smallest first, where 256 divides every row. Where it does not, measure: `slices.quant.size.predict`.
+# Smallest first, where 256 divides every row. Where it does not, measure: `slices.quant.size.predict_size`.
 TYPES: Mapping[str, QuantType] = {
     each.name: each
     for each in (
@@ -38,12 +38,13 @@ TYPES: Mapping[str, QuantType] = {
     )
 }
 # What llama.cpp quantizes to only by an importance matrix; without one it refuses, or its process ends.
-WEIGHTED = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS")
+IMATRIX_TYPES = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS")
 TENSOR_TYPES = (
-    *WEIGHTED, "Q2_K", "Q3_K", "IQ3_S", "IQ4_NL", "IQ4_XS", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1", "Q5_K",
-    "Q6_K", "Q8_0", "F16", "BF16", "F32",
+    *IMATRIX_TYPES, "Q2_K", "Q3_K", "IQ3_S", "IQ4_NL", "IQ4_XS", "Q4_0", "Q4_1", "Q4_K", "Q5_0", "Q5_1",
+    "Q5_K", "Q6_K", "Q8_0", "F16", "BF16", "F32",
 )  # fmt: skip
-TABLE_TYPES = tuple(name for name in TENSOR_TYPES if name not in WEIGHTED)
+EMBEDDING_TYPES = tuple(name for name in TENSOR_TYPES if name not in IMATRIX_TYPES)
+LLAMA_CPP = "llama.cpp"  # the embedding type that llama.cpp chooses, whatever the default
 
 
 def find_type(name: str) -> QuantType:

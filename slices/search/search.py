@@ -134,7 +134,7 @@ def _write_best(
         request.target,
         chosen.type,
         threads=threads,
-        tables=chosen.embedding_type,
+        embedding_type=chosen.embedding_type,
         progress=lambda done, total: progress(stage, done, total),
     )
     entry = manifest.read(request.target)

@@ -18,7 +18,7 @@ from slices.measure.tokenized import tokenize_windows
 from slices.progress import Progress
 from slices.quant.quantize import quantize
 from slices.quant.recipe import make_recipe
-from slices.quant.size import name_of, predict_each
+from slices.quant.size import model_name, predict_sizes
 from slices.runtimes.open import open_runtime
 from slices.search.candidates import EMBEDDING_TYPES, TYPES, FilePlan, Structure, largest_fitting, may_fit
 from slices.search.frontier import Candidate, file_label
@@ -85,7 +85,7 @@ def try_structure(structure: Structure, context: TrialContext) -> Iterator[Candi
     shutil.rmtree(folder, ignore_errors=True)
     cut(request, context.progress)
     exported = context.scratch / "bf16.gguf"
-    write_gguf(folder, exported, name_of(folder), data=False)
+    write_gguf(folder, exported, model_name(folder), data=False)
     files = _plan_files(exported)
     chosen = largest_fitting(files, context.budget)
     for type, embedding_type, nbytes in files:
@@ -93,7 +93,7 @@ def try_structure(structure: Structure, context: TrialContext) -> Iterator[Candi
             reason = "over the budget" if nbytes > context.budget else "a larger one fits"
             yield Skipped(file_label(structure, type, embedding_type), nbytes, reason)
     if chosen:
-        write_gguf(folder, exported, name_of(folder))
+        write_gguf(folder, exported, model_name(folder))
         yield from _measure_files(structure, folder, exported, chosen, context)
     shutil.rmtree(folder)
 
@@ -101,7 +101,7 @@ def try_structure(structure: Structure, context: TrialContext) -> Iterator[Candi
 def _plan_files(exported: Path) -> list[FilePlan]:
     """Every type, embedding type and size to the byte; of equal sizes the first."""
     types = [(type, other) for type in TYPES for other in EMBEDDING_TYPES if not (type == "BF16" and other)]
-    predictions = predict_each(exported, [make_recipe(*each) for each in types], with_imatrix=False)
+    predictions = predict_sizes(exported, [make_recipe(*each) for each in types], with_imatrix=False)
     by_size: dict[int, FilePlan] = {}
     for (type, embedding_type), prediction in zip(types, predictions, strict=True):
         if prediction is not None:
@@ -139,7 +139,13 @@ def _measure_file(
     """Quantize to one type, measure it, and remove the file."""
     file = context.scratch / "trial.gguf"
     quantized = quantize(
-        folder, type, file, force=True, threads=context.threads, tables=embedding_type, exported=exported
+        folder,
+        type,
+        file,
+        force=True,
+        threads=context.threads,
+        embedding_type=embedding_type,
+        exported=exported,
     )
     runtime = open_runtime(folder, file.resolve(), context.threads)
     try:

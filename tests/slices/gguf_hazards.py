@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from tests.slices.gguf_document import F32, I32, STR, U32, Document, Value
+from slices.gguf.layout import IDENTITY_LAYERS
+from tests.slices.gguf_document import ARRAY, F32, I32, STR, U32, Document, Value
 
 
 def as_llama(gemma3: Document) -> Document:
@@ -153,9 +154,22 @@ HAZARDS: dict[str, tuple[str, Callable[[Document], None], str]] = {
         lambda d: _swap(d.keys[f"gemma4.{PATTERN}"].value, 22, 23),
         "but the last sliding layer with its own is",
     ),
-    "spacer not named": ("spaced", without("mom.spacers"), "but the last sliding layer with its own is [20]"),
-    "spacers as text": ("spaced", lambda d: d.set("mom.spacers", Value(STR, "20")), "array of layer numbers"),
-    "donor named a spacer": ("gemma4", array("mom.spacers", [22], I32), "read the K/V of layer 22"),
+    "identity layer not named": (
+        "spaced",
+        without(IDENTITY_LAYERS),
+        "but the last sliding layer with its own is [20]",
+    ),
+    "identity layers as text": (
+        "spaced",
+        lambda d: d.set(IDENTITY_LAYERS, Value(STR, "20")),
+        "array of layer numbers",
+    ),
+    "identity layers by their old key": (
+        "spaced",
+        lambda d: d.set("mom.spacers", Value(ARRAY, [20], I32)),
+        "mom.spacers, which an older mom wrote",
+    ),
+    "donor is an identity layer": ("gemma4", array(IDENTITY_LAYERS, [22], I32), "read the K/V of layer 22"),
     "rope_freqs missing": ("gemma4", no_tensor("rope_freqs.weight"), "'rope_freqs.weight' is missing"),
     "rope_freqs for nothing": (
         "spaced",

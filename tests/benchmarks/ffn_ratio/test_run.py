@@ -25,7 +25,7 @@ from slices.export import export
 from slices.gguf.header import read_gguf_header
 from slices.measure.predictor import Ratio, advise_layers
 from slices.measure.track_record import track_record
-from slices.quant.quantizer import make_order, run_quantizer
+from slices.quant.quantizer import make_params, run_quantizer
 from slices.quant.recipe import make_recipe
 from slices.runtimes.llama_runtime import LlamaRuntime
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3
@@ -132,7 +132,7 @@ def test_a_padded_copy_changes_its_part_only(pico: Path, tmp_path: Path) -> None
 def test_an_expanded_file_says_what_the_quantized_one_does(pico: Path, tmp_path: Path) -> None:
     """Every tensor, all metadata but the file's type, and so every probability."""
     whole, small = export(pico, tmp_path / "whole.gguf"), tmp_path / "small.gguf"
-    run_quantizer(make_order(whole, small, make_recipe("Q8_0")))
+    run_quantizer(make_params(whole, small, make_recipe("Q8_0")))
     expand(small, tmp_path / "expanded.gguf")
     headers = [read_gguf_header(path) for path in (small, tmp_path / "expanded.gguf")]
     assert headers[0].metadata.keys() == headers[1].metadata.keys()

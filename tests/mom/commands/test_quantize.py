@@ -1,4 +1,4 @@
-"""`mom quantize` from the command line: prediction, tables, importance matrix, refusals."""
+"""`mom quantize` from the command line: prediction, embedding types, importance matrix, refusals."""
 
 import json
 import shutil
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mom.commands.quant_options import EmbeddingTypeOption, TypeOption
 from slices import manifest
 from slices.quant.imatrix_file import read_imatrix
+from slices.quant.types import EMBEDDING_TYPES, LLAMA_CPP, TYPES
 from tests.mom.line import mom, parsed
 
 
@@ -31,15 +33,16 @@ def law(cut_once: Path, tmp_path: Path) -> Path:
 
 def test_dry_run_tells_the_size_and_writes_nothing(law: Path) -> None:
     before = sorted(law.iterdir())
-    told = parsed("quantize", str(law), "--type", "Q2_K", "--tables", "Q8_0", "--dry-run", "--json")
+    arguments = ["quantize", str(law), "--type", "Q2_K", "--embedding-type", "Q8_0", "--json"]
+    planned = parsed(*arguments, "--dry-run")
     assert sorted(law.iterdir()) == before
-    assert told["path"] == str(law / "law-Q2_K.gguf")
-    made = parsed("quantize", str(law), "--type", "Q2_K", "--tables", "Q8_0", "--json")
-    assert made["bytes"] == made["predicted_bytes"] == told["bytes"] == Path(made["path"]).stat().st_size
-    assert made["tables"] == told["tables"] == {"token_embd.weight": "Q8_0"}
-    assert made["bits_per_weight"] == told["bits_per_weight"]
+    assert planned["path"] == str(law / "law-Q2_K.gguf")
+    made = parsed(*arguments)
+    assert made["bytes"] == made["predicted_bytes"] == planned["bytes"] == Path(made["path"]).stat().st_size
+    assert made["embedding_types"] == planned["embedding_types"] == {"token_embd.weight": "Q8_0"}
+    assert made["bits_per_weight"] == planned["bits_per_weight"]
     assert (made["imatrix"], made["ladder"]) == (None, [])
-    assert manifest.read(law).quantized[0].tables == "Q8_0"
+    assert manifest.read(law).quantized[0].embedding_type == "Q8_0"
 
 
 def test_a_type_that_needs_an_imatrix_measures_it_on_the_domains_text(law: Path) -> None:
@@ -56,9 +59,7 @@ def test_a_type_that_needs_an_imatrix_measures_it_on_the_domains_text(law: Path)
     ("arguments", "message"),
     [
         (["--type", "IQ2_M", "--imatrix", "none"], "IQ2_M needs an importance matrix"),
-        (["--imatrix", "domian"], "--imatrix domian: expected domain or none"),
-        (["--tables", "Q9", "--imatrix", "domain"], "no vocabulary table can be 'Q9'"),
-        (["--type", "Q9"], "the type 'Q9' is not supported"),
+        (["--type", "BF16", "--embedding-type", "Q4_K"], "BF16 leaves every matrix as it is"),
     ],
 )
 def test_refusals_are_one_line(law: Path, arguments: list[str], message: str) -> None:
@@ -69,10 +70,34 @@ def test_refusals_are_one_line(law: Path, arguments: list[str], message: str) ->
     assert not list(law.glob("*.gguf"))
 
 
+@pytest.mark.parametrize(
+    ("arguments", "choices"),
+    [
+        (["--imatrix", "domian"], ["domain", "none"]),
+        (["--embedding-type", "Q9", "--imatrix", "domain"], ["Q4_K", "llama.cpp"]),
+        (["--type", "Q9"], ["Q4_K_M", "auto"]),
+        (["--compare", "often"], ["always", "never"]),
+    ],
+)
+def test_a_value_that_is_no_choice_is_a_usage_error(
+    law: Path, arguments: list[str], choices: list[str]
+) -> None:
+    done = mom("quantize", str(law), *arguments)
+    assert done.returncode == 2
+    assert arguments[0] in done.stderr
+    assert all(choice in done.stderr for choice in choices)
+    assert not list(law.glob("*.gguf"))
+
+
+def test_the_choices_are_the_types_that_there_are() -> None:
+    assert [each.value for each in TypeOption] == [*TYPES, "auto"]
+    assert [each.value for each in EmbeddingTypeOption] == [*EMBEDDING_TYPES, LLAMA_CPP]
+
+
 def test_words_for_people(law: Path) -> None:
-    told = mom("quantize", str(law), "--type", "Q8_0", "--imatrix", "domain")
-    assert told.returncode == 0, told.stderr
-    assert "law-Q8_0.gguf: Q8_0, " in told.stdout
-    assert "Q8_0 takes no heed of an importance matrix: none was measured" in told.stdout
+    done = mom("quantize", str(law), "--type", "Q8_0", "--imatrix", "domain")
+    assert done.returncode == 0, done.stderr
+    assert "law-Q8_0.gguf: Q8_0, " in done.stdout
+    assert "Q8_0 ignores an importance matrix: none was measured" in done.stdout
     again = mom("quantize", str(law), "--type", "Q2_K", "--dry-run")
     assert "nothing was written; the bf16 export on the way would take" in again.stdout

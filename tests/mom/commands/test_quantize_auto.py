@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import pytest
+import typer
 
-from mom.workflows.quantize_auto import parse_size
+from mom.commands.options import parse_size
 from slices import manifest
-from slices.errors import BadConfig
 from tests.mom.line import mom, parsed
 
 
@@ -28,7 +28,7 @@ def test_sizes_as_people_write_them(text: str, nbytes: int) -> None:
 
 @pytest.mark.parametrize("text", ["", "MB", "-1GB", "1e9", "1TB", "1,5GB", "nan"])
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(BadConfig, match=r"such as 100MB, 2\.5GB or 96MiB"):
+    with pytest.raises(typer.BadParameter, match=r"such as 100MB, 2\.5GB or 96MiB"):
         parse_size(text)
 
 
@@ -45,46 +45,44 @@ def law(pico_gemma3: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_auto_keeps_one_file_and_tells_of_all(law: Path, tmp_path: Path) -> None:
     out = tmp_path / "x.gguf"
-    told = parsed("quantize", str(law), "--type", "auto", "--max-kl", "0.5", "-o", str(out), "--json")
-    assert told["path"] == str(out)
-    assert told["bytes"] == out.stat().st_size == told["predicted_bytes"]
-    assert told["ladder"][-1]["type"] == told["type"]
-    assert [rung["verdict"] for rung in told["ladder"]] == ["kept"]
-    assert told["ladder"][0]["kl"]["mean"] <= 0.5
-    assert told["ladder"][0]["kl"]["stderr"] > 0
-    assert set(told["sizes"]) == {told["type"], *told["left_out"]}
-    assert set(told["left_out"].values()) == {"not needed"}
-    assert "IQ2_M" not in told["sizes"]  # it needs an importance matrix
-    assert told["goal"] == {"max_kl": 0.5, "budget": None}
-    assert told["imatrix"] is None
-    assert "the published predictor says" in told["advice"]["predictor"]
+    report = parsed("quantize", str(law), "--type", "auto", "--max-kl", "0.5", "-o", str(out), "--json")
+    assert report["path"] == str(out)
+    assert report["bytes"] == out.stat().st_size == report["predicted_bytes"]
+    assert report["ladder"][-1]["type"] == report["type"]
+    assert [rung["verdict"] for rung in report["ladder"]] == ["kept"]
+    assert report["ladder"][0]["kl"]["mean"] <= 0.5
+    assert report["ladder"][0]["kl"]["stderr"] > 0
+    assert set(report["sizes"]) == {report["type"], *report["left_out"]}
+    assert set(report["left_out"].values()) == {"not needed"}
+    assert "IQ2_M" not in report["sizes"]  # it needs an importance matrix
+    assert report["goal"] == {"max_kl": 0.5, "budget": None}
+    assert report["imatrix"] is None
+    assert "the published predictor says" in report["advice"]["predictor"]
 
 
 def test_people_see_a_table(law: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "140")
     before = sorted(law.iterdir())
-    foretold = parsed("quantize", str(law), "--budget", "1MiB", "--dry-run", "--json")
-    assert set(foretold["left_out"].values()) == {"fits"}
-    size = min(foretold["sizes"].values())
-    told = mom("quantize", str(law), "--budget", str(size), "--dry-run")
-    assert "nothing was written or measured" in told.stdout
+    planned = parsed("quantize", str(law), "--budget", "1MiB", "--dry-run", "--json")
+    assert set(planned["left_out"].values()) == {"fits"}
+    size = min(planned["sizes"].values())
+    report = mom("quantize", str(law), "--budget", str(size), "--dry-run")
+    assert "nothing was written or measured" in report.stdout
     assert sorted(law.iterdir()) == before
-    told = mom("quantize", str(law), "--budget", str(size), "--limit", "200")
-    assert told.returncode == 0, told.stderr
+    report = mom("quantize", str(law), "--budget", str(size), "--max-bytes", "200")
+    assert report.returncode == 0, report.stderr
     for word in ("KL ± error", "over the budget", "kept", "the published predictor says", "the measurement"):
-        assert word in told.stdout
+        assert word in report.stdout
     (kept,) = manifest.read(law).quantized
-    assert kept.bytes == size == foretold["sizes"][kept.type]
-    assert f"{kept.type}, {kept.bytes:,} bytes" in told.stdout
+    assert kept.bytes == size == planned["sizes"][kept.type]
+    assert f"{kept.type}, {kept.bytes:,} bytes" in report.stdout
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--type", "auto"], "the type auto needs a goal: give --max-kl X, --budget SIZE or both"),
-        (["--type", "auto", "--budget", "small"], "--budget small: expected a size such as 100MB"),
         (["--budget", "1kB"], "no type fits: expected at most 1,000 bytes, but the smallest, Q2_K, takes"),
-        (["--type", "Q9", "--max-kl", "1"], "the type 'Q9' is not supported"),
     ],
 )
 def test_refusals_are_one_line(law: Path, arguments: list[str], message: str) -> None:
@@ -96,8 +94,24 @@ def test_refusals_are_one_line(law: Path, arguments: list[str], message: str) ->
     assert sorted(law.iterdir()) == before
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--type", "auto", "--budget", "small"], "'small': expected a size such as 100MB"),
+        (["--type", "Q9", "--max-kl", "1"], "'Q9' is not one of"),
+    ],
+)
+def test_values_that_cannot_be_are_usage_errors(
+    law: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    done = mom("quantize", str(law), *arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
 def test_a_named_type_may_have_a_goal(law: Path, tmp_path: Path) -> None:
-    """One rung; where it does not pass, its figures are told before the error, and nothing is written."""
+    """One rung; where it does not pass, its figures are printed before the error, and nothing is written."""
     done = mom("quantize", str(law), "--type", "Q2_K", "--max-kl", "1e-9", "-o", str(tmp_path / "x.gguf"))
     assert done.returncode == 1
     rung, error = done.stderr.splitlines()

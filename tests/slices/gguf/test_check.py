@@ -31,7 +31,7 @@ KINDS = ["all", "0-23", "0,22,23,24,29,41", "swa", "0-4,6-10", "22,24", "5,22,24
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Document]:
-    """A Gemma 3 with either kind of tokenizer, and a Gemma 4 of E4B's shape with a spacer."""
+    """A Gemma 3 with either kind of tokenizer, and a Gemma 4 of E4B's shape with an identity layer."""
     folder = tmp_path_factory.mktemp("check")
     three = write_gemma3(folder / "gemma3", [SLIDING, FULL, SLIDING])
     export(three, folder / "gemma3.gguf")

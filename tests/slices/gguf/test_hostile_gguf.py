@@ -26,7 +26,7 @@ DIED = re.compile(r"llama\.cpp ended its process with (SIG\w+): (.*)")
 
 @pytest.fixture(scope="module")
 def goods(tmp_path_factory: pytest.TempPathFactory) -> list[Document]:
-    """Both families: bf16 and quantized, both kinds of tokenizer, a spacer, experts; and another family."""
+    """Both families: bf16 and quantized, both tokenizers, an identity layer, experts; and another family."""
     folder = tmp_path_factory.mktemp("goods")
     three = write_gemma3(folder / "gemma3", [SLIDING, FULL, SLIDING])
     files = [export(three, folder / "gemma3.gguf")]

@@ -73,7 +73,9 @@ def slice_of(parent: Path, target: Path) -> Path:
 def test_a_slice_that_is_its_parent_is_level_and_one_that_is_spoilt_is_dominated(
     parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(plain, "TABLES", plain.TABLES[:1])  # of random weights any may be better by chance
+    monkeypatch.setattr(
+        plain, "EMBEDDING_TYPES", plain.EMBEDDING_TYPES[:1]
+    )  # of random weights any may be better by chance
     same, spoilt = slice_of(parent, tmp_path / "same"), slice_of(parent, tmp_path / "spoilt")
     tensors = load_file(spoilt / "model.safetensors")
     tensors["model.norm.weight"].fill_(60.0)  # sure of everything, and wrong
@@ -94,9 +96,9 @@ def test_plain_quants_are_measured_once(
 ) -> None:
     first = plain.plain_quants(parent, text(), 10**9, threads=1)
     assert [each.bytes for each in first] == sorted(each.bytes for each in first)
-    assert [each.label for each in first] == ["Q8_0 with tables of Q4_K", "Q8_0", "BF16"]
+    assert [each.label for each in first] == ["Q8_0 with Q4_K embeddings", "Q8_0", "BF16"]
     monkeypatch.setattr(plain, "quantize", None)
-    monkeypatch.setattr(plain, "predict_each", None)
+    monkeypatch.setattr(plain, "predict_sizes", None)
     assert plain.plain_quants(parent, text(), 10**9, threads=1) == first
     assert not list((home() / "plain").glob(".scratch*"))
 

@@ -215,8 +215,10 @@ def test_plain_checkpoint_needs_an_output(pico: Path, tmp_path: Path) -> None:
         climb(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0"], ONE, out)
 
 
-def test_tables_have_their_own_type_and_bf16_takes_none(pico: Path) -> None:
-    found = climb(pico, TEXT, "demo", Goal(budget=10**9), ["Q2_K", "BF16"], replace(ONE, tables="Q8_0"))
+def test_embeddings_have_their_own_type_and_bf16_takes_none(pico: Path) -> None:
+    found = climb(
+        pico, TEXT, "demo", Goal(budget=10**9), ["Q2_K", "BF16"], replace(ONE, embedding_type="Q8_0")
+    )
     assert [each.type for each in found.rungs] == ["Q2_K", "BF16"]
     assert found.kept.type == "BF16"
     assert found.chosen.measured.kl.value < 1e-4

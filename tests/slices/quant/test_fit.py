@@ -15,7 +15,7 @@ from slices.errors import BadCheckpoint
 from slices.export import export
 from slices.gguf.header import GGUFHeader, GGUFTensor, read_gguf_header
 from slices.gguf.tensor_types import type_number
-from slices.quant.fit import digest, fit_imatrix
+from slices.quant.fit import fit_imatrix, imatrix_sha256
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.quantize import quantize
 from tests.picos import write_shape
@@ -57,11 +57,11 @@ def test_weighed_columns_come_out_closer(pico: Path, tmp_path: Path) -> None:
 def test_the_matrix_is_named_in_the_file_and_in_slice_json(pico: Path) -> None:
     imatrix = made_up_imatrix(pico)
     done = quantize(pico, "Q2_K", imatrix=imatrix, force=True)
-    assert done.imatrix_sha256 == digest(imatrix)
-    assert read_gguf_header(done.path).metadata["mom.quantize.imatrix_sha256"] == digest(imatrix)
-    assert manifest.read(pico).quantized[0].imatrix_sha256 == digest(imatrix)
+    assert done.imatrix_sha256 == imatrix_sha256(imatrix)
+    assert read_gguf_header(done.path).metadata["mom.quantize.imatrix_sha256"] == imatrix_sha256(imatrix)
+    assert manifest.read(pico).quantized[0].imatrix_sha256 == imatrix_sha256(imatrix)
     other = made_up_imatrix(pico, seed=4)
-    assert digest(other) != digest(imatrix)
+    assert imatrix_sha256(other) != imatrix_sha256(imatrix)
     assert quantize(pico, "Q2_K", imatrix=other, force=True).sha256 != done.sha256
 
 
@@ -97,9 +97,9 @@ def test_a_spacer_needs_none(tmp_path: Path) -> None:
     )
     exported = export(tmp_path / "swa", tmp_path / "bf16.gguf")
     header = read_gguf_header(exported)
-    [spacer] = header.metadata["mom.spacers"]
+    [identity_layer] = header.metadata["mom.identity_layers"]
     imatrix = made_up_imatrix(tmp_path / "swa")
-    assert not [name for name in imatrix.values if name.startswith(f"blk.{spacer}.")]
+    assert not [name for name in imatrix.values if name.startswith(f"blk.{identity_layer}.")]
     done = quantize(tmp_path / "swa", "IQ4_XS", imatrix=imatrix)
     assert done.bytes == done.predicted.bytes
 

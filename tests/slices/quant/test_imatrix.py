@@ -39,7 +39,7 @@ def assert_llama_cpp_sees_the_same(folder: Path, file: Path, context: int, withi
     assert found.values.keys() - runtime.sums.keys() <= {"per_layer_model_proj.weight"}
     for name, experts in runtime.sums.items():
         counts = found.counts[name]
-        if counts.any():  # else of a spacer
+        if counts.any():  # else of an identity layer
             assert counts.tolist() == [rows for _, rows in experts]
             sums = np.stack(
                 [np.broadcast_to(each, len(found.values[name]) // len(counts)) for each, _ in experts]
@@ -64,13 +64,13 @@ def test_llama_cpp_sees_the_same(shape: str, tmp_path: Path) -> None:
 
 
 def test_names_follow_the_blocks_of_the_gguf(tmp_path: Path, pico_e4b: Path) -> None:
-    """An SWA-only slice has a spacer in its GGUF: layers after it move on, and it weighs columns alike."""
+    """An SWA-only slice has an identity layer in its GGUF: later layers move, and it weighs columns alike."""
     cut(SliceRequest(domain="biochem", layers="swa", model=str(pico_e4b), output=tmp_path / "slice"))
     folder = calm(tmp_path / "slice")
     file = export(folder, tmp_path / "slice.gguf", precision="F32")
     found = assert_llama_cpp_sees_the_same(folder, file, context=100, within=0.01)
-    spacer = {name for name, counts in found.counts.items() if not counts.any()}
-    assert "blk.20.ffn_down.weight" in spacer and {name.split(".")[1] for name in spacer} == {"20"}
+    identity = {name for name, counts in found.counts.items() if not counts.any()}
+    assert "blk.20.ffn_down.weight" in identity and {name.split(".")[1] for name in identity} == {"20"}
     assert found.values["blk.20.ffn_down.weight"].tolist() == [1.0] * 32
     assert "blk.35.ffn_down.weight" in found.values
 

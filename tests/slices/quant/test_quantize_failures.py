@@ -18,7 +18,7 @@ import pytest
 from slices.errors import RunFailed, SliceError
 from slices.export import export, write_gguf
 from slices.quant.quantize import quantize
-from slices.quant.quantizer import make_order, verify_tokens
+from slices.quant.quantizer import make_params, verify_tokens
 from slices.quant.recipe import make_recipe
 from tests.paths import ROOT
 from tests.slices.gguf_fixtures import SLIDING, visible_and_hidden, write_gemma3, write_manifest
@@ -81,15 +81,15 @@ def test_a_plan_that_is_not_understood_is_no_plan(
 
 
 def test_other_tokens_are_noticed(pico: Path, tmp_path: Path) -> None:
-    """A file that cuts text otherwise than the slice would be measured and served as something else."""
+    """A file that tokenizes text otherwise than the slice would be measured and served as something else."""
     exported = export(pico, tmp_path / "export.gguf")
     raw = exported.read_bytes()
     assert raw.count(b"add_space_prefix\x07\x00\x00\x00\x00") == 1
     exported.write_bytes(raw.replace(b"add_space_prefix\x07\0\0\0\0", b"add_space_prefix\x07\0\0\0\1"))
-    with pytest.raises(RunFailed, match="cuts text otherwise"):
+    with pytest.raises(RunFailed, match="tokenizes text otherwise"):
         quantize(pico, "BF16", exported=exported)
     assert not list(pico.glob("*.gguf"))
-    with pytest.raises(RunFailed, match="cuts text otherwise"):
+    with pytest.raises(RunFailed, match="tokenizes text otherwise"):
         verify_tokens(exported, pico)
 
 
@@ -100,7 +100,7 @@ def test_tokens_are_compared_before_there_are_weights(pico: Path, tmp_path: Path
     said = json.loads((pico / "tokenizer.json").read_text(encoding="utf-8"))
     said["model"]["merges"].clear()
     (pico / "tokenizer.json").write_text(json.dumps(said), encoding="utf-8")
-    with pytest.raises(RunFailed, match="cuts text otherwise"):
+    with pytest.raises(RunFailed, match="tokenizes text otherwise"):
         verify_tokens(header, pico)
 
 
@@ -211,8 +211,8 @@ def test_ten_kills_leave_no_file_that_passes_for_one(tmp_path: Path) -> None:
 def test_child_ends_with_its_parent(tmp_path: Path) -> None:
     """A killed run must not leave a quantizer at work. Reading a pipe, this one would wait for ever."""
     os.mkfifo(tmp_path / "endless")
-    order = make_order(tmp_path / "endless", tmp_path / "out", make_recipe("Q8_0"))
-    command = [sys.executable, "-m", "slices.quant.child", "quantize", json.dumps(asdict(order))]
+    params = make_params(tmp_path / "endless", tmp_path / "out", make_recipe("Q8_0"))
+    command = [sys.executable, "-m", "slices.quant.child", "quantize", json.dumps(asdict(params))]
     with subprocess.Popen(command, stdin=subprocess.PIPE) as child:
         with pytest.raises(subprocess.TimeoutExpired):
             child.wait(1.5)

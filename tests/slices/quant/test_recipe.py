@@ -14,8 +14,8 @@ from slices.gguf.header import read_gguf_header
 from slices.gguf.tensor_types import row_bytes, type_name, type_number
 from slices.quant.quantize import quantize
 from slices.quant.recipe import make_recipe
-from slices.quant.size import Prediction, predict, predict_from
-from slices.quant.types import TABLE_TYPES, TENSOR_TYPES, TYPES
+from slices.quant.size import SizePrediction, predict_from_export, predict_size
+from slices.quant.types import EMBEDDING_TYPES, TENSOR_TYPES, TYPES
 from tests.picos import SIX, write_gemma4
 from tests.slices.gguf_fixtures import SLIDING, write_gemma3, write_manifest
 
@@ -47,9 +47,9 @@ def gemma4(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return export(folder, folder / "bf16.gguf")
 
 
-def plan(exported: Path, type: str, with_imatrix: bool = False, **recipe: Any) -> Prediction:
+def plan(exported: Path, type: str, with_imatrix: bool = False, **recipe: Any) -> SizePrediction:
     """The prediction from an export alone."""
-    return predict_from(exported, make_recipe(type, **recipe), with_imatrix)
+    return predict_from_export(exported, make_recipe(type, **recipe), with_imatrix)
 
 
 def kinds(types: Mapping[str, str], part: str) -> set[str]:
@@ -62,7 +62,7 @@ def test_types_are_those_of_the_libraries() -> None:
 
     for each in TYPES.values():
         constant = f"LLAMA_FTYPE_MOSTLY_{each.name}"
-        assert each.number == getattr(cpp, constant)
+        assert each.ftype == getattr(cpp, constant)
     for name in TENSOR_TYPES:
         assert type_name(type_number(name)) == name
         block, nbytes = gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]]
@@ -77,9 +77,12 @@ def test_small_sensitive_matrices_stay_at_8_bits(gemma4: Path) -> None:
     assert types[EMBEDDING] == types[PER_LAYER] == "Q4_K"
 
 
-def test_tables_have_a_type_of_their_own(gemma4: Path) -> None:
+def test_embeddings_have_their_own_type(gemma4: Path) -> None:
     """Also where the embedding is the output matrix too, which llama.cpp's mixes raise to 6 bits."""
-    small, plain = plan(gemma4, "Q2_K", tables="Q3_K"), plan(gemma4, "Q2_K", tables="llama.cpp")
+    small, plain = (
+        plan(gemma4, "Q2_K", embedding_type="Q3_K"),
+        plan(gemma4, "Q2_K", embedding_type="llama.cpp"),
+    )
     assert {small.types[EMBEDDING], small.types[PER_LAYER]} == {"Q3_K"}
     changed = {name for name in small.types if small.types[name] != plain.types[name]}
     assert changed == {EMBEDDING, PER_LAYER}
@@ -89,13 +92,13 @@ def test_tables_have_a_type_of_their_own(gemma4: Path) -> None:
 
 def test_below_4_bits_the_tables_have_4(gemma4: Path) -> None:
     """The default is ours below Q4_K_M and llama.cpp's from there on, as measured."""
-    assert plan(gemma4, "IQ4_XS") == plan(gemma4, "IQ4_XS", tables="Q4_K")
-    assert plan(gemma4, "Q4_K_M") == plan(gemma4, "Q4_K_M", tables="llama.cpp")
+    assert plan(gemma4, "IQ4_XS") == plan(gemma4, "IQ4_XS", embedding_type="Q4_K")
+    assert plan(gemma4, "Q4_K_M") == plan(gemma4, "Q4_K_M", embedding_type="llama.cpp")
 
 
 def test_the_callers_overrides_come_first(gemma4: Path) -> None:
     asked = {"token_embd": "Q5_K", r"blk\.3\..*proj": "F16", "attn_v": "Q8_0"}
-    types = plan(gemma4, "Q2_K", tables="Q4_K", overrides=asked).types
+    types = plan(gemma4, "Q2_K", embedding_type="Q4_K", overrides=asked).types
     assert types[EMBEDDING] == types[PER_LAYER] == "Q5_K"
     assert types["blk.3.proj.weight"] == "F16"
     assert types["blk.4.proj.weight"] == "Q8_0"
@@ -106,11 +109,11 @@ def test_pure_is_one_type_for_all(gemma4: Path) -> None:
     types = plan(gemma4, "Q3_K_M", pure=True).types
     assert set(types.values()) == {"Q3_K", "F32", "BF16"}
     assert kinds(types, ".proj.") == {"Q3_K"}
-    assert plan(gemma4, "Q3_K_M", pure=True, tables="Q8_0").types[EMBEDDING] == "Q8_0"
+    assert plan(gemma4, "Q3_K_M", pure=True, embedding_type="Q8_0").types[EMBEDDING] == "Q8_0"
 
 
 def test_a_type_that_does_not_fit_the_rows_gives_way_and_is_told(narrow: Path, tmp_path: Path) -> None:
-    done = quantize(narrow, "Q2_K", tmp_path / "x.gguf", tables="Q4_K")
+    done = quantize(narrow, "Q2_K", tmp_path / "x.gguf", embedding_type="Q4_K")
     assert done.predicted.types[EMBEDDING] == "Q5_0"
     assert done.bytes == done.predicted.bytes
     assert (
@@ -119,17 +122,17 @@ def test_a_type_that_does_not_fit_the_rows_gives_way_and_is_told(narrow: Path, t
     assert done.predicted.notes[1].endswith(
         "rows that 256 does not divide: llama.cpp gives them larger types"
     )
-    assert predict(narrow, "Q2_K", tables="Q5_0").notes == done.predicted.notes[1:]
+    assert predict_size(narrow, "Q2_K", embedding_type="Q5_0").notes == done.predicted.notes[1:]
 
 
 def test_the_recipe_is_in_the_file_and_in_slice_json(pico: Path) -> None:
     asked = {r"blk\.0\.ffn_down": "F32"}
-    done = quantize(pico, "Q4_K_M", force=True, tables="Q5_K", overrides=asked, pure=True)
+    done = quantize(pico, "Q4_K_M", force=True, embedding_type="Q5_K", overrides=asked, pure=True)
     metadata = read_gguf_header(done.path).metadata
     told = {key: text for key, text in metadata.items() if key.startswith("mom.quantize.")}
     assert told == {
         "mom.quantize.type": "Q4_K_M",
-        "mom.quantize.tables": "Q5_K",
+        "mom.quantize.embedding_type": "Q5_K",
         "mom.quantize.pure": "true",
         "mom.quantize.override.0": r"blk\.0\.ffn_down=F32",
     }
@@ -139,13 +142,13 @@ def test_the_recipe_is_in_the_file_and_in_slice_json(pico: Path) -> None:
     assert origin.keys() >= {"mom.weights_sha256", "mom.recipe"}
     assert {key: metadata[key] for key in origin} == origin
     [entry] = [each for each in manifest.read(pico).quantized if each.type == "Q4_K_M"]
-    assert (entry.tables, entry.overrides, entry.pure) == ("Q5_K", asked, True)
+    assert (entry.embedding_type, entry.overrides, entry.pure) == ("Q5_K", asked, True)
     assert entry.imatrix_sha256 is None
     assert entry.sha256 == done.sha256
 
 
 def test_llama_cpp_follows_the_recipe_in_the_real_file_as_well(pico: Path, tmp_path: Path) -> None:
-    done = quantize(pico, "Q2_K", tmp_path / "x.gguf", tables="Q4_K", overrides={"ffn_up": "IQ4_XS"})
+    done = quantize(pico, "Q2_K", tmp_path / "x.gguf", embedding_type="Q4_K", overrides={"ffn_up": "IQ4_XS"})
     header = read_gguf_header(done.path)
     assert {tensor.name: type_name(tensor.type) for tensor in header.tensors} == done.predicted.types
     assert done.predicted.types["blk.0.ffn_up.weight"] == "IQ4_XS"
@@ -154,13 +157,13 @@ def test_llama_cpp_follows_the_recipe_in_the_real_file_as_well(pico: Path, tmp_p
 @pytest.mark.parametrize(
     ("changes", "error", "message"),
     [
-        ({"tables": "Q9"}, Unsupported, "no vocabulary table can be 'Q9'; expected one of Q2_K, Q3_K"),
-        ({"tables": "IQ2_S"}, Unsupported, "no vocabulary table can be 'IQ2_S'"),
+        ({"embedding_type": "Q9"}, Unsupported, "the embeddings cannot be 'Q9'; expected one of Q2_K, Q3_K"),
+        ({"embedding_type": "IQ2_S"}, Unsupported, "the embeddings cannot be 'IQ2_S'"),
         ({"overrides": {"x": "q4_k"}}, Unsupported, "no tensor can be 'q4_k'; expected one of IQ1_S"),
         ({"overrides": {"(": "Q4_K"}}, BadConfig, "is no regular expression"),
         ({"overrides": {"x" * 130: "Q4_K"}}, BadConfig, "is too long"),
-        ({"overrides": {".": "IQ2_XS"}}, Unsupported, "would make a vocabulary table IQ2_XS"),
-        ({"type": "BF16", "tables": "Q4_K"}, Unsupported, "BF16 leaves every matrix as it is"),
+        ({"overrides": {".": "IQ2_XS"}}, Unsupported, "would make an embedding IQ2_XS"),
+        ({"type": "BF16", "embedding_type": "Q4_K"}, Unsupported, "BF16 leaves every matrix as it is"),
         ({"type": "BF16", "pure": True}, Unsupported, "BF16 leaves every matrix as it is"),
     ],
 )
@@ -176,8 +179,11 @@ def test_an_override_that_needs_an_imatrix_names_its_tensor(gemma4: Path) -> Non
     assert plan(gemma4, "Q2_K", overrides=asked, with_imatrix=True).types["blk.2.ffn_up.weight"] == "IQ2_XS"
 
 
-@pytest.mark.parametrize("tables", TABLE_TYPES)
-def test_every_type_of_the_tables_runs(pico: Path, tmp_path: Path, tables: str) -> None:
-    done = quantize(pico, "Q8_0", tmp_path / "x.gguf", tables=tables)  # `quantize` tries the file out
-    assert done.predicted.types[EMBEDDING] == tables
+@pytest.mark.parametrize("embedding_type", EMBEDDING_TYPES)
+def test_every_embedding_type_runs(pico: Path, tmp_path: Path, embedding_type: str) -> None:
+    """`quantize` smoke-tests the file."""
+    done = quantize(
+        pico, "Q8_0", tmp_path / "x.gguf", embedding_type=embedding_type
+    )  # `quantize` tries the file out
+    assert done.predicted.types[EMBEDDING] == embedding_type
     assert done.bytes == done.predicted.bytes

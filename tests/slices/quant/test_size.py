@@ -11,7 +11,7 @@ from slices.export import export
 from slices.gguf.header import read_gguf_header
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.quantize import quantize
-from slices.quant.size import predict
+from slices.quant.size import predict_size
 from slices.quant.types import TYPES
 from tests.picos import SIX, write_gemma4, write_shape
 from tests.slices.gguf_fixtures import SLIDING, visible_and_hidden, write_gemma3, write_manifest
@@ -27,7 +27,7 @@ def gemma3(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def gemma4(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SWA-only slice of a Gemma 4 of E4B's shape: with a spacer, whose matrices are tiny."""
+    """An SWA-only slice of a Gemma 4 of E4B's shape: with an identity layer, whose matrices are tiny."""
     parent = write_gemma4(
         tmp_path_factory.mktemp("size") / "parent", SIX * 3, num_kv_shared_layers=6, hidden_size=256,
         intermediate_size=512, hidden_size_per_layer_input=256, num_attention_heads=4, head_dim=64,
@@ -40,7 +40,7 @@ def gemma4(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def check_size(folder: Path, type: str, out: Path, imatrix: Imatrix | None = None) -> None:
     """Predict, quantize, compare; the prediction is also what a run over the whole export says."""
     before = visible_and_hidden(folder)
-    predicted = predict(folder, type, with_imatrix=imatrix is not None)
+    predicted = predict_size(folder, type, with_imatrix=imatrix is not None)
     assert visible_and_hidden(folder) == before
     done = quantize(folder, type, out, imatrix=imatrix, threads=1)
     assert done.predicted == predicted
@@ -73,13 +73,13 @@ def test_shapes_of_gemma4(tmp_path: Path, shape: str) -> None:
 
 def test_the_export_on_the_way_is_foretold(gemma3: Path, tmp_path: Path) -> None:
     exported = export(gemma3, tmp_path / "x.gguf", name="pico")
-    assert predict(gemma3, "Q2_K").export_bytes == exported.stat().st_size
+    assert predict_size(gemma3, "Q2_K").export_bytes == exported.stat().st_size
 
 
 def test_a_prediction_leaves_nothing(gemma3: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     before = visible_and_hidden(gemma3)
-    predict(gemma3, "Q2_K")
+    predict_size(gemma3, "Q2_K")
     assert not list(tmp_path.iterdir())
     assert visible_and_hidden(gemma3) == before
 
@@ -89,4 +89,4 @@ def test_metadata_of_any_length(gemma3: Path, tmp_path: Path, length: int) -> No
     """The tensors begin at a multiple of 32 bytes."""
     out, asked = tmp_path / "x.gguf", {"n" * length: "Q8_0"}
     done = quantize(gemma3, "Q8_0", out, overrides=asked, threads=1)
-    assert done.bytes == done.predicted.bytes == predict(gemma3, "Q8_0", overrides=asked).bytes
+    assert done.bytes == done.predicted.bytes == predict_size(gemma3, "Q8_0", overrides=asked).bytes

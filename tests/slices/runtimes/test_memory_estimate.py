@@ -54,7 +54,7 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
 def test_cache_and_compute_are_llama_cpps(
     exported: Callable[[str], Path], name: str, context: int, batch: int, swa_full: bool
 ) -> None:
-    """Every shape, those that share K/V and those with a spacer included."""
+    """Every shape, those that share K/V and those with an identity layer included."""
     file = exported(name)
     computed = estimate_memory(read_gguf_header(file), context, batch, swa_full=swa_full)
     stated = memory_breakdown(file, context, batch, swa_full=swa_full)

@@ -40,7 +40,7 @@ GEMMA3_KINDS: dict[str, tuple[Sequence[str], dict[str, Any]]] = {
     "scaled positions": ([SLIDING, FULL], {"rope_parameters": LINEAR}),
     "capped": ([SLIDING, FULL], {"final_logit_softcapping": 3.0}),
 }
-E4B_KINDS: dict[str, tuple[dict[str, Any], int]] = {  # what is asked for -> spacers expected
+E4B_KINDS: dict[str, tuple[dict[str, Any], int]] = {  # what is asked for -> identity layers expected
     "whole": ({"layers": "all"}, 0),
     "depth, nothing shared": ({"layers": "0-23"}, 0),
     "depth, shared": ({"layers": "0,22,23,24,29,41"}, 0),
@@ -51,7 +51,7 @@ E4B_KINDS: dict[str, tuple[dict[str, Any], int]] = {  # what is asked for -> spa
     "full only, shared": ({"layers": "full"}, 1),
     "one sliding layer": ({"layers": "3"}, 1),
     "one full layer": ({"layers": "5"}, 1),
-    "spacers of its own": ({"layers": "swa", "portable": True}, 0),
+    "identity layers of its own": ({"layers": "swa", "portable": True}, 0),
     "vocabulary": ({"layers": "all", "vocab": "450"}, 0),
     "FFN": ({"layers": "all", "ffn": "32", "ffn_rank": "random"}, 0),
     "all at once": ({"layers": "swa", "vocab": "450", "ffn": "32", "ffn_rank": "random"}, 1),
@@ -109,7 +109,7 @@ def test_every_shape_of_the_families(shape: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", E4B_KINDS)
 def test_every_kind_of_slice(kind: str, calm_e4b: Path, tmp_path: Path) -> None:
-    asked, spacers = E4B_KINDS[kind]
+    asked, identity_layers = E4B_KINDS[kind]
     text = tmp_path / "text.txt"
     text.write_text(TEXT * 3, encoding="utf-8")
     folder = tmp_path / "slice"
@@ -118,7 +118,7 @@ def test_every_kind_of_slice(kind: str, calm_e4b: Path, tmp_path: Path) -> None:
         file = export(folder, tmp_path / f"{precision}.gguf", precision=precision)
         assert_same_model(folder, file)
     header = read_gguf_header(file)
-    assert len(header.metadata.get("mom.spacers", [])) == spacers
+    assert len(header.metadata.get("mom.identity_layers", [])) == identity_layers
     full = not all(header.metadata["gemma4.attention.sliding_window_pattern"])
     assert full == any(tensor.name == "rope_freqs.weight" for tensor in header.tensors)
 
@@ -145,20 +145,20 @@ def test_parity_notices_a_wrong_attention_type(tmp_path: Path) -> None:
         assert_same_model(folder, file)
 
 
-def test_spacers_are_small(calm_e4b: Path, tmp_path: Path) -> None:
-    """One head and 32 neurons, nothing like a layer; it is named as a spacer and holds zeros."""
+def test_identity_layers_are_small(calm_e4b: Path, tmp_path: Path) -> None:
+    """One head and 32 neurons, nothing like a layer; it is named as an identity layer and holds zeros."""
     cut(SliceRequest(domain="biochem", layers="swa", model=str(calm_e4b), output=tmp_path / "slice"))
     header = read_gguf_header(export(tmp_path / "slice", tmp_path / "slice.gguf"))
-    (spacer,) = header.metadata["mom.spacers"]
-    assert spacer == 20  # right after the 20 sliding layers that have K/V of their own
-    assert header.metadata["gemma4.attention.head_count"][spacer] == 1
-    assert header.metadata["gemma4.feed_forward_length"][spacer] == 32
-    weights = sum(t.weights for t in header.tensors if t.name.startswith(f"blk.{spacer}."))
+    (identity_layer,) = header.metadata["mom.identity_layers"]
+    assert identity_layer == 20  # right after the 20 sliding layers that have K/V of their own
+    assert header.metadata["gemma4.attention.head_count"][identity_layer] == 1
+    assert header.metadata["gemma4.feed_forward_length"][identity_layer] == 32
+    weights = sum(t.weights for t in header.tensors if t.name.startswith(f"blk.{identity_layer}."))
     others = sum(t.weights for t in header.tensors if t.name.startswith("blk.0."))
     assert weights < others
     raw = (tmp_path / "slice.gguf").read_bytes()
     for tensor in header.tensors:
-        if tensor.name.startswith(f"blk.{spacer}.") and len(tensor.shape) > 1:
+        if tensor.name.startswith(f"blk.{identity_layer}.") and len(tensor.shape) > 1:
             assert not any(raw[tensor.start : tensor.start + tensor.nbytes])
 
 

@@ -1,10 +1,10 @@
-"""Where a Gemma 4's GGUF needs spacers, so that stock llama.cpp reads every layer as it was meant.
+"""Identity layers in a Gemma 4 GGUF, by which stock llama.cpp reads the K/V of the right layers.
 
 llama.cpp looks for the K/V of a shared layer by position: with K layers that have K/V of their own, a
 sliding layer reads layer K - 2 and a full one layer K - 1. It also ends its process on fewer than two
-such layers, and without any sliding layer. A spacer is a block that hands its input on unchanged, since
-its matrices are zero; put in the right place, it makes the counting come out right. Its sizes are the
-smallest that llama.cpp takes: they differ by block there, as they cannot in transformers.
+such layers, and without any sliding layer. An identity layer is a block whose output is its input, since
+its matrices are zero; inserted in the right place, it shifts the positions to where llama.cpp looks. Its
+sizes are the smallest that llama.cpp takes: they differ by block there, as they cannot in transformers.
 """
 
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ from slices.dialects.table import Block, Blocks
 from slices.errors import Unsupported
 from slices.families.table import FULL, SLIDING, Layer, LayerType
 
-FFN = 32  # neurons of a spacer: one block of the quantized types
+FFN = 32  # neurons of an identity layer: one block of the quantized types
 
 
-def space_out(anatomy: Anatomy) -> Blocks:
-    """The slice's layers with the spacers that stock llama.cpp needs.
+def add_identity_layers(anatomy: Anatomy) -> Blocks:
+    """The slice's layers with the identity layers that stock llama.cpp needs.
 
     Raises:
-        Unsupported: no spacer can mend the order of the layers that others read.
+        Unsupported: no identity layer can mend the order of the layers that others read.
     """
     own = [layer.index for layer in anatomy.layers if not layer.shared]
     shared = [layer.index for layer in anatomy.layers if layer.shared]
@@ -33,7 +33,7 @@ def space_out(anatomy: Anatomy) -> Blocks:
 
 
 def _missing(anatomy: Anatomy, own: Sequence[int]) -> tuple[int, int]:
-    """How many spacers go before the layers with K/V of their own, and how many after."""
+    """How many identity layers go before the layers with K/V of their own, and how many after."""
     reads = anatomy.donors
     after = 1 if SLIDING in reads and reads[SLIDING] == own[-1] and FULL not in reads else 0
     before = max(0 if anatomy.sliding or after else 1, 2 - len(own) - after)
