@@ -77,7 +77,7 @@ def embedded_folder() -> Path:
 
 def _quantize(folder: Path) -> None:
     with console.progress_bar() as report:
-        done = quantize(folder, TYPE, progress=lambda n, of: report(f"quantize {folder.name}", n, of))
+        done = quantize(folder, TYPE, progress=report)
         judge_file(folder, done.path.name, CompareMode.AUTO, None, report)
     console.out.print(f"quantized {folder.name}: {done.type}, {console.size(done.bytes)}")
 

@@ -60,13 +60,12 @@ def quantize_slice(options: QuantizeOptions) -> dict[str, Any]:
     folder = manifest.find_or_checkpoint(options.slice)
     with console.progress_bar() as report:
         imatrix = _imatrix(options, folder, report)
-        label = f"quantize {folder.name} to {options.type}"
         done = quantize(
             folder,
             options.type,
             options.output,
             options.force,
-            lambda n, of: report(label, n, of),
+            report,
             options.threads,
             imatrix,
             options.embedding_type,
@@ -132,7 +131,7 @@ def domain_imatrix(folder: Path, report: Progress) -> Imatrix:
     It is also written beside the slice in llama.cpp's format.
     """
     text = _text(folder, report)
-    found = collect(folder, text, progress=lambda n, of: report("importance matrix", n, of))
+    found = collect(folder, text, progress=report)
     named = replace(found, datasets=(manifest.read(folder).domain,))
     write_imatrix(named, folder / IMATRIX, force=True)
     return named

@@ -22,7 +22,7 @@ from slices.measure.heldout import Heldout
 from slices.measure.ladder_record import record_rungs
 from slices.measure.reference import Reference, compute_reference
 from slices.measure.rungs import Goal, Rung, choose, refuse
-from slices.progress import Progress
+from slices.progress import Progress, no_progress
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.quantize import Quantized, quantize, record_gguf
 from slices.quant.recipe import make_recipe
@@ -66,7 +66,7 @@ class _Climb:
     goal: Goal
     making: Making
     scratch: Path
-    progress: Progress | None
+    progress: Progress
 
     @property
     def exported(self) -> Path:
@@ -83,7 +83,7 @@ def climb(
     making: Making | None = None,
     out: Path | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
 ) -> Ladder:
     """Quantize the slice in `folder` to the type that `goal` asks for, found by measuring on `text`.
 
@@ -175,15 +175,11 @@ def _reference(on: _Climb, text: Heldout) -> Reference:
 def _rung(on: _Climb, type: str, reference: Reference) -> tuple[Rung, Quantized]:
     started = perf_counter()
 
-    def tell(done: int, total: int) -> None:
-        if on.progress:
-            on.progress(f"quantize to {type}", done, total)
-
     made = quantize(
         on.folder,
         type,
         on.scratch / f"{type}.gguf",
-        progress=tell,
+        progress=on.progress,
         threads=on.making.threads,
         imatrix=on.making.imatrix,
         embedding_type=on.making.embedding_type_of(type),

@@ -21,6 +21,7 @@ from slices.export import DIALECTS, gguf_names
 from slices.files.safetensors_header import Entry
 from slices.gemma4_slice import register
 from slices.gguf.tensors import list_sources
+from slices.progress import Progress, no_progress
 from slices.quant.calibration import CONTEXT, TOKENS, token_batches
 from slices.quant.imatrix_file import Imatrix, means
 from slices.runtimes.torch_runtime import load_libraries
@@ -28,12 +29,7 @@ from slices.text.corpus import Corpus
 
 _WIDEN_BELOW = 4_000_000_000  # bytes of weights up to which float32 is used on a processor
 _UP, _DOWN = "gate_up_proj", "down_proj"  # parameters of a module of experts, not modules of their own
-Progress = Callable[[int, int], None]
 Batches = Sequence[Sequence[int]]
-
-
-def _quiet(done: int, total: int) -> None:
-    """No progress."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +51,7 @@ def collect(
     documents: Corpus | Sequence[str],
     tokens: int = TOKENS,
     context: int = CONTEXT,
-    progress: Progress = _quiet,
+    progress: Progress = no_progress,
 ) -> Imatrix:
     """Run the slice in `folder` on a domain's text.
 
@@ -63,7 +59,7 @@ def collect(
         documents: a corpus, of which only the calibration part is read, or such documents themselves.
         tokens: to read, at least, where the text has as many.
         context: most tokens that the model sees at once.
-        progress: told the tokens done and their total.
+        progress: counts tokens.
 
     Raises:
         MissingExtra: torch or transformers is not installed.
@@ -76,7 +72,7 @@ def collect(
     return replace(collect_on(folder, batches, progress), sha256=text.sha256, context=context)
 
 
-def collect_on(folder: Path, batches: Batches, progress: Progress = _quiet) -> Imatrix:
+def collect_on(folder: Path, batches: Batches, progress: Progress = no_progress) -> Imatrix:
     """As `collect`, on given token ids, each batch on its own from position 0.
 
     Identity layers, which only the GGUF has, get entries that weigh every column alike, since types of few
@@ -109,7 +105,7 @@ def _identity_layer_columns(entries: Mapping[str, Entry], anatomy: Anatomy) -> d
 
 
 def hook_model(
-    model: Any, names: Mapping[str, str], batches: Batches, progress: Progress = _quiet
+    model: Any, names: Mapping[str, str], batches: Batches, progress: Progress = no_progress
 ) -> Imatrix:
     """Run any model of transformers on batches of token ids and add up what enters its matrices.
 
@@ -182,7 +178,7 @@ def _run(torch: Any, model: Any, batches: Batches, progress: Progress) -> None:
         for ids in batches:
             model(input_ids=torch.tensor([list(ids)], device=device), use_cache=False)
             done += len(ids)
-            progress(done, total)
+            progress("importance matrix", done, total)
 
 
 def _found(totals: Mapping[str, _Total], batches: Batches) -> Imatrix:

@@ -20,14 +20,15 @@ from slices.files.atomic import refuse_existing, staged
 from slices.files.disk_space import check_free_space, map_full_disk_error
 from slices.files.temp_files import anonymous_file, link_to
 from slices.gguf.header import read_gguf_header
+from slices.progress import Progress, no_progress
 from slices.quant.fit import fit_imatrix, imatrix_sha256, save_values
 from slices.quant.imatrix_file import Imatrix
-from slices.quant.quantizer import Progress, make_params, run_quantizer, verify, verify_tokens
+from slices.quant.quantizer import make_params, run_quantizer, verify, verify_tokens
 from slices.quant.recipe import NOTHING, Recipe, check_imatrix, gguf_metadata, make_recipe
 from slices.quant.size import SizePrediction, model_name, predict_from_export
 from slices.quant.types import TYPES
 
-__all__ = ["TYPES", "Progress", "Quantized", "default_target", "quantize", "record_gguf", "resolve_target"]
+__all__ = ["TYPES", "Quantized", "default_target", "quantize", "record_gguf", "resolve_target"]
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ class _QuantizeJob:
     threads: int
     imatrix: Imatrix | None
     exported: Path | None  # a BF16 GGUF that exists already, which stays
-    progress: Progress | None
+    progress: Progress
 
     @property
     def weights(self) -> Imatrix | None:
@@ -70,7 +71,7 @@ def quantize(
     type: str,
     out: Path | None = None,
     force: bool = False,
-    progress: Progress | None = None,
+    progress: Progress = no_progress,
     threads: int | None = None,
     imatrix: Imatrix | None = None,
     embedding_type: str | None = None,
@@ -206,7 +207,9 @@ def _quantize(job: _QuantizeJob, source: Path, result: Path, values: Path) -> No
     weights = values if job.weights else None
     with map_full_disk_error(job.target, result):
         run_quantizer(
-            make_params(source, result, job.recipe, job.threads, weights, metadata=metadata), job.progress
+            make_params(source, result, job.recipe, job.threads, weights, metadata=metadata),
+            f"quantize {job.folder.name} to {job.recipe.type}",
+            job.progress,
         )
 
 

@@ -4,19 +4,19 @@ The other end is `slices.quant.child`.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from slices.errors import RunFailed
 from slices.files.child_process import run_child
 from slices.gguf.tensor_types import type_number
+from slices.progress import Progress, no_progress
 from slices.quant.recipe import Recipe
 from slices.quant.types import find_type
 
 _CHILD = "slices.quant.child"
 NEXT = "next"  # the line before the types of each quantization
-Progress = Callable[[int, int], None]  # tensors done, tensors in all
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ def plan_types(params_list: Sequence[QuantizeParams]) -> list[dict[str, str]]:
     return planned
 
 
-def run_quantizer(params: QuantizeParams, progress: Progress | None = None) -> None:
-    """Quantize.
+def run_quantizer(params: QuantizeParams, stage: str = "quantize", progress: Progress = no_progress) -> None:
+    """Quantize. `progress` counts tensors of `stage`.
 
     Raises:
         RunFailed: llama.cpp failed; what it wrote so far is left at the target.
@@ -79,8 +79,7 @@ def run_quantizer(params: QuantizeParams, progress: Progress | None = None) -> N
 
     def on_line(line: str) -> None:
         done, total = line.split()
-        if progress:
-            progress(int(done), int(total))
+        progress(stage, int(done), int(total))
 
     run_child(_CHILD, ["quantize", json.dumps(asdict(params))], on_line)
 

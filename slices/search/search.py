@@ -129,13 +129,12 @@ def _write_best(
         )
     final = request_for(request, chosen.structure, request.target)
     cut(replace(final, name=request.name, force=request.force), progress)
-    stage = f"quantize {request.slice_name}"
     quantized = quantize(
         request.target,
         chosen.type,
         threads=threads,
         embedding_type=chosen.embedding_type,
-        progress=lambda done, total: progress(stage, done, total),
+        progress=progress,
     )
     entry = manifest.read(request.target)
     manifest.write(request.target, entry.model_copy(update={"search": _record(cache, chosen)}))

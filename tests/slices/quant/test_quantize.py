@@ -19,7 +19,7 @@ __all__ = ["pico_slice"]  # a fixture
 LIGHT = [name for name in TYPES if name != "IQ2_M"]  # llama.cpp prepares that one for 4 s
 
 
-def _append(steps: list[tuple[int, int]], done: int, total: int) -> None:
+def _append(steps: list[tuple[int, int]], stage: str, done: int, total: int) -> None:
     steps.append((done, total))
 
 
