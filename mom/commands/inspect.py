@@ -9,7 +9,9 @@ from mom.commands.options import Corpus, Json, emit
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, config.json, name or hub id.")],
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A folder, config.json, GGUF file, name or hub id.")
+    ],
     domain: Annotated[
         str | None, typer.Option(help="Also score layers and neurons on this domain's text.")
     ] = None,
@@ -18,8 +20,14 @@ def inspect(
     json: Json = False,
 ) -> None:
     """Show a checkpoint's architecture and parameters; with --domain also the scores of its layers."""
-    from mom.workflows import inspect
+    from mom.workflows import inspect, inspect_gguf
 
+    if inspect_gguf.is_gguf(model):
+        if domain is not None:
+            raise typer.BadParameter("a GGUF file has no layer scores; give its slice", param_hint="--domain")
+        header = inspect_gguf.inspect_gguf(Path(model))
+        emit(json, header, lambda: inspect_gguf.show_gguf(model, header))
+        return
     figures = inspect.inspect(model)
     if domain is None:
         emit(json, figures, lambda: inspect.show(model, figures))
