@@ -1,6 +1,6 @@
 """What the rows of the experiments say: paired differences, the predictor's word, cases for its record.
 
-Pure: rows in, findings out. A row is what `experiment_bench` keeps of one file.
+Pure: rows in, findings out. A row is what `benchmarks.ffn_ratio.measure` keeps of one file.
 """
 
 from collections.abc import Mapping, Sequence

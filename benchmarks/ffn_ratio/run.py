@@ -128,7 +128,7 @@ def main() -> int:
             for model, experiments in models(args, work):
                 run_model(bench, model, experiments)
         except SliceError as error:
-            print(f"experiments.py: {error}", file=sys.stderr)
+            print(f"error: {error}", file=sys.stderr)
             return 1
     print(show(figures))
     return 0

@@ -90,7 +90,7 @@ def measured_files(
         yield Measured(rows, spec, size, found)
 
 
-def told(found: Divergence) -> str:
+def format_divergence(found: Divergence) -> str:
     """A result in short."""
     bits, kl = found.bits_per_byte, found.kl
     return f"{bits.value:.4f} ± {bits.stderr:.4f} bits per byte, KL {kl.value:.4f} ± {kl.stderr:.4f}"

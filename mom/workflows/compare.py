@@ -9,7 +9,7 @@ from slices import manifest
 from slices.errors import SliceError
 from slices.manifest import Manifest, Verdict
 from slices.measure.compare_mode import CompareMode
-from slices.measure.dominated import sentence, unknown
+from slices.measure.dominated import unknown_verdict, verdict_sentence
 from slices.measure.judge import judge, record_verdict
 from slices.progress import Progress
 from slices.text import domains
@@ -25,13 +25,13 @@ def judge_file(
     """Measure a file of a slice on its own domain's held-out text; without text at hand, only if `always`."""
     made = manifest.read(folder)
     if when == "auto" and not _has_text(made):
-        return record_verdict(folder, unknown(variant, made.domain, _NO_TEXT))
+        return record_verdict(folder, unknown_verdict(variant, made.domain, _NO_TEXT))
     documents: list[str] = []
     try:
         if when != "never":
             documents = list(own_text(made.domain, made, report).heldout().documents)
     except SliceError as error:
-        return record_verdict(folder, unknown(variant, made.domain, str(error)))
+        return record_verdict(folder, unknown_verdict(variant, made.domain, str(error)))
     return judge(folder, variant, documents, when, threads, report)
 
 
@@ -46,7 +46,7 @@ def judge_made(
 
 def verdict_json(found: Verdict) -> dict[str, Any]:
     """A verdict as JSON, with its sentence."""
-    return {**found.model_dump(mode="json"), "sentence": sentence(found)}
+    return {**found.model_dump(mode="json"), "sentence": verdict_sentence(found)}
 
 
 def show_verdict(figures: dict[str, Any]) -> None:

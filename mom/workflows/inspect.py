@@ -20,7 +20,7 @@ from slices.measure.predictor import (
     sentence,
     verdict_against,
 )
-from slices.measure.track_record import Outcome, read_rungs, summary, track_record
+from slices.measure.track_record import Outcome, read_ladder, summary, track_record
 from slices.model_ref import open_model
 
 
@@ -119,9 +119,9 @@ def _ladders(folder: Path) -> dict[str, dict[str, Ratio]]:
     if not (folder / manifest.FILE).is_file():
         return {}
     return {
-        file.file: read_rungs(rungs, str(folder / manifest.FILE))
+        file.file: read_ladder(trials, str(folder / manifest.FILE))
         for file in manifest.read(folder).quantized
-        if isinstance(rungs := (file.model_extra or {}).get("ladder"), list) and rungs
+        if isinstance(trials := (file.model_extra or {}).get("ladder"), list) and trials
     }
 
 

@@ -15,9 +15,9 @@ from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadConfig, NotFound
 from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_heldout, read_heldout
-from slices.measure.ladder import Ladder, Making, climb, foretell
+from slices.measure.ladder import Ladder, LadderOptions, predict_ladder_sizes, run_ladder
 from slices.measure.predictor import Ratio, advise, sentence, verdict_against
-from slices.measure.rungs import Goal, NonePasses, Rung
+from slices.measure.quant_trials import Goal, GoalNotMet, QuantTrial
 from slices.progress import Progress
 from slices.quant.types import TYPES, find_type
 
@@ -33,19 +33,21 @@ def climb_ladder(options: QuantizeOptions) -> dict[str, Any]:
     with console.progress_bar() as report:
         domain, text = _text(options, folder, report)
         imatrix = domain_imatrix(folder, report) if options.imatrix == "domain" else None
-        making = Making(imatrix, options.embedding_type, options.threads)
+        making = LadderOptions(imatrix, options.embedding_type, options.threads)
         try:
-            found = climb(folder, text, domain, goal, types, making, options.output, options.force, report)
-        except NonePasses as error:
-            for rung in error.rungs:
-                console.warn(_in_words(rung))
+            found = run_ladder(
+                folder, text, domain, goal, types, making, options.output, options.force, report
+            )
+        except GoalNotMet as error:
+            for trial in error.trials:
+                console.warn(_in_words(trial))
             raise
         verdict = judge_made(folder, found.kept.path, options.compare, options.threads, report)
     return {
         **_kept(found),
         "verdict": verdict,
         "imatrix": None if imatrix is None else imatrix_report(folder, imatrix),
-        "advice": _advice(folder, found.rungs),
+        "advice": _advice(folder, found.trials),
     }
 
 
@@ -53,15 +55,15 @@ def predict_ladder(options: QuantizeOptions) -> dict[str, Any]:
     """The size of every rung, to the byte; nothing is written or measured."""
     goal, folder = _goal(options), manifest.find_or_checkpoint(options.slice)
     with tempfile.TemporaryDirectory(prefix="mom-") as scratch:
-        making = Making(None, options.embedding_type, options.threads)
-        sizes = foretell(folder, Path(scratch) / "headers.gguf", _types(options), making)
+        making = LadderOptions(None, options.embedding_type, options.threads)
+        sizes = predict_ladder_sizes(folder, Path(scratch) / "headers.gguf", _types(options), making)
     fits = {type: "fits" if goal.fits(nbytes) else OVER for type, nbytes in sizes.items()}
     return {"goal": asdict(goal), "sizes": sizes, "left_out": fits, "ladder": []}
 
 
 def show_ladder(figures: dict[str, Any]) -> None:
     """Every rung, the file that was kept, and what the published predictor would have said."""
-    rows = [_row(rung) for rung in figures["ladder"]]
+    rows = [_row(trial) for trial in figures["ladder"]]
     for type, verdict in figures["left_out"].items():
         rows.append([type, console.size(figures["sizes"][type]), *["-"] * 5, verdict])
     columns = [
@@ -114,20 +116,20 @@ def _kept(found: Ladder) -> dict[str, Any]:
         "bytes": kept.bytes,
         "bits_per_weight": round(kept.bits_per_weight, 3),
         "predicted_bytes": kept.predicted.bytes,
-        "seconds": round(sum(rung.seconds for rung in found.rungs), 2),
+        "seconds": round(sum(trial.seconds for trial in found.trials), 2),
         "sha256": kept.sha256,
         "goal": asdict(found.goal),
         "domain": found.domain,
         "text": {"documents": text.documents, "bytes": text.nbytes, "sha256": text.sha256},
         "sizes": dict(found.sizes),
         "left_out": _left_out(found),
-        "ladder": [rung.to_json() | {"verdict": _verdict(found, rung)} for rung in found.rungs],
+        "ladder": [trial.to_json() | {"verdict": _verdict(found, trial)} for trial in found.trials],
         "notes": list(kept.predicted.notes),
     }
 
 
 def _left_out(found: Ladder) -> dict[str, str]:
-    measured = {rung.type for rung in found.rungs}
+    measured = {trial.type for trial in found.trials}
     return {
         type: "not needed" if found.goal.fits(nbytes) else OVER
         for type, nbytes in found.sizes.items()
@@ -135,38 +137,38 @@ def _left_out(found: Ladder) -> dict[str, str]:
     }
 
 
-def _verdict(found: Ladder, rung: Rung) -> str:
-    if rung is found.chosen:
+def _verdict(found: Ladder, trial: QuantTrial) -> str:
+    if trial is found.chosen:
         return "kept"
-    return "KL above the best" if rung.passes else "KL above the limit"
+    return "KL above the best" if trial.passes else "KL above the limit"
 
 
-def _row(rung: dict[str, Any]) -> list[str]:
-    kl, bits, same = rung["kl"], rung["bits_per_byte"], rung["same_top1"]
+def _row(trial: dict[str, Any]) -> list[str]:
+    kl, bits, same = trial["kl"], trial["bits_per_byte"], trial["same_top1"]
     return [
-        rung["type"],
-        console.size(rung["bytes"]),
+        trial["type"],
+        console.size(trial["bytes"]),
         f"{rung['bits_per_weight']:.2f}",
         f"{kl['mean']:.4f} ± {kl['stderr']:.4f}",
         f"{kl['p99']:.3f}",
         f"{same['value']:.1%} ± {same['stderr']:.1%}",
         f"{bits['value']:.3f} ± {bits['stderr']:.3f}",
-        rung["verdict"],
+        trial["verdict"],
     ]
 
 
-def _in_words(rung: Rung) -> str:
-    found = rung.measured
+def _in_words(trial: QuantTrial) -> str:
+    found = trial.measured
     return (
         f"{rung.type}: {console.size(rung.bytes)}, KL {found.kl.value:.4f} ± {found.kl.stderr:.4f}, "
         f"same top 1 {found.same_top1.value:.1%}, bits per byte {found.bits_per_byte.value:.3f}"
     )
 
 
-def _advice(folder: Path, rungs: Sequence[Rung]) -> dict[str, str]:
+def _advice(folder: Path, trials: Sequence[QuantTrial]) -> dict[str, str]:
     advice = advise(read_anatomy(open_checkpoint(folder).config))
     ratios = {
-        rung.type: Ratio(rung.measured.perplexity_ratio.value, rung.measured.perplexity_ratio.stderr)
-        for rung in rungs
+        trial.type: Ratio(trial.measured.perplexity_ratio.value, trial.measured.perplexity_ratio.stderr)
+        for trial in trials
     }
     return {"predictor": sentence(advice), "measured": verdict_against(advice, ratios)}

@@ -10,20 +10,20 @@ from typing import Literal
 from slices.estimate import Estimate, Values, ratio
 from slices.manifest import Verdict
 from slices.measure.heldout import Heldout
-from slices.measure.plain import Plain
+from slices.measure.plain import PlainQuant
 
-SURE = 2.0  # standard errors
-Said = Literal["dominated", "level", "better", "unknown"]
+MIN_STANDARD_ERRORS = 2.0  # standard errors
+VerdictName = Literal["dominated", "level", "better", "unknown"]
 
 
-def smallest(variant: str, domain: str, text: Heldout) -> Verdict:
+def verdict_without_rival(variant: str, domain: str, text: Heldout) -> Verdict:
     """The verdict on a file that has no rival of its size."""
     reason = "no plain quant of the parent is as small"
     return Verdict(variant=variant, domain=domain, verdict="better", data=text.sha256, reason=reason)
 
 
 def verdict(
-    variant: str, domain: str, bits: Values, sizes: Values, rivals: Sequence[Plain], text: Heldout
+    variant: str, domain: str, bits: Values, sizes: Values, rivals: Sequence[PlainQuant], text: Heldout
 ) -> Verdict:
     """Hold a file against plain quants of at most its bytes, of which there is one at least.
 
@@ -35,7 +35,7 @@ def verdict(
     return Verdict(
         variant=variant,
         domain=domain,
-        verdict=_said(difference),
+        verdict=_verdict_name(difference),
         data=text.sha256,
         rival=best.label,
         rival_bytes=best.bytes,
@@ -45,12 +45,12 @@ def verdict(
     )
 
 
-def unknown(variant: str, domain: str, reason: str) -> Verdict:
+def unknown_verdict(variant: str, domain: str, reason: str) -> Verdict:
     """A verdict that was not reached, and why."""
     return Verdict(variant=variant, domain=domain, verdict="unknown", reason=reason)
 
 
-def sentence(found: Verdict) -> str:
+def verdict_sentence(found: Verdict) -> str:
     """A verdict in words."""
     if found.verdict == "unknown":
         return f"whether a plain quant of the parent is better at equal bytes is not known: {found.reason}"
@@ -65,7 +65,7 @@ def sentence(found: Verdict) -> str:
     }[found.verdict]
 
 
-def _said(difference: Estimate) -> Said:
-    if abs(difference.value) <= SURE * difference.stderr:
+def _verdict_name(difference: Estimate) -> VerdictName:
+    if abs(difference.value) <= MIN_STANDARD_ERRORS * difference.stderr:
         return "level"
     return "dominated" if difference.value > 0 else "better"

@@ -9,7 +9,7 @@ from slices.estimate import Estimate, ratio
 from slices.manifest import Verdict
 from slices.measure.bits_per_byte import score_text
 from slices.measure.compare_mode import CompareMode
-from slices.measure.dominated import smallest, unknown, verdict
+from slices.measure.dominated import unknown_verdict, verdict, verdict_without_rival
 from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_heldout
 from slices.measure.plain import plain_quants
 from slices.model_ref import locate
@@ -41,7 +41,7 @@ def judge(
     try:
         found = _measured(folder, made, variant, documents, when, threads, progress)
     except SliceError as error:
-        found = unknown(variant, made.domain, str(error))
+        found = unknown_verdict(variant, made.domain, str(error))
     return record_verdict(folder, found)
 
 
@@ -63,10 +63,10 @@ def _measured(
     progress: Progress | None,
 ) -> Verdict:
     if when == "never":
-        return unknown(variant, made.domain, "it was not measured; mom eval compares")
+        return unknown_verdict(variant, made.domain, "it was not measured; mom eval compares")
     parent = locate(made.parent.model)
     if when == "auto" and made.parent.bytes > CHEAP:
-        return unknown(
+        return unknown_verdict(
             variant, made.domain, "the parent is big, so it was not measured; --compare always does"
         )
     text = cut_heldout(documents, SAMPLE_BYTES)
@@ -80,7 +80,7 @@ def _measured(
         runtime.close()
     _record_bits(folder, variant, ratio(bits, sizes), text)
     if not plain:
-        return smallest(variant, made.domain, text)
+        return verdict_without_rival(variant, made.domain, text)
     return verdict(variant, made.domain, bits, sizes, plain, text)
 
 

@@ -1,7 +1,7 @@
 """The ladder: quantize a slice from the smallest type upwards, measure each, keep the one that is wanted.
 
 Every rung is held against the bf16 slice on the domain's held-out text. A rung is a temporary file; only
-the chosen one gets a name, and slice.json tells of all. What is wanted is said in `slices.measure.rungs`.
+the chosen one gets a name, and slice.json tells of all. What is wanted is said in `slices.measure.quant_trials`.
 """
 
 import hashlib
@@ -19,9 +19,9 @@ from slices.files.disk_space import check_free_space
 from slices.files.temp_files import temp_dir
 from slices.measure.divergence import measure_divergence
 from slices.measure.heldout import Heldout
-from slices.measure.ladder_record import record_rungs
+from slices.measure.ladder_record import record_ladder
+from slices.measure.quant_trials import Goal, QuantTrial, choose_trial, goal_not_met
 from slices.measure.reference import Reference, compute_reference
-from slices.measure.rungs import Goal, Rung, choose, refuse
 from slices.progress import Progress, no_progress
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.quantize import Quantized, quantize, record_gguf
@@ -34,7 +34,7 @@ _TORCH_BELOW = 4_000_000_000  # bytes of weights; above, the reference is the BF
 
 
 @dataclass(frozen=True)
-class Making:
+class LadderOptions:
     """How every rung is made, as for `slices.quant.quantize.quantize`; `threads` also for running it."""
 
     imatrix: Imatrix | None = None
@@ -55,16 +55,16 @@ class Ladder:
     domain: str
     text: Heldout
     sizes: Mapping[str, int]
-    rungs: tuple[Rung, ...]
-    chosen: Rung
+    trials: tuple[QuantTrial, ...]
+    chosen: QuantTrial
     kept: Quantized
 
 
 @dataclass(frozen=True)
-class _Climb:
+class _LadderRun:
     folder: Path
     goal: Goal
-    making: Making
+    options: LadderOptions
     scratch: Path
     progress: Progress
 
@@ -74,13 +74,13 @@ class _Climb:
         return self.scratch / "bf16.gguf"
 
 
-def climb(
+def run_ladder(
     folder: Path,
     text: Heldout,
     domain: str,
     goal: Goal,
     types: Sequence[str] = tuple(TYPES),
-    making: Making | None = None,
+    options: LadderOptions | None = None,
     out: Path | None = None,
     force: bool = False,
     progress: Progress = no_progress,
@@ -105,37 +105,39 @@ def climb(
     if out is not None:
         refuse_existing(out, force)
     with temp_dir(out.parent if out else folder) as scratch:
-        on = _Climb(folder, goal, making or Making(), scratch, progress)
-        sizes = foretell(folder, on.exported, types, on.making)
+        on = _LadderRun(folder, goal, options or LadderOptions(), scratch, progress)
+        sizes = predict_ladder_sizes(folder, on.exported, types, on.options)
         fitting = [type for type in sizes if goal.fits(sizes[type])]
         if not fitting:
-            raise refuse((), goal, sizes)
+            raise goal_not_met((), goal, sizes)
         _export(on, max(sizes[type] for type in fitting))
-        rungs, made = _measured(on, fitting, text)
-        chosen = choose(rungs, goal)
+        trials, made = _measured(on, fitting, text)
+        chosen = choose_trial(trials, goal)
         if chosen is None or made is None:
-            raise refuse(rungs, goal, sizes)
+            raise goal_not_met(trials, goal, sizes)
         done = _keep(folder, made, out, force)
-    ladder = Ladder(goal, domain, text, sizes, tuple(rungs), chosen, done)
-    record_rungs(done.path, domain, goal, rungs, chosen)
+    ladder = Ladder(goal, domain, text, sizes, tuple(trials), chosen, done)
+    record_ladder(done.path, domain, goal, trials, chosen)
     return ladder
 
 
-def foretell(folder: Path, exported: Path, types: Sequence[str], making: Making) -> dict[str, int]:
+def predict_ladder_sizes(
+    folder: Path, exported: Path, types: Sequence[str], options: LadderOptions
+) -> dict[str, int]:
     """Predicted bytes of every type that can be made, the smallest first.
 
     Writes the headers of the slice's bf16 GGUF to `exported`.
     """
     write_gguf(folder, exported, model_name(folder), data=False)
-    weighted = making.imatrix is not None
+    weighted = options.imatrix is not None
     there = [type for type in types if weighted or find_type(type).imatrix != "needed"]
-    recipes = [make_recipe(type, making.embedding_type_of(type)) for type in there]
+    recipes = [make_recipe(type, options.embedding_type_of(type)) for type in there]
     foretold = predict_sizes(exported, recipes, weighted)
     sizes = {type: each.bytes for type, each in zip(there, foretold, strict=True) if each is not None}
     return dict(sorted(sizes.items(), key=lambda item: item[1]))
 
 
-def _export(on: _Climb, largest: int) -> None:
+def _export(on: _LadderRun, largest: int) -> None:
     """The slice in bf16, where there is room for it, for the best rung so far and for the next."""
     size = on.exported.stat().st_size
     what = f"{size:,} for the bf16 export and {largest:,} for each of two rungs"
@@ -143,15 +145,17 @@ def _export(on: _Climb, largest: int) -> None:
     write_gguf(on.folder, on.exported, model_name(on.folder))
 
 
-def _measured(on: _Climb, types: Sequence[str], text: Heldout) -> tuple[list[Rung], Quantized | None]:
+def _measured(
+    on: _LadderRun, types: Sequence[str], text: Heldout
+) -> tuple[list[QuantTrial], Quantized | None]:
     """Rungs up to the one that is chosen, or all; and its file, the only one that is left."""
-    rungs: list[Rung] = []
+    trials: list[QuantTrial] = []
     best: Quantized | None = None
     reference = _reference(on, text)
     for type in types:
-        rung, made = _rung(on, type, reference)
-        rungs.append(rung)
-        if choose(rungs, on.goal) is not rung:
+        trial, made = _run_trial(on, type, reference)
+        trials.append(trial)
+        if choose_trial(trials, on.goal) is not trial:
             made.path.unlink()
             continue
         if best is not None:
@@ -159,20 +163,20 @@ def _measured(on: _Climb, types: Sequence[str], text: Heldout) -> tuple[list[Run
         best = made
         if on.goal.max_kl is not None:
             break
-    return rungs, best
+    return trials, best
 
 
-def _reference(on: _Climb, text: Heldout) -> Reference:
+def _reference(on: _LadderRun, text: Heldout) -> Reference:
     """The bf16 slice's distributions; the slice itself leaves memory first."""
     big = sum(file.stat().st_size for file in weight_files(on.folder)) >= _TORCH_BELOW
-    runtime = open_runtime(on.folder, on.exported.resolve() if big else None, on.making.threads)
+    runtime = open_runtime(on.folder, on.exported.resolve() if big else None, on.options.threads)
     try:
         return compute_reference("bf16", runtime, text, progress=on.progress)
     finally:
         runtime.close()
 
 
-def _rung(on: _Climb, type: str, reference: Reference) -> tuple[Rung, Quantized]:
+def _run_trial(on: _LadderRun, type: str, reference: Reference) -> tuple[QuantTrial, Quantized]:
     started = perf_counter()
 
     made = quantize(
@@ -180,18 +184,18 @@ def _rung(on: _Climb, type: str, reference: Reference) -> tuple[Rung, Quantized]
         type,
         on.scratch / f"{type}.gguf",
         progress=on.progress,
-        threads=on.making.threads,
-        imatrix=on.making.imatrix,
-        embedding_type=on.making.embedding_type_of(type),
+        threads=on.options.threads,
+        imatrix=on.options.imatrix,
+        embedding_type=on.options.embedding_type_of(type),
         exported=on.exported,
     )
-    runtime = open_runtime(on.folder, made.path.resolve(), on.making.threads)
+    runtime = open_runtime(on.folder, made.path.resolve(), on.options.threads)
     try:
         found = measure_divergence(type, runtime, reference, on.progress)
     finally:
         runtime.close()
     passes = on.goal.passes(found.kl)
-    return Rung(type, made.bytes, made.bits_per_weight, passes, found, perf_counter() - started), made
+    return QuantTrial(type, made.bytes, made.bits_per_weight, passes, found, perf_counter() - started), made
 
 
 def _keep(folder: Path, made: Quantized, out: Path | None, force: bool) -> Quantized:

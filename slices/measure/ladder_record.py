@@ -6,18 +6,20 @@ from pathlib import Path
 
 from slices import manifest
 from slices.measure.divergence import Divergence
-from slices.measure.rungs import Goal, Rung
+from slices.measure.quant_trials import Goal, QuantTrial
 
 
-def record_rungs(file: Path, domain: str, goal: Goal, rungs: Sequence[Rung], chosen: Rung) -> None:
+def record_ladder(
+    file: Path, domain: str, goal: Goal, trials: Sequence[QuantTrial], chosen: QuantTrial
+) -> None:
     """Tell the slice.json beside `file` of the ladder, if it knows that file; over older values of the
     same text."""
     folder = file.parent
     if not (folder / manifest.FILE).is_file():
         return
     slice_ = manifest.read(folder)
-    told = {"ladder": [rung.to_json() for rung in rungs], "goal": asdict(goal)}
-    quantized = [q.model_copy(update=told) if q.file == file.name else q for q in slice_.quantized]
+    ladder_fields = {"ladder": [trial.to_json() for trial in trials], "goal": asdict(goal)}
+    quantized = [q.model_copy(update=ladder_fields) if q.file == file.name else q for q in slice_.quantized]
     if quantized == slice_.quantized:
         return
     new = _measurements(file.name, domain, chosen.measured)

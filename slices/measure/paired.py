@@ -57,8 +57,8 @@ def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], seed: int = 0) -
 def holm(values: Sequence[float]) -> list[float]:
     """P-values corrected for how many they are (Holm 1979), in the order given."""
     order = sorted(range(len(values)), key=lambda index: values[index])
-    found, least = [0.0] * len(values), 0.0
+    found, previous = [0.0] * len(values), 0.0
     for rank, index in enumerate(order):
-        least = max(least, min(1.0, values[index] * (len(values) - rank)))
-        found[index] = least
+        previous = max(previous, min(1.0, values[index] * (len(values) - rank)))
+        found[index] = previous
     return found

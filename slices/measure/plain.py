@@ -36,7 +36,7 @@ NEAREST = 3  # of those that are small enough, the largest are measured
 
 
 @dataclass(frozen=True)
-class Plain:
+class PlainQuant:
     """A quant of the whole parent. `bits`: what each held-out document takes, by number."""
 
     type: str
@@ -57,8 +57,8 @@ class Plain:
 
 
 def plain_quants(
-    parent: Path, text: Heldout, most: int, threads: int | None = None, progress: Progress | None = None
-) -> list[Plain]:
+    parent: Path, text: Heldout, max_bytes: int, threads: int | None = None, progress: Progress | None = None
+) -> list[PlainQuant]:
     """The parent's largest plain quants of at most `most` bytes, measured on `text`; smallest first.
 
     Raises:
@@ -69,7 +69,7 @@ def plain_quants(
     identity = fingerprint(open_checkpoint(parent))[:16]
     path = home() / "plain" / f"{identity}-{text.sha256[:16]}.json"
     sizes = plain_sizes(parent)
-    wanted = [each for each, size in sizes.items() if size <= most][-NEAREST:]
+    wanted = [each for each, size in sizes.items() if size <= max_bytes][-NEAREST:]
     known = _read(path, text)
     missing = [each for each in wanted if each not in known]
     if missing:
@@ -81,7 +81,7 @@ def plain_quants(
             for number, each in enumerate(missing):
                 if progress:
                     progress("measure the parent's plain quants", number, len(missing))
-                known[each] = _measured(parent, exported, each, text, scratch / "plain.gguf", threads)
+                known[each] = _measure_quant(parent, exported, each, text, scratch / "plain.gguf", threads)
                 _write(path, text, known.values())
     return [known[each] for each in wanted]
 
@@ -93,13 +93,13 @@ def plain_sizes(parent: Path) -> dict[tuple[str, str], int]:
         stored = parse_json_object(path.read_bytes(), path)
         return {(type, embedding_type): size for type, embedding_type, size in stored["sizes"]}
     with temp_dir(path.parent) as scratch:
-        found = _foretold(parent, scratch / "header.gguf")
+        found = _predict_sizes(parent, scratch / "header.gguf")
     rows = [[*each, size] for each, size in found.items()]
     atomic.write_text(path, json.dumps({"sizes": rows}, indent=1) + "\n")
     return found
 
 
-def _foretold(parent: Path, header: Path) -> dict[tuple[str, str], int]:
+def _predict_sizes(parent: Path, header: Path) -> dict[tuple[str, str], int]:
     write_gguf(parent, header, model_name(parent), data=False)
     kinds = _kinds()
     recipes = [
@@ -120,28 +120,30 @@ def _kinds() -> list[tuple[str, str]]:
     return [*kinds, ("Q2_K", "Q2_K")]
 
 
-def _measured(
+def _measure_quant(
     parent: Path, exported: Path, each: tuple[str, str], text: Heldout, out: Path, threads: int | None
-) -> Plain:
+) -> PlainQuant:
     type, embedding_type = each
-    said = None if type == "BF16" else embedding_type
-    made = quantize(parent, type, out, force=True, threads=threads, embedding_type=said, exported=exported)
+    own_embedding_type = None if type == "BF16" else embedding_type
+    quantized = quantize(
+        parent, type, out, force=True, threads=threads, embedding_type=own_embedding_type, exported=exported
+    )
     runtime = open_runtime(parent, out.resolve(), threads)
     try:
         bits = score_text(f"the parent as {type}", runtime, text).bits
     finally:
         runtime.close()
         out.unlink()
-    return Plain(type, embedding_type, made.bytes, tuple(bits.tolist()))
+    return PlainQuant(type, embedding_type, quantized.bytes, tuple(bits.tolist()))
 
 
-def _read(path: Path, text: Heldout) -> dict[tuple[str, str], Plain]:
+def _read(path: Path, text: Heldout) -> dict[tuple[str, str], PlainQuant]:
     if not path.is_file():
         return {}
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = [
-            Plain(e["type"], e["embedding_type"], int(e["bytes"]), tuple(map(float, e["bits"])))
+            PlainQuant(e["type"], e["embedding_type"], int(e["bytes"]), tuple(map(float, e["bits"])))
             for e in stored["quants"]
         ]
         right = stored["text"] == text.sha256 and all(len(e.bits) == text.documents for e in found)
@@ -152,6 +154,6 @@ def _read(path: Path, text: Heldout) -> dict[tuple[str, str], Plain]:
     return {(each.type, each.embedding_type): each for each in found}
 
 
-def _write(path: Path, text: Heldout, quants: Iterable[Plain]) -> None:
+def _write(path: Path, text: Heldout, quants: Iterable[PlainQuant]) -> None:
     record = {"text": text.sha256, "quants": [asdict(each) for each in quants]}
     atomic.write_text(path, json.dumps(record, indent=1) + "\n")

@@ -40,7 +40,7 @@ class Case(BaseModel):
     source: str = "measured here"
 
 
-class _Rung(BaseModel):
+class _StoredTrial(BaseModel):
     """What of a ladder's rung in slice.json is of use here."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -107,7 +107,7 @@ def outcome(case: Case) -> Outcome:
     return Outcome(case, advice, agreed(advice, measured), passes(measured, advice.type))
 
 
-def read_rungs(rungs: Iterable[object], where: str) -> dict[str, Ratio]:
+def read_ladder(trials: Iterable[object], where: str) -> dict[str, Ratio]:
     """Perplexity relative to bf16, by type, of a ladder as `slices.measure.ladder` records it.
 
     Args:
@@ -117,10 +117,10 @@ def read_rungs(rungs: Iterable[object], where: str) -> dict[str, Ratio]:
         BadConfig: a rung does not hold what it should; the field is named.
     """
     try:
-        read = [_Rung.model_validate(rung) for rung in rungs]
+        read = [_StoredTrial.model_validate(trial) for trial in trials]
     except ValidationError as error:
         raise BadConfig(f"{where}: a rung of the ladder: {_first(error)}") from None
-    return {rung.type: Ratio(rung.perplexity_ratio.value, rung.perplexity_ratio.stderr) for rung in read}
+    return {trial.type: Ratio(trial.perplexity_ratio.value, trial.perplexity_ratio.stderr) for trial in read}
 
 
 def summary(outcomes: tuple[Outcome, ...]) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from slices import manifest
 from slices.estimate import Estimate, ratio
-from slices.measure.dominated import sentence
+from slices.measure.dominated import verdict_sentence
 from slices.measure.overlap import Overlap
 from slices.measure.paired import Difference
 from slices.probes.run import significantly_worse
@@ -132,7 +132,7 @@ def _difference(difference: Difference | None) -> Json | None:
 
 def _verdict(name: str, quants: ParentQuants) -> Json | None:
     found = quants.verdicts.get(name)
-    return None if found is None else {**found.model_dump(mode="json"), "sentence": sentence(found)}
+    return None if found is None else {**found.model_dump(mode="json"), "sentence": verdict_sentence(found)}
 
 
 def _quant(label: str, quants: ParentQuants) -> Json:

@@ -13,9 +13,9 @@ from slices import manifest
 from slices.estimate import Estimate, ratio
 from slices.manifest import BF16, Verdict
 from slices.measure.compare_mode import CompareMode
-from slices.measure.dominated import smallest, unknown, verdict
+from slices.measure.dominated import unknown_verdict, verdict, verdict_without_rival
 from slices.measure.judge import CHEAP
-from slices.measure.plain import Plain, plain_quants
+from slices.measure.plain import PlainQuant, plain_quants
 from slices.progress import Progress, no_progress
 from slices.report.evaluate import EvalReport, ModelResult
 
@@ -48,7 +48,7 @@ def measure_parent_quants(
     reason = _skip_reason(slices, parent, when)
     if reason or parent is None:
         return ParentQuants({}, {}, {name: _unknown(result, reason) for name, result in slices.items()})
-    measured: dict[tuple[str, str], Plain] = {}
+    measured: dict[tuple[str, str], PlainQuant] = {}
     verdicts = {}
     for name, result in slices.items():
         for domain, text in report.heldout.items():
@@ -69,25 +69,25 @@ def _skip_reason(slices: Mapping[str, ModelResult], parent: Path | None, when: C
     return ""
 
 
-def _verdict(result: ModelResult, domain: str, quants: list[Plain], report: EvalReport) -> Verdict:
+def _verdict(result: ModelResult, domain: str, quants: list[PlainQuant], report: EvalReport) -> Verdict:
     of, text = result.model.file or BF16, report.heldout[domain]
     if not quants:
-        return smallest(of, domain, text)
+        return verdict_without_rival(of, domain, text)
     found = result.domains[domain]
     return verdict(of, domain, np.array(found.bits), np.array(found.bytes), quants, text)
 
 
 def _unknown(result: ModelResult, reason: str) -> Verdict:
-    return unknown(result.model.file or BF16, result.model.domain or "", reason)
+    return unknown_verdict(result.model.file or BF16, result.model.domain or "", reason)
 
 
-def _bytes(measured: Mapping[tuple[str, str], Plain]) -> dict[str, int]:
+def _bytes(measured: Mapping[tuple[str, str], PlainQuant]) -> dict[str, int]:
     by_size = sorted(measured.items(), key=lambda item: item[1].bytes)
     return {label: quant.bytes for (label, _), quant in by_size}
 
 
 def _bits_per_byte(
-    measured: Mapping[tuple[str, str], Plain], report: EvalReport
+    measured: Mapping[tuple[str, str], PlainQuant], report: EvalReport
 ) -> dict[str, dict[str, Estimate]]:
     domains = next(iter(report.models.values())).domains
     values: dict[str, dict[str, Estimate]] = {label: {} for label in _bytes(measured)}

@@ -43,8 +43,8 @@ def test_a_slice_by_its_name(pico_gemma3: Path, mom_home: Path, capsys: pytest.C
     assert "Q2_K, else Q3_K" in shown
 
 
-def rung(kind: str, ratio: float) -> dict[str, Any]:
-    """As `slices.measure.rungs` records one."""
+def trial(kind: str, ratio: float) -> dict[str, Any]:
+    """As `slices.measure.quant_trials` records one."""
     return {"type": kind, "bytes": 1, "perplexity_ratio": {"value": ratio, "stderr": 0.01}}
 
 
@@ -55,7 +55,7 @@ def test_a_recorded_ladder_is_held_against_the_advice(
     cut(SliceRequest(domain="law", layers="all", model=str(pico_gemma3), name="sixths"))
     folder = manifest.find("sixths")
     file = {"file": "sixths-Q3_K_M.gguf", "type": "Q3_K_M", "bytes": 1, "bits_per_weight": 3.0, "sha256": ""}
-    ladder = [rung("Q2_K", 7.0), rung("Q3_K_M", 1.2)]
+    ladder = [trial("Q2_K", 7.0), trial("Q3_K_M", 1.2)]
     made = manifest.read(folder)
     with_ladder = manifest.Quantized.model_validate(file | {"ladder": ladder})
     manifest.write(folder, made.model_copy(update={"quantized": [with_ladder]}))

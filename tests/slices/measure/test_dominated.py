@@ -15,10 +15,10 @@ from slices.errors import BadConfig
 from slices.home import home
 from slices.measure import plain
 from slices.measure.compare_mode import CompareMode
-from slices.measure.dominated import sentence, smallest, unknown, verdict
+from slices.measure.dominated import unknown_verdict, verdict, verdict_sentence, verdict_without_rival
 from slices.measure.heldout import Heldout, cut_heldout
 from slices.measure.judge import judge
-from slices.measure.plain import Plain
+from slices.measure.plain import PlainQuant
 from slices.quant.quantize import quantize
 from tests.slices.gguf_fixtures import SLIDING, write_gemma3
 from tests.slices.heal_fixtures import sentences
@@ -32,8 +32,8 @@ def text() -> Heldout:
     return cut_heldout(DOCUMENTS)
 
 
-def rival(bits: np.ndarray, type: str = "Q3_K_M", nbytes: int = 90) -> Plain:
-    return Plain(type, "llama.cpp", nbytes, tuple(bits.tolist()))
+def rival(bits: np.ndarray, type: str = "Q3_K_M", nbytes: int = 90) -> PlainQuant:
+    return PlainQuant(type, "llama.cpp", nbytes, tuple(bits.tolist()))
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0.1, "better"), (-0.1, "dominated"), (0.0, "level")])
@@ -44,7 +44,7 @@ def test_the_verdict_is_of_paired_differences(shift: float, expected: str) -> No
     assert found.verdict == expected
     assert found.compared == 1
     assert (found.difference is not None) and (found.difference < 0) == (expected == "better" or not shift)
-    assert ("DOMINATED" in sentence(found)) == (expected == "dominated")
+    assert ("DOMINATED" in verdict_sentence(found)) == (expected == "dominated")
 
 
 def test_the_best_rival_counts() -> None:
@@ -54,9 +54,9 @@ def test_the_best_rival_counts() -> None:
 
 
 def test_sentences_say_what_is_not_known_and_what_has_no_rival() -> None:
-    assert "not known: no text" in sentence(unknown("bf16", "law", "no text"))
-    assert "dominated by nothing: no plain quant of the parent is as small" in sentence(
-        smallest("bf16", "law", text())
+    assert "not known: no text" in verdict_sentence(unknown_verdict("bf16", "law", "no text"))
+    assert "dominated by nothing: no plain quant of the parent is as small" in verdict_sentence(
+        verdict_without_rival("bf16", "law", text())
     )
 
 
@@ -83,7 +83,7 @@ def test_a_slice_that_is_its_parent_is_level_and_one_that_is_spoilt_is_dominated
     for folder, expected in ((same, "level"), (spoilt, "dominated")):
         file = quantize(folder, "Q8_0").path.name
         found = judge(folder, file, DOCUMENTS, threads=1)
-        assert found.verdict == expected, sentence(found)
+        assert found.verdict == expected, verdict_sentence(found)
         made = manifest.read(folder)
         assert made.verdicts == [found]
         assert ("level with" in dominated_by(made.verdicts[0])) == (expected == "level")

@@ -19,8 +19,8 @@ from slices.estimate import Estimate
 from slices.files.temp_files import temp_dir
 from slices.measure.divergence import Divergence, DocumentSums, Quantiles
 from slices.measure.heldout import cut_heldout
-from slices.measure.ladder import Ladder, Making, climb
-from slices.measure.rungs import Goal, NonePasses, Rung, choose, refuse
+from slices.measure.ladder import Ladder, LadderOptions, run_ladder
+from slices.measure.quant_trials import Goal, GoalNotMet, QuantTrial, choose_trial, goal_not_met
 from slices.quant.quantize import quantize
 from slices.runtimes.open import open_runtime
 from tests.paths import PROSE as PROSE_PATH
@@ -35,11 +35,11 @@ from tests.slices.gguf_fixtures import (
 
 TEXT = cut_heldout(list(SAMPLES.values()))
 TYPES = ("Q8_0", "Q2_K", "Q4_K_M")  # not in order of size
-ONE = Making(threads=1)
+ONE = LadderOptions(threads=1)
 PROSE = PROSE_PATH.read_text(encoding="utf-8")
 
 
-def rung(type: str, nbytes: int, kl: float, goal: Goal) -> Rung:
+def trial(type: str, nbytes: int, kl: float, goal: Goal) -> QuantTrial:
     """A rung as if it had been measured."""
     found, none = Estimate(kl, kl / 10), np.zeros(0)
     measured = Divergence(
@@ -49,7 +49,7 @@ def rung(type: str, nbytes: int, kl: float, goal: Goal) -> Rung:
         reference_bits_per_byte=found, against=found, perplexity_ratio=found, lost_mass=None, tokens=9,
         data="", sums=DocumentSums(none, none, none, none, none, none, none),
     )  # fmt: skip
-    return Rung(type, nbytes, 4.0, goal.passes(found), measured, 1.0)
+    return QuantTrial(type, nbytes, 4.0, goal.passes(found), measured, 1.0)
 
 
 MEASURED = [("A", 100, 0.5), ("B", 200, 0.1), ("C", 300, 0.2), ("D", 400, 0.01)]
@@ -71,7 +71,7 @@ MEASURED = [("A", 100, 0.5), ("B", 200, 0.1), ("C", 300, 0.2), ("D", 400, 0.01)]
     ],
 )
 def test_choice(goal: Goal, wanted: str | None) -> None:
-    found = choose([rung(*each, goal) for each in MEASURED], goal)
+    found = choose_trial([trial(*each, goal) for each in MEASURED], goal)
     assert (found.type if found else None) == wanted
 
 
@@ -81,11 +81,12 @@ def test_goals_are_checked_and_told() -> None:
             Goal(**bad)
     goal = Goal(max_kl=0.05, budget=399)
     assert str(goal) == "a mean KL of at most 0.05 nat a token in at most 399 bytes"
-    told = str(refuse([rung(*each, goal) for each in MEASURED[:3]], goal, {}))
+    message = str(goal_not_met([trial(*each, goal) for each in MEASURED[:3]], goal, {}))
     assert (
-        "the best of 3 measured is B, 200 bytes, with a mean KL of 0.1 ± 0.01 (99th percentile 0.9)" in told
+        "the best of 3 measured is B, 200 bytes, with a mean KL of 0.1 ± 0.01 (99th percentile 0.9)"
+        in message
     )
-    assert "the smallest, A, takes 1,000" in str(refuse([], goal, {"B": 2000, "A": 1000}))
+    assert "the smallest, A, takes 1,000" in str(goal_not_met([], goal, {"B": 2000, "A": 1000}))
 
 
 @pytest.fixture
@@ -100,15 +101,15 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Ladder:
     """All types of the pico, measured with a budget that all fit."""
     folder = write_gemma3(tmp_path_factory.mktemp("whole") / "pico", [SLIDING, FULL])
     write_manifest(folder, "pico")
-    return climb(folder, TEXT, "demo", Goal(budget=10**9), TYPES, ONE)
+    return run_ladder(folder, TEXT, "demo", Goal(budget=10**9), TYPES, ONE)
 
 
 def test_budget_alone_measures_all_and_keeps_the_nearest(whole: Ladder) -> None:
-    assert [each.type for each in whole.rungs] == ["Q2_K", "Q4_K_M", "Q8_0"]
-    assert [each.bytes for each in whole.rungs] == list(whole.sizes.values())  # as predicted
-    kls = [each.measured.kl.value for each in whole.rungs]
+    assert [each.type for each in whole.trials] == ["Q2_K", "Q4_K_M", "Q8_0"]
+    assert [each.bytes for each in whole.trials] == list(whole.sizes.values())  # as predicted
+    kls = [each.measured.kl.value for each in whole.trials]
     assert kls == sorted(kls, reverse=True)
-    assert all(each.measured.kl.stderr > 0 for each in whole.rungs)
+    assert all(each.measured.kl.stderr > 0 for each in whole.trials)
     assert whole.chosen.type == whole.kept.type == "Q8_0"
     folder = whole.kept.path.parent
     assert whole.kept.path == folder / "pico-Q8_0.gguf"
@@ -126,11 +127,20 @@ def test_slice_json_tells_of_every_rung_and_measures_the_kept(whole: Ladder) -> 
         whole.kept.sha256,
         whole.chosen.bytes,
     )
-    told = json.loads((folder / manifest.FILE).read_text())["quantized"][0]
-    assert told["goal"] == {"max_kl": None, "budget": 10**9}
-    assert told["ladder"] == json.loads(json.dumps([each.to_json() for each in whole.rungs], allow_nan=False))
-    assert set(told["ladder"][0]) >= {"type", "bytes", "bits_per_weight", "kl", "same_top1", "bits_per_byte"}
-    assert set(told["ladder"][0]["kl"]) == {"mean", "stderr", "p99"}
+    recorded_ladder = json.loads((folder / manifest.FILE).read_text())["quantized"][0]
+    assert recorded_ladder["goal"] == {"max_kl": None, "budget": 10**9}
+    assert recorded_ladder["ladder"] == json.loads(
+        json.dumps([each.to_json() for each in whole.trials], allow_nan=False)
+    )
+    assert set(recorded_ladder["ladder"][0]) >= {
+        "type",
+        "bytes",
+        "bits_per_weight",
+        "kl",
+        "same_top1",
+        "bits_per_byte",
+    }
+    assert set(recorded_ladder["ladder"][0]["kl"]) == {"mean", "stderr", "p99"}
     values = {(m.variant, m.metric): m.value for m in recorded.measurements}
     assert values[("pico-Q8_0.gguf", "kl")] == whole.chosen.measured.kl.value
     assert set(values) == {
@@ -150,15 +160,15 @@ def test_the_kept_file_is_what_quantizing_gives(whole: Ladder, pico: Path) -> No
 
 def between(ladder: Ladder, above: int) -> float:
     """A greatest KL that the rung `above` meets and the one below it does not."""
-    low, high = (ladder.rungs[index].measured.kl.value for index in (above, above - 1))
+    low, high = (ladder.trials[index].measured.kl.value for index in (above, above - 1))
     return (low + high) / 2
 
 
 def test_the_climb_ends_at_the_first_that_passes(whole: Ladder, pico: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     goal = Goal(max_kl=between(whole, 1))
-    found = climb(pico, TEXT, "demo", goal, TYPES, ONE, progress=lambda *step: seen.append(step))
-    assert [(each.type, each.passes) for each in found.rungs] == [("Q2_K", False), ("Q4_K_M", True)]
+    found = run_ladder(pico, TEXT, "demo", goal, TYPES, ONE, progress=lambda *step: seen.append(step))
+    assert [(each.type, each.passes) for each in found.trials] == [("Q2_K", False), ("Q4_K_M", True)]
     assert found.kept.path.name == "pico-Q4_K_M.gguf"
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
     steps = [f"{verb} {type}" for type in ("Q2_K", "Q4_K_M") for verb in ("quantize to", "evaluate")]
@@ -171,17 +181,17 @@ def test_the_climb_ends_at_the_first_that_passes(whole: Ladder, pico: Path) -> N
 def test_nothing_is_written_where_none_is_good_enough(whole: Ladder, pico: Path) -> None:
     before = visible_and_hidden(pico)
     with pytest.raises(
-        NonePasses, match=r"best of 3 measured is Q8_0, .* KL of .* ± .*; raise --max-kl"
-    ) as told:
-        climb(pico, TEXT, "demo", Goal(max_kl=1e-9), TYPES, ONE)
-    assert [each.type for each in told.value.rungs] == ["Q2_K", "Q4_K_M", "Q8_0"]
-    small = Goal(max_kl=between(whole, 1), budget=whole.rungs[0].bytes)
-    with pytest.raises(NonePasses, match="best of 1 measured is Q2_K"):
-        climb(pico, TEXT, "demo", small, TYPES, ONE)
+        GoalNotMet, match=r"best of 3 measured is Q8_0, .* KL of .* ± .*; raise --max-kl"
+    ) as recorded_ladder:
+        run_ladder(pico, TEXT, "demo", Goal(max_kl=1e-9), TYPES, ONE)
+    assert [each.type for each in recorded_ladder.value.trials] == ["Q2_K", "Q4_K_M", "Q8_0"]
+    small = Goal(max_kl=between(whole, 1), budget=whole.trials[0].bytes)
+    with pytest.raises(GoalNotMet, match="best of 1 measured is Q2_K"):
+        run_ladder(pico, TEXT, "demo", small, TYPES, ONE)
     with pytest.raises(
-        NonePasses, match=f"the smallest, Q2_K, takes {whole.rungs[0].bytes:,}; raise --budget"
+        GoalNotMet, match=f"the smallest, Q2_K, takes {whole.rungs[0].bytes:,}; raise --budget"
     ):
-        climb(pico, TEXT, "demo", Goal(budget=1000), TYPES, ONE)
+        run_ladder(pico, TEXT, "demo", Goal(budget=1000), TYPES, ONE)
     assert visible_and_hidden(pico) == before
     assert manifest.read(pico).quantized == []
 
@@ -190,13 +200,13 @@ def test_the_same_file_may_be_there_and_another_may_not(pico: Path) -> None:
     goal, target = Goal(budget=10**9), pico / "pico-Q8_0.gguf"
     made = quantize(pico, "Q8_0", threads=1)
     stamp = target.stat().st_mtime_ns
-    assert climb(pico, TEXT, "demo", goal, ["Q8_0"], ONE).kept.sha256 == made.sha256
+    assert run_ladder(pico, TEXT, "demo", goal, ["Q8_0"], ONE).kept.sha256 == made.sha256
     assert target.stat().st_mtime_ns == stamp
     assert len(manifest.read(pico).quantized) == 1
     quantize(pico, "Q8_0", force=True, threads=1, overrides={"ffn_down": "Q4_0"})
     with pytest.raises(Exists, match=r"Q8_0 was chosen, but .*pico-Q8_0\.gguf is there and is another file"):
-        climb(pico, TEXT, "demo", goal, ["Q8_0"], ONE)
-    found = climb(pico, TEXT, "demo", goal, ["Q8_0"], ONE, force=True)
+        run_ladder(pico, TEXT, "demo", goal, ["Q8_0"], ONE)
+    found = run_ladder(pico, TEXT, "demo", goal, ["Q8_0"], ONE, force=True)
     assert found.kept.sha256 == made.sha256
     (entry,) = manifest.read(pico).quantized
     assert entry.overrides == {}
@@ -205,25 +215,25 @@ def test_the_same_file_may_be_there_and_another_may_not(pico: Path) -> None:
 def test_plain_checkpoint_needs_an_output(pico: Path, tmp_path: Path) -> None:
     (pico / manifest.FILE).unlink()
     with pytest.raises(NotFound, match="say with -o"):
-        climb(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0"], ONE)
+        run_ladder(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0"], ONE)
     out = tmp_path / "elsewhere" / "x.gguf"
-    found = climb(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0", "IQ2_M"], ONE, out)
+    found = run_ladder(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0", "IQ2_M"], ONE, out)
     assert found.kept.path == out
     assert list(found.sizes) == ["Q8_0"]  # the other needs an importance matrix
     assert visible_and_hidden(out.parent) == {"x.gguf"}
     with pytest.raises(Exists):
-        climb(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0"], ONE, out)
+        run_ladder(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0"], ONE, out)
 
 
 def test_embeddings_have_their_own_type_and_bf16_takes_none(pico: Path) -> None:
-    found = climb(
+    found = run_ladder(
         pico, TEXT, "demo", Goal(budget=10**9), ["Q2_K", "BF16"], replace(ONE, embedding_type="Q8_0")
     )
-    assert [each.type for each in found.rungs] == ["Q2_K", "BF16"]
+    assert [each.type for each in found.trials] == ["Q2_K", "BF16"]
     assert found.kept.type == "BF16"
     assert found.chosen.measured.kl.value < 1e-4
-    plain = climb(pico, TEXT, "demo", Goal(budget=found.rungs[0].bytes), ["Q2_K"], ONE)
-    assert plain.chosen.bytes < found.rungs[0].bytes
+    plain = run_ladder(pico, TEXT, "demo", Goal(budget=found.trials[0].bytes), ["Q2_K"], ONE)
+    assert plain.chosen.bytes < found.trials[0].bytes
 
 
 def test_a_broken_rung_is_named_and_leaves_nothing(pico: Path) -> None:
@@ -235,7 +245,7 @@ def test_a_broken_rung_is_named_and_leaves_nothing(pico: Path) -> None:
     save_file(tensors, pico / "model.safetensors", metadata={"format": "pt"})
     before = visible_and_hidden(pico)
     with pytest.raises(RunFailed, match="bf16 gave no finite probability"):
-        climb(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0"], ONE)
+        run_ladder(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0"], ONE)
     assert visible_and_hidden(pico) == before
 
 
@@ -253,7 +263,7 @@ def test_killed_climb_is_swept_by_the_next(pico: Path) -> None:
             time.sleep(0.02)
         child.send_signal(signal.SIGKILL)
     assert visible_and_hidden(pico) > before
-    climb(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0"], ONE)
+    run_ladder(pico, TEXT, "demo", Goal(budget=10**9), ["Q8_0"], ONE)
     assert visible_and_hidden(pico) == before | {"pico-Q8_0.gguf"}
 
 
@@ -283,6 +293,6 @@ def test_real_model(tmp_path: Path) -> None:
     """Gemma 3 270M: Q2_K is far from the checkpoint and Q8_0 near, so a middling goal lies between."""
     folder = demo_model.ensure()
     text = cut_heldout([PROSE[at : at + 900] for at in range(0, 2700, 900)])
-    found = climb(folder, text, "prose", Goal(max_kl=0.02), ("Q2_K", "Q8_0"), out=tmp_path / "auto.gguf")
-    assert [(each.type, each.passes) for each in found.rungs] == [("Q2_K", False), ("Q8_0", True)]
+    found = run_ladder(folder, text, "prose", Goal(max_kl=0.02), ("Q2_K", "Q8_0"), out=tmp_path / "auto.gguf")
+    assert [(each.type, each.passes) for each in found.trials] == [("Q2_K", False), ("Q8_0", True)]
     assert visible_and_hidden(tmp_path) >= {"auto.gguf"}

@@ -44,15 +44,15 @@ class Goal:
 
     def __str__(self) -> str:
         """As words."""
-        wishes = [
+        parts = [
             f"a mean KL of at most {self.max_kl:g} nat a token" if self.max_kl is not None else "",
             f"at most {self.budget:,} bytes" if self.budget is not None else "",
         ]
-        return " in ".join(filter(None, wishes))
+        return " in ".join(filter(None, parts))
 
 
 @dataclass(frozen=True)
-class Rung:
+class QuantTrial:
     """One type, made and measured on the domain's text. `seconds` is for both."""
 
     type: str
@@ -82,36 +82,36 @@ class Rung:
         }
 
 
-class NonePasses(SliceError):
+class GoalNotMet(SliceError):
     """No rung met the goal. `rungs` are those that were measured."""
 
-    def __init__(self, message: str, rungs: Sequence[Rung]) -> None:
+    def __init__(self, message: str, trials: Sequence[QuantTrial]) -> None:
         super().__init__(message)
-        self.rungs = tuple(rungs)
+        self.trials = tuple(trials)
 
 
-def choose(rungs: Sequence[Rung], goal: Goal) -> Rung | None:
+def choose_trial(trials: Sequence[QuantTrial], goal: Goal) -> QuantTrial | None:
     """The rung that the goal asks for among those measured so far, None if there is none yet."""
-    fitting = [rung for rung in rungs if goal.fits(rung.bytes) and rung.passes]
+    fitting = [trial for trial in trials if goal.fits(trial.bytes) and trial.passes]
     if goal.max_kl is not None:
-        return min(fitting, key=lambda rung: rung.bytes, default=None)
-    return min(fitting, key=lambda rung: (rung.measured.kl.value, rung.bytes), default=None)
+        return min(fitting, key=lambda trial: trial.bytes, default=None)
+    return min(fitting, key=lambda trial: (trial.measured.kl.value, trial.bytes), default=None)
 
 
-def refuse(rungs: Sequence[Rung], goal: Goal, sizes: Mapping[str, int]) -> NonePasses:
+def goal_not_met(trials: Sequence[QuantTrial], goal: Goal, sizes: Mapping[str, int]) -> GoalNotMet:
     """What to say where no rung met the goal. `sizes` are predicted, in bytes, of every type there is."""
-    if not rungs:
+    if not trials:
         smallest = min(sizes, key=lambda type: sizes[type])
-        return NonePasses(
+        return GoalNotMet(
             f"no type fits: expected {goal}, but the smallest, {smallest}, takes {sizes[smallest]:,}; "
             "raise --budget, or cut the slice further",
-            rungs,
+            trials,
         )
-    best = min(rungs, key=lambda rung: rung.measured.kl.value)
+    best = min(trials, key=lambda trial: trial.measured.kl.value)
     kl, p99 = best.measured.kl, best.measured.kl_quantiles.p99
-    return NonePasses(
+    return GoalNotMet(
         f"no type reaches {goal}: the best of {len(rungs)} measured is {best.type}, {best.bytes:,} bytes, "
         f"with a mean KL of {kl.value:.4g} ± {kl.stderr:.2g} (99th percentile {p99:.3g}); "
         "raise --max-kl or --budget; nothing was written",
-        rungs,
+        trials,
     )
