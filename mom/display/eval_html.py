@@ -36,9 +36,9 @@ def _slice_plots(reference: str) -> Iterator[Plot]:
         return
     made = manifest.read(folder)
     for quantized in made.quantized:
-        rungs = (quantized.model_extra or {}).get("ladder")
-        if rungs:
-            yield Plot(plots.plot_ladder(made.name, rungs), f"Quantization ladder of {quantized.file}.")
+        trials = (quantized.model_extra or {}).get("ladder")
+        if trials:
+            yield Plot(plots.plot_ladder(made.name, trials), f"Quantization ladder of {quantized.file}.")
             break
     if made.healing and made.healing.get("curve"):
         yield Plot(plots.plot_healing_curve(made.name, made.healing["curve"]), f"Healing of {made.name}.")

@@ -27,7 +27,7 @@ OVER = "over the budget"
 def climb_ladder(options: QuantizeOptions) -> dict[str, Any]:
     """Write the file that meets the goal, and report as `mom quantize --json` prints it.
 
-    A type given by name is the only rung. Where none meets the goal, the measured ones go to stderr.
+    A type given by name is the only trial. Where none meets the goal, the measured ones go to stderr.
     """
     goal, types, folder = _goal(options), _types(options), manifest.find_or_checkpoint(options.slice)
     with console.progress_bar() as report:
@@ -52,7 +52,7 @@ def climb_ladder(options: QuantizeOptions) -> dict[str, Any]:
 
 
 def predict_ladder(options: QuantizeOptions) -> dict[str, Any]:
-    """The size of every rung, to the byte; nothing is written or measured."""
+    """The size of every trial, to the byte; nothing is written or measured."""
     goal, folder = _goal(options), manifest.find_or_checkpoint(options.slice)
     with tempfile.TemporaryDirectory(prefix="mom-") as scratch:
         making = LadderOptions(None, options.embedding_type, options.threads)
@@ -62,7 +62,7 @@ def predict_ladder(options: QuantizeOptions) -> dict[str, Any]:
 
 
 def show_ladder(figures: dict[str, Any]) -> None:
-    """Every rung, the file that was kept, and what the published predictor would have said."""
+    """Every trial, the file that was kept, and what the published predictor would have said."""
     rows = [_row(trial) for trial in figures["ladder"]]
     for type, verdict in figures["left_out"].items():
         rows.append([type, console.size(figures["sizes"][type]), *["-"] * 5, verdict])
@@ -148,7 +148,7 @@ def _row(trial: dict[str, Any]) -> list[str]:
     return [
         trial["type"],
         console.size(trial["bytes"]),
-        f"{rung['bits_per_weight']:.2f}",
+        f"{trial['bits_per_weight']:.2f}",
         f"{kl['mean']:.4f} ± {kl['stderr']:.4f}",
         f"{kl['p99']:.3f}",
         f"{same['value']:.1%} ± {same['stderr']:.1%}",
@@ -160,7 +160,7 @@ def _row(trial: dict[str, Any]) -> list[str]:
 def _in_words(trial: QuantTrial) -> str:
     found = trial.measured
     return (
-        f"{rung.type}: {console.size(rung.bytes)}, KL {found.kl.value:.4f} ± {found.kl.stderr:.4f}, "
+        f"{trial.type}: {console.size(trial.bytes)}, KL {found.kl.value:.4f} ± {found.kl.stderr:.4f}, "
         f"same top 1 {found.same_top1.value:.1%}, bits per byte {found.bits_per_byte.value:.3f}"
     )
 

@@ -1,7 +1,8 @@
 """The ladder: quantize a slice from the smallest type upwards, measure each, keep the one that is wanted.
 
-Every rung is held against the bf16 slice on the domain's held-out text. A rung is a temporary file; only
-the chosen one gets a name, and slice.json tells of all. What is wanted is said in `slices.measure.quant_trials`.
+Every trial is held against the bf16 slice on the domain's held-out text. A trial is a temporary file; only
+the chosen one gets a name, and slice.json tells of all. What is wanted is said in
+`slices.measure.quant_trials`.
 """
 
 import hashlib
@@ -35,7 +36,7 @@ _TORCH_BELOW = 4_000_000_000  # bytes of weights; above, the reference is the BF
 
 @dataclass(frozen=True)
 class LadderOptions:
-    """How every rung is made, as for `slices.quant.quantize.quantize`; `threads` also for running it."""
+    """How every trial is made, as for `slices.quant.quantize.quantize`; `threads` also for running it."""
 
     imatrix: Imatrix | None = None
     embedding_type: str | None = None
@@ -70,7 +71,7 @@ class _LadderRun:
 
     @property
     def exported(self) -> Path:
-        """The slice in bf16, which every rung is made from."""
+        """The slice in bf16, which every trial is made from."""
         return self.scratch / "bf16.gguf"
 
 
@@ -88,14 +89,14 @@ def run_ladder(
     """Quantize the slice in `folder` to the type that `goal` asks for, found by measuring on `text`.
 
     Types that need an importance matrix are left out where there is none. With a greatest KL the climb ends
-    at the first rung that passes; with a budget alone it measures all that fit.
+    at the first trial that passes; with a budget alone it measures all that fit.
 
     Args:
         out: where to; by default `<folder>/<name>-<TYPE>.gguf`.
         force: replace what is there. By default only the very same file may be.
 
     Raises:
-        NonePasses: no type met the goal; nothing is written. It holds the rungs measured.
+        GoalNotMet: no type met the goal; nothing is written. It holds the trials measured.
         NotFound: there is no slice, or no `out` for a plain checkpoint.
         Exists: the output is there, is another file, and `force` is false.
         SliceError: as `quantize`, `compute_reference` and `measure_divergence`.
@@ -138,9 +139,9 @@ def predict_ladder_sizes(
 
 
 def _export(on: _LadderRun, largest: int) -> None:
-    """The slice in bf16, where there is room for it, for the best rung so far and for the next."""
+    """The slice in bf16, where there is room for it, for the best trial so far and for the next."""
     size = on.exported.stat().st_size
-    what = f"{size:,} for the bf16 export and {largest:,} for each of two rungs"
+    what = f"{size:,} for the bf16 export and {largest:,} for each of two trials"
     check_free_space(on.exported, size + 2 * largest, what)
     write_gguf(on.folder, on.exported, model_name(on.folder))
 

@@ -1,4 +1,4 @@
-"""What slice.json says of a ladder: every rung beside the file that was kept, and that file's values."""
+"""What slice.json says of a ladder: every trial beside the file that was kept, and that file's values."""
 
 from collections.abc import Sequence
 from dataclasses import asdict

@@ -1,4 +1,4 @@
-"""What a ladder of quantized files is for, what was found on each rung, and which one is chosen.
+"""What a ladder of quantized files is for, what was found on each trial, and which one is chosen.
 
 Pure: the files are made and measured in `slices.measure.ladder`.
 """
@@ -83,7 +83,7 @@ class QuantTrial:
 
 
 class GoalNotMet(SliceError):
-    """No rung met the goal. `rungs` are those that were measured."""
+    """No trial met the goal. `trials` are those that were measured."""
 
     def __init__(self, message: str, trials: Sequence[QuantTrial]) -> None:
         super().__init__(message)
@@ -91,7 +91,7 @@ class GoalNotMet(SliceError):
 
 
 def choose_trial(trials: Sequence[QuantTrial], goal: Goal) -> QuantTrial | None:
-    """The rung that the goal asks for among those measured so far, None if there is none yet."""
+    """The trial that the goal asks for among those measured so far, None if there is none yet."""
     fitting = [trial for trial in trials if goal.fits(trial.bytes) and trial.passes]
     if goal.max_kl is not None:
         return min(fitting, key=lambda trial: trial.bytes, default=None)
@@ -99,7 +99,7 @@ def choose_trial(trials: Sequence[QuantTrial], goal: Goal) -> QuantTrial | None:
 
 
 def goal_not_met(trials: Sequence[QuantTrial], goal: Goal, sizes: Mapping[str, int]) -> GoalNotMet:
-    """What to say where no rung met the goal. `sizes` are predicted, in bytes, of every type there is."""
+    """What to say where no trial met the goal. `sizes` are predicted, in bytes, of every type there is."""
     if not trials:
         smallest = min(sizes, key=lambda type: sizes[type])
         return GoalNotMet(
@@ -110,7 +110,7 @@ def goal_not_met(trials: Sequence[QuantTrial], goal: Goal, sizes: Mapping[str, i
     best = min(trials, key=lambda trial: trial.measured.kl.value)
     kl, p99 = best.measured.kl, best.measured.kl_quantiles.p99
     return GoalNotMet(
-        f"no type reaches {goal}: the best of {len(rungs)} measured is {best.type}, {best.bytes:,} bytes, "
+        f"no type reaches {goal}: the best of {len(trials)} measured is {best.type}, {best.bytes:,} bytes, "
         f"with a mean KL of {kl.value:.4g} ± {kl.stderr:.2g} (99th percentile {p99:.3g}); "
         "raise --max-kl or --budget; nothing was written",
         trials,

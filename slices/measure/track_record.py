@@ -41,7 +41,7 @@ class Case(BaseModel):
 
 
 class _StoredTrial(BaseModel):
-    """What of a ladder's rung in slice.json is of use here."""
+    """What of a ladder's trial in slice.json is of use here."""
 
     model_config = ConfigDict(extra="allow", frozen=True)
     type: str
@@ -114,12 +114,12 @@ def read_ladder(trials: Iterable[object], where: str) -> dict[str, Ratio]:
         where: the file that holds it, for the message.
 
     Raises:
-        BadConfig: a rung does not hold what it should; the field is named.
+        BadConfig: a trial does not hold what it should; the field is named.
     """
     try:
         read = [_StoredTrial.model_validate(trial) for trial in trials]
     except ValidationError as error:
-        raise BadConfig(f"{where}: a rung of the ladder: {_first(error)}") from None
+        raise BadConfig(f"{where}: a trial of the ladder: {_first(error)}") from None
     return {trial.type: Ratio(trial.perplexity_ratio.value, trial.perplexity_ratio.stderr) for trial in read}
 
 

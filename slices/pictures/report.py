@@ -45,15 +45,15 @@ def plot_heatmap(report: Json) -> str:
     return as_svg(figure)
 
 
-def plot_ladder(name: str, rungs: Sequence[Json]) -> str:
+def plot_ladder(name: str, trials: Sequence[Json]) -> str:
     """Bytes against KL to the bf16 slice, one point per quantization type."""
     figure = new_figure(7, 3.5)
     axes = figure.subplots()
-    measured = sorted((rung for rung in rungs if rung.get("kl")), key=lambda rung: rung["bytes"])
-    sizes, kls = [rung["bytes"] / 1e6 for rung in measured], [rung["kl"]["mean"] for rung in measured]
-    axes.errorbar(sizes, kls, [rung["kl"]["stderr"] for rung in measured], marker="o")
-    for rung, size, kl in zip(measured, sizes, kls, strict=True):
-        axes.annotate(rung["type"], (size, kl), textcoords="offset points", xytext=(4, 6), fontsize=8)
+    measured = sorted((trial for trial in trials if trial.get("kl")), key=lambda trial: trial["bytes"])
+    sizes, kls = [trial["bytes"] / 1e6 for trial in measured], [trial["kl"]["mean"] for trial in measured]
+    axes.errorbar(sizes, kls, [trial["kl"]["stderr"] for trial in measured], marker="o")
+    for trial, size, kl in zip(measured, sizes, kls, strict=True):
+        axes.annotate(trial["type"], (size, kl), textcoords="offset points", xytext=(4, 6), fontsize=8)
     axes.set_title(f"quantization ladder of {name}")
     axes.set_xlabel("MB")
     axes.set_ylabel("KL to the bf16 slice, nats/token")

@@ -74,5 +74,5 @@ def test_a_damaged_ladder_is_named(pico_gemma3: Path, mom_home: Path) -> None:
     file = {"file": "a.gguf", "type": "Q2_K", "bytes": 1, "bits_per_weight": 3.0, "sha256": ""}
     broken = manifest.Quantized.model_validate(file | {"ladder": [{"type": "Q2_K"}]})
     manifest.write(folder, manifest.read(folder).model_copy(update={"quantized": [broken]}))
-    with pytest.raises(BadConfig, match=r"slice\.json: a rung of the ladder: perplexity_ratio: "):
+    with pytest.raises(BadConfig, match=r"slice\.json: a trial of the ladder: perplexity_ratio: "):
         inspect.inspect("sixths")

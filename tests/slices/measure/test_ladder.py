@@ -1,4 +1,4 @@
-"""The ladder keeps the file that the goal asks for, tells of every rung, and leaves nothing else behind."""
+"""The ladder keeps the file that the goal asks for, tells of every trial, and leaves nothing else behind."""
 
 import fcntl
 import json
@@ -40,7 +40,7 @@ PROSE = PROSE_PATH.read_text(encoding="utf-8")
 
 
 def trial(type: str, nbytes: int, kl: float, goal: Goal) -> QuantTrial:
-    """A rung as if it had been measured."""
+    """A trial as if it had been measured."""
     found, none = Estimate(kl, kl / 10), np.zeros(0)
     measured = Divergence(
         name=type, reference="bf16", kl=found,
@@ -159,7 +159,7 @@ def test_the_kept_file_is_what_quantizing_gives(whole: Ladder, pico: Path) -> No
 
 
 def between(ladder: Ladder, above: int) -> float:
-    """A greatest KL that the rung `above` meets and the one below it does not."""
+    """A greatest KL that the trial `above` meets and the one below it does not."""
     low, high = (ladder.trials[index].measured.kl.value for index in (above, above - 1))
     return (low + high) / 2
 
@@ -189,7 +189,7 @@ def test_nothing_is_written_where_none_is_good_enough(whole: Ladder, pico: Path)
     with pytest.raises(GoalNotMet, match="best of 1 measured is Q2_K"):
         run_ladder(pico, TEXT, "demo", small, TYPES, ONE)
     with pytest.raises(
-        GoalNotMet, match=f"the smallest, Q2_K, takes {whole.rungs[0].bytes:,}; raise --budget"
+        GoalNotMet, match=f"the smallest, Q2_K, takes {whole.trials[0].bytes:,}; raise --budget"
     ):
         run_ladder(pico, TEXT, "demo", Goal(budget=1000), TYPES, ONE)
     assert visible_and_hidden(pico) == before
