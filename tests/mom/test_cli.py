@@ -146,8 +146,8 @@ def test_quantize_and_eval(pico_gemma3: Path, tmp_path: Path) -> None:
     recorded = {(m.variant, m.domain) for m in manifest.read(tmp_path / "out").measurements if m.domain}
     assert recorded == {("parent", "law"), ("bf16", "law"), ("out-Q8_0.gguf", "law")}
     unknown = mom("quantize", out, "--type", "Q1_X")
-    assert unknown.returncode == 1
-    assert "'Q1_X' is not supported" in unknown.stderr
+    assert unknown.returncode == 2
+    assert "'Q1_X' is not one of 'IQ2_M', 'Q2_K'" in unknown.stderr
 
 
 def test_keys_are_made_listed_and_dropped(mom_home: Path) -> None:

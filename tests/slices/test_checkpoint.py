@@ -59,7 +59,9 @@ def test_an_uncached_hub_id_is_refused_in_one_line(tmp_path: Path) -> None:
     done = mom(tmp_path / "hub", "inspect", "org/unknown")
     assert done.returncode == 1
     assert done.stderr.count("\n") == 1
-    assert "no model 'org/unknown': it is no folder here and the hub did not give it" in done.stderr
+    assert (
+        "no model 'org/unknown': there is no such folder, and the download from the hub failed" in done.stderr
+    )
 
 
 def test_a_half_downloaded_snapshot_is_refused(pico_gemma3: Path, tmp_path: Path) -> None:

@@ -164,14 +164,14 @@ def between(ladder: Ladder, above: int) -> float:
     return (low + high) / 2
 
 
-def test_the_climb_ends_at_the_first_that_passes(whole: Ladder, pico: Path) -> None:
+def test_the_ladder_ends_at_the_first_that_passes(whole: Ladder, pico: Path) -> None:
     seen: list[tuple[str, int, int]] = []
     goal = Goal(max_kl=between(whole, 1))
     found = run_ladder(pico, TEXT, "demo", goal, TYPES, ONE, progress=lambda *step: seen.append(step))
     assert [(each.type, each.passes) for each in found.trials] == [("Q2_K", False), ("Q4_K_M", True)]
     assert found.kept.path.name == "pico-Q4_K_M.gguf"
     stages = list(dict.fromkeys(stage for stage, _, _ in seen))
-    steps = [f"{verb} {type}" for type in ("Q2_K", "Q4_K_M") for verb in ("quantize to", "evaluate")]
+    steps = [f"{verb} {type}" for type in ("Q2_K", "Q4_K_M") for verb in ("quantize pico to", "evaluate")]
     assert stages == ["evaluate bf16", *steps]
     assert [p.name for p in pico.iterdir() if p.name.startswith(".") or p.suffix == ".gguf"] == [
         "pico-Q4_K_M.gguf"

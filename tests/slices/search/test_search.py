@@ -192,5 +192,5 @@ def test_the_command_line(tmp_path: Path) -> None:
     assert figures["gguf_bytes"] <= 100_000_000
     assert figures["chosen"] in {each["label"] for each in figures["candidates"]}
     assert figures["verdict"]["verdict"] in ("level", "better", "dominated")
-    with pytest.raises(SliceError, match="--budget ten: expected a size"):
-        run(*words, "--budget", "ten", "--force")
+    refused = CliRunner().invoke(app, ["slice", "--domain", "law", *words, "--budget", "ten", "--force"])
+    assert refused.exit_code == 2 and "'ten': expected a size" in refused.output
