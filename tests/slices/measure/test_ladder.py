@@ -249,13 +249,13 @@ def test_a_broken_rung_is_named_and_leaves_nothing(pico: Path) -> None:
     assert visible_and_hidden(pico) == before
 
 
-def test_killed_climb_is_swept_by_the_next(pico: Path) -> None:
+def test_killed_ladder_is_swept_by_the_next(pico: Path) -> None:
     before = visible_and_hidden(pico)
     code = (
         "from pathlib import Path\n"
         "from slices.measure.heldout import cut_heldout\n"
         "from slices.measure.ladder import *\n"
-        f"climb(Path({str(pico)!r}), cut_heldout(['a b'] * 2), 'demo', Goal(budget=10**9), ['Q8_0', 'Q2_K'])"
+        f"run_ladder(Path({str(pico)!r}), cut_heldout(['a b'] * 2), 'demo', Goal(budget=10**9), ['Q8_0', 'Q2_K'])"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as child:
         deadline = time.monotonic() + 60
