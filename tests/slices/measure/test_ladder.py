@@ -255,7 +255,8 @@ def test_killed_ladder_is_swept_by_the_next(pico: Path) -> None:
         "from pathlib import Path\n"
         "from slices.measure.heldout import cut_heldout\n"
         "from slices.measure.ladder import *\n"
-        f"run_ladder(Path({str(pico)!r}), cut_heldout(['a b'] * 2), 'demo', Goal(budget=10**9), ['Q8_0', 'Q2_K'])"
+        "text = cut_heldout(['a b'] * 2)\n"
+        f"run_ladder(Path({str(pico)!r}), text, 'demo', Goal(budget=10**9), ['Q8_0', 'Q2_K'])"
     )
     with subprocess.Popen([sys.executable, "-c", code]) as child:
         deadline = time.monotonic() + 60
