@@ -20,12 +20,12 @@ class _Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Cutoffs(_Settings):
-    """Thresholds to use instead of the fitted ones; None keeps the fitted one."""
+class ThresholdOverrides(_Settings):
+    """Routing thresholds to use instead of the fitted ones; None keeps the fitted one."""
 
-    confidence: float | None = Field(default=None, ge=0, le=1)
-    margin: float | None = Field(default=None, ge=0, le=1)
-    belonging: float | None = Field(default=None, ge=0, le=1)
+    min_confidence: float | None = Field(default=None, ge=0, le=1)
+    min_margin: float | None = Field(default=None, ge=0, le=1)
+    min_in_domain: float | None = Field(default=None, ge=0, le=1)
 
 
 class PolicySettings(_Settings):
@@ -109,7 +109,7 @@ class Settings(_Settings):
     type: str | None = None
     embedder: str | None = None
     router: Path | None = None
-    thresholds: Cutoffs = Cutoffs()
+    thresholds: ThresholdOverrides = ThresholdOverrides()
     policy: PolicySettings = PolicySettings()
     limits: Limits = Limits()
     access: Access = Access()
@@ -151,9 +151,9 @@ def read(path: Path | None = None) -> Settings:
         raise BadSettings(f"{source}: {key}: {message}") from None
 
 
-def with_cutoffs(router: Router, cutoffs: Cutoffs) -> Router:
+def override_thresholds(router: Router, overrides: ThresholdOverrides) -> Router:
     """`router` with the thresholds of the settings in place of the fitted ones."""
     from dataclasses import asdict, replace
 
-    overrides = {name: value for name, value in cutoffs.model_dump().items() if value is not None}
-    return replace(router, thresholds=Thresholds(**(asdict(router.thresholds) | overrides)))
+    changed = {name: value for name, value in overrides.model_dump().items() if value is not None}
+    return replace(router, thresholds=Thresholds(**(asdict(router.thresholds) | changed)))

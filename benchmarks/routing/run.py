@@ -29,52 +29,52 @@ from numpy.typing import NDArray
 
 from benchmarks.paths import RESULTS
 from benchmarks.routing.data import (
-    CASES,
-    EITHER,
     EXPERTS,
-    WORDINGS,
+    INTERCHANGEABLE,
+    PEER_CASES,
+    UNSEEN_SETS,
     Query,
-    of_set,
+    heldout_queries,
+    ood_queries,
+    queries_of_set,
     read,
-    stems,
-    strangers,
-    to_learn,
+    training_queries,
 )
 from router.embedding import finetuned
 from router.embedding.embedder import Embedder
 from router.embedding.sentence import packaged_minilm
 from router.embedding.stack import open_embedders
 from router.routing import store
-from router.routing.cascade import Cascade, Reader
+from router.routing.cascade import Cascade, RoutePredictor
 from router.routing.model import GENERAL, Router
 from router.training import metrics
-from router.training.dataset import OOD, SHORT, read_hints
+from router.training.dataset import MIN_CHOICES_CHARS, OOD, read_corpus_snippets
 from router.training.evaluate import evaluate
 from router.training.fit import fit
 from slices.files.atomic import write_text
 
 OUT = RESULTS / "routing.json"
 LENGTHS = (10, 64, 256, 2000)  # tokens
-TUNED = "tuned: "
-TIMED, STRANGERS, CALIBRATE = 200, 4000, 2000
+FINETUNED = "tuned: "
+TIMED_TEXTS, OOD_TEXTS, CALIBRATION_TEXTS = 200, 4000, 2000
 
 
-def shares_right(
+def accuracy_of(
     guess: Sequence[str | None], asked: Sequence[Query], lenient: bool = False
 ) -> dict[str, float]:
     """Share of right domains, and its standard error."""
     right = [
-        said == query.domain or (lenient and said in EITHER and query.domain in EITHER)
+        said == query.domain or (lenient and said in INTERCHANGEABLE and query.domain in INTERCHANGEABLE)
         for said, query in zip(guess, asked, strict=True)
     ]
     value = float(np.mean(right))
     return {"n": len(right), "value": value, "stderr": float(np.sqrt(value * (1 - value) / len(right)))}
 
 
-def asked_of(queries: Sequence[Query]) -> dict[str, list[Query]]:
+def test_sets(queries: Sequence[Query]) -> dict[str, list[Query]]:
     """The test sets by name."""
-    sets = {"stems": stems(queries), **{name: of_set(queries, name) for name in (*WORDINGS, CASES)}}
-    return sets | {OOD: strangers(queries, STRANGERS)}
+    named = {name: queries_of_set(queries, name) for name in (*UNSEEN_SETS, PEER_CASES)}
+    return {"stems": heldout_queries(queries), **named, OOD: ood_queries(queries, OOD_TEXTS)}
 
 
 def accuracies(guess: Sequence[str | None], sets: dict[str, list[Query]]) -> dict[str, Any]:
@@ -83,39 +83,46 @@ def accuracies(guess: Sequence[str | None], sets: dict[str, list[Query]]) -> dic
     for name, asked in sets.items():
         if name != OOD:
             lenient = name in ("bioasq_questions", "medquad_questions")
-            found[name] = shares_right(guess[at : at + len(asked)], asked, lenient)
+            found[name] = accuracy_of(guess[at : at + len(asked)], asked, lenient)
         at += len(asked)
     return found
 
 
-def of_strangers(sure: NDArray[np.float64], sets: dict[str, list[Query]]) -> dict[str, float | None]:
-    """How well strangers are told from held-back stems by `sure`, one number a text of all sets in order."""
+def ood_detection(in_domain: NDArray[np.float64], sets: dict[str, list[Query]]) -> dict[str, float | None]:
+    """AUROC and recall of out-of-domain queries against held-out stems.
+
+    Args:
+        in_domain: the in-domain score of each text of all sets, in order; (texts,).
+    """
     names = np.concatenate([np.full(len(asked), name) for name, asked in sets.items()])
     own, ood = names == "stems", names == OOD
-    return {"auroc": metrics.auroc(sure, own, ood), "recall_at_95": metrics.recall_at(sure, own, ood, 0.95)}
+    return {
+        "auroc": metrics.auroc(in_domain, own, ood),
+        "recall_at_95": metrics.ood_recall_at(in_domain, own, ood, 0.95),
+    }
 
 
-def ours(router: Router, reader: Reader, sets: dict[str, list[Query]]) -> dict[str, Any]:
-    """What one reader of ours is worth."""
-    readings = reader.read([query.text for asked in sets.values() for query in asked])
+def ours(router: Router, predictor: RoutePredictor, sets: dict[str, list[Query]]) -> dict[str, Any]:
+    """The figures of one of our routers."""
+    predictions = predictor.predict([query.text for queries in sets.values() for query in queries])
     ten = [router.classes.index(name) for name in EXPERTS]
-    guess = [EXPERTS[int(reading.chances[ten].argmax())] for reading in readings]
-    belonging = np.array([reading.belonging for reading in readings])
+    guess = [EXPERTS[int(each.probabilities[ten].argmax())] for each in predictions]
+    in_domain = np.array([each.in_domain for each in predictions])
     pairs = [(query.text, query.domain) for name in ("stems", OOD) for query in sets[name]]
-    report = evaluate(pairs, router, reader)
+    report = evaluate(pairs, router, predictor)
     return {
         "accuracy": accuracies(guess, sets),
-        "strangers": of_strangers(belonging, sets),
+        "ood": ood_detection(in_domain, sets),
         "ece": report.ece,
-        "accepted": report.accepted,
+        "accepted": 1 - (report.routed.to_generalist or 0.0),
         "ood_recall": report.ood_recall,
-        "survived": report.survived,
+        "robustness": report.robustness,
         "decided_by": report.decided_by,
     }
 
 
 def texts_of_lengths(queries: Sequence[Query]) -> dict[str, list[str]]:
-    """Held-back questions of about so many of MiniLM's tokens, `TIMED` of each; joined where none are."""
+    """`TIMED_TEXTS` held-out questions of about each length in MiniLM's tokens; joined where none are."""
     from tokenizers import Tokenizer
 
     tokenizer = Tokenizer.from_file(str(packaged_minilm() / "tokenizer.json"))  # type: ignore[operator]
@@ -126,9 +133,9 @@ def texts_of_lengths(queries: Sequence[Query]) -> dict[str, list[str]]:
     found = {}
     for length in LENGTHS:
         near = range(round(0.8 * length), round(1.2 * length) + 1)
-        texts, at = [text for text, count in zip(pool, counts, strict=True) if count in near][:TIMED], 0
-        texts = texts if len(texts) == TIMED else []
-        while len(texts) < TIMED:
+        texts, at = [text for text, count in zip(pool, counts, strict=True) if count in near][:TIMED_TEXTS], 0
+        texts = texts if len(texts) == TIMED_TEXTS else []
+        while len(texts) < TIMED_TEXTS:
             text = ""
             while len(encoded := tokenizer.encode(text, add_special_tokens=False)) < length:
                 text, at = f"{text} {pool[at % len(pool)]}".strip(), at + 1
@@ -137,14 +144,14 @@ def texts_of_lengths(queries: Sequence[Query]) -> dict[str, list[str]]:
     return found
 
 
-def timed(reader: Reader, texts: dict[str, list[str]]) -> dict[str, list[float]]:
+def time_predictions(predictor: RoutePredictor, texts: dict[str, list[str]]) -> dict[str, list[float]]:
     """Milliseconds of every text alone."""
     found = {}
     for length, some in texts.items():
         took = []
         for text in some:
             begun = time.perf_counter()
-            reader.read([text])
+            predictor.predict([text])
             took.append(1000 * (time.perf_counter() - begun))
         found[length] = took
     return found
@@ -166,37 +173,40 @@ def peer(python: Path, learned: Sequence[tuple[str, str]], sets: dict[str, list[
     routes = {name: [text for text, domain in shuffled if domain == name][:each] for name in EXPERTS}
     used = {text for some in routes.values() for text in some}
     left = [(text, None if domain == GENERAL else domain) for text, domain in shuffled if text not in used]
-    told = {
+    request = {
         "model": str(packaged_minilm()),
         "routes": routes,
-        "calibrate": left[:CALIBRATE],
+        "calibrate": left[:CALIBRATION_TEXTS],
         "ask": [query.text for asked in sets.values() for query in asked],
         "time": texts,
     }
     script = Path(__file__).with_name("semantic_router_peer.py")
-    done = subprocess.run([python, script], input=json.dumps(told), capture_output=True, text=True)
+    done = subprocess.run([python, script], input=json.dumps(request), capture_output=True, text=True)
     if done.returncode:
         raise SystemExit(f"the peer failed: {done.stderr[-2000:]}")
-    said = json.loads(done.stdout)
-    if not said["routes"]:
-        return {"latency_ms": percentiles(said["ms"])}
-    stem_guess, stem_sure = said["routes"][: len(sets["stems"])], said["confidence"][: len(sets["stems"])]
+    response = json.loads(done.stdout)
+    if not response["routes"]:
+        return {"latency_ms": percentiles(response["ms"])}
+    stem_guess, stem_sure = (
+        response["routes"][: len(sets["stems"])],
+        response["confidence"][: len(sets["stems"])],
+    )
     right = np.array([g == q.domain for g, q in zip(stem_guess, sets["stems"], strict=True)])
     return {
-        "version": said["version"],
+        "version": response["version"],
         "utterances": each,
-        "fit_seconds": said["fit_seconds"],
-        "accuracy": accuracies(said["routes"], sets),
-        "strangers": of_strangers(np.array(said["confidence"]), sets),
-        "ece": metrics.calibration_error(np.array(stem_sure), right),
-        "latency_ms": percentiles(said["ms"]),
+        "fit_seconds": response["fit_seconds"],
+        "accuracy": accuracies(response["routes"], sets),
+        "ood": ood_detection(np.array(response["confidence"]), sets),
+        "ece": metrics.expected_calibration_error(np.array(stem_sure), right),
+        "latency_ms": percentiles(response["ms"]),
     }
 
 
-def readers(router: Router, embedders: Sequence[Embedder], of: str = "") -> dict[str, Reader]:
+def predictors(router: Router, embedders: Sequence[Embedder], of: str = "") -> dict[str, RoutePredictor]:
     """The cascade, and each of its stages alone; `of` goes before their names."""
     first, last = router.stages[0], router.stages[-1]
-    cheap = replace(router, heads=router.heads[: first.heads], stages=(first,))
+    cheap = replace(router, heads=router.heads[: first.head_count], stages=(first,))
     return {
         f"{of}cascade": Cascade(router, embedders),
         f"{of}cheap": Cascade(cheap, embedders),
@@ -213,19 +223,19 @@ def fitted(
     if args.router and args.router.is_dir():
         return store.load(args.router), found
     begun = time.perf_counter()
-    hints = read_hints(args.data, {*EXPERTS, GENERAL})
-    answers = {each.text: each.choices for each in learned if len(each.choices) >= SHORT}
-    router = fit(pairs(learned), embedders, hints=hints, answers=answers)
+    snippets = read_corpus_snippets(args.data, {*EXPERTS, GENERAL})
+    choices = {each.text: each.choices for each in learned if len(each.choices) >= MIN_CHOICES_CHARS}
+    router = fit(pairs(learned), embedders, snippets=snippets, choices=choices)
     seconds = time.perf_counter() - begun
-    made = f"{len(learned)} queries ({len(answers)} with choices) and {len(hints)} hints"
-    print(f"fitted on {made} in {seconds:.0f} s", flush=True)
+    training = f"{len(learned)} queries ({len(choices)} with choices) and {len(snippets)} snippets"
+    print(f"fitted on {training} in {seconds:.0f} s", flush=True)
     if args.router:
         store.save(router, args.router)
     seconds_of = "fit_seconds_tuned" if args.encoder else "fit_seconds"
     return router, found | {
         "queries": len(learned),
-        "answers": len(answers),
-        "hints": len(hints),
+        "with_choices": len(choices),
+        "snippets": len(snippets),
         seconds_of: seconds,
     }
 
@@ -259,7 +269,7 @@ def main() -> None:
 
     torch.set_num_threads(1)
     queries = read(args.data)
-    learned, sets = to_learn(queries), asked_of(queries)
+    learned, sets = training_queries(queries), test_sets(queries)
     if args.write:
         return write_learned(learned, args.write)
     embedders = open_embedders(args.encoder and str(args.encoder))
@@ -267,10 +277,10 @@ def main() -> None:
     texts = texts_of_lengths(sets["stems"])
     if args.encoder:
         found["tuned"] = json.loads((args.encoder / finetuned.FILE).read_text())
-    for name, reader in readers(router, embedders, TUNED if args.encoder else "").items():
-        times = {"latency_ms": percentiles(timed(reader, texts))}
+    for name, predictor in predictors(router, embedders, FINETUNED if args.encoder else "").items():
+        times = {"latency_ms": percentiles(time_predictions(predictor, texts))}
         found["ours"][name] = {**found["ours"].get(name, {}), **times}
-        found["ours"][name] |= {} if args.latency else ours(router, reader, sets)
+        found["ours"][name] |= {} if args.latency else ours(router, predictor, sets)
         print(name, json.dumps(found["ours"][name]), flush=True)
     if args.peer:
         asked = {name: [] for name in sets} if args.latency else sets

@@ -96,7 +96,7 @@ def description() -> Mapping[str, Any]:
     """The OpenAPI description of a service without experts."""
     nothing: Any = None  # no request is answered
     service = Service(
-        reader=nothing,
+        predictor=nothing,
         thresholds=Thresholds(),
         catalogue=Catalogue({}, {}, ""),
         engine=nothing,

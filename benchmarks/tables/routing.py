@@ -30,7 +30,7 @@ def _routers(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def quality_lines(figures: Mapping[str, Any]) -> Lines:
-    """A line a test, a column a router."""
+    """One row a test set, one column a router."""
     routers = _routers(figures)
     lines = []
     for name, title in SETS.items():
@@ -38,19 +38,19 @@ def quality_lines(figures: Mapping[str, Any]) -> Lines:
         shown = [f"{cell['value']:.1%} ± {cell['stderr']:.1%}" for cell in cells]
         lines.append([f"{title}, n = {cells[0]['n']:,}", *shown])
     for key, title in (
-        ("auroc", "strangers: AUROC"),
-        ("recall_at_95", "strangers kept out at 95 % acceptance"),
+        ("auroc", "out-of-domain queries: AUROC"),
+        ("recall_at_95", "out-of-domain recall at 95 % acceptance"),
     ):
-        lines.append([title, *(f"{each['strangers'][key]:.3f}" for each in routers.values())])
+        lines.append([title, *(f"{each['ood'][key]:.3f}" for each in routers.values())])
     lines.append(["calibration error", *(f"{each['ece']:.3f}" for each in routers.values())])
-    for kind, title in (("typo", "typing slips"), ("case", "other case"), ("wording", "small talk around")):
-        cells = [each.get("survived", {}).get(kind) for each in routers.values()]
-        lines.append([f"decisions that survive {title}", *("-" if c is None else f"{c:.1%}" for c in cells)])
+    for kind, title in (("typos", "typos"), ("case", "other case"), ("small_talk", "small talk around")):
+        cells = [each.get("robustness", {}).get(kind) for each in routers.values()]
+        lines.append([f"decisions unchanged by {title}", *("-" if c is None else f"{c:.1%}" for c in cells)])
     return ["", *routers], lines
 
 
 def latency_lines(figures: Mapping[str, Any]) -> Lines:
-    """A line a length, milliseconds at the middle, 95 % and 99 %."""
+    """One row a length: latency in milliseconds at p50, p95 and p99."""
     routers = {name: each for name, each in _routers(figures).items() if "latency_ms" in each}
     lengths = next(iter(routers.values()))["latency_ms"]
     lines = [

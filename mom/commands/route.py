@@ -1,39 +1,40 @@
-"""`mom route`: fit, tune, ask and measure the router."""
+"""`mom route`: fit, fine-tune, query and evaluate the router."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from mom.commands.options import Config, Json, Output, emit
+from mom.commands.options import Config, DeviceName, Json, Output, emit
 
-app = typer.Typer(no_args_is_help=True, help="Fit, ask and measure the router.", rich_markup_mode=None)
+app = typer.Typer(no_args_is_help=True, help="Fit, query and evaluate the router.", rich_markup_mode=None)
 Queries = Annotated[
-    Path | None, typer.Option(help='More queries: JSONL with "query" and "domain", or a folder.')
+    Path | None,
+    typer.Option(help='Additional labelled queries: JSONL with "query" and "domain", or a folder.'),
 ]
 
 
 @app.command("tune")
 def route_tune(
-    output: Annotated[Path, typer.Option("-o", "--output", help="The folder of the tuned encoder.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder of the fine-tuned encoder.")],
     data: Queries = None,
-    epochs: Annotated[int, typer.Option(min=1, help="Times that every query is read.")] = 8,
+    epochs: Annotated[int, typer.Option(min=1, help="Passes over the training queries.")] = 8,
     layers: Annotated[
-        int | None, typer.Option(min=1, help="Keep only the first so many: fewer are faster.")
+        int | None, typer.Option(min=1, help="Keep only the first N layers: fewer are faster.")
     ] = None,
-    seed: int = 0,
-    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    seed: Annotated[int, typer.Option(help="Random seed.")] = 0,
+    device: Annotated[DeviceName, typer.Option(help="Device to train on.")] = DeviceName.AUTO,
     config: Config = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an output that exists.")] = False,
     json: Json = False,
 ) -> None:
-    """Tune the encoder on labelled queries, a thousand or more; a fit on it comes after."""
+    """Fine-tune the sentence encoder on 1,000 or more labelled queries; then fit the router on it."""
     from mom.workflows import route
-    from router.training.finetune import Tuning
+    from router.training.finetune import FinetuneConfig
 
-    tuning = Tuning(epochs, layers=layers, seed=seed)
-    figures = route.tune(data, output, config, tuning, device, force)
-    emit(json, figures, lambda: route.show_tuned(figures))
+    finetune_config = FinetuneConfig(epochs=epochs, layers=layers, seed=seed)
+    result = route.finetune_encoder(data, output, config, finetune_config, device.value, force)
+    emit(json, result, lambda: route.show_finetuned(result))
 
 
 @app.command("fit")
@@ -43,32 +44,39 @@ def route_fit(
     config: Config = None,
     json: Json = False,
 ) -> None:
-    """Fit the router on the domains' example queries."""
+    """Fit the router on the domains' example queries and DATA."""
     from mom.workflows import route
 
-    figures = route.fit(data, output, config)
-    emit(json, figures, lambda: route.show_fit(figures))
+    result = route.fit_router(data, output, config)
+    emit(json, result, lambda: route.show_fit(result))
 
 
 @app.command("explain")
-def route_explain(text: str, config: Config = None, json: Json = False) -> None:
-    """Say which expert would answer TEXT, and why."""
+def route_explain(
+    text: Annotated[str, typer.Argument(help="The query to route.")],
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Show which expert would answer TEXT, and why."""
     from mom.workflows import route
 
-    figures = route.explain(text, config)
-    emit(json, figures, lambda: route.show_decision(figures))
+    decision = route.explain(text, config)
+    emit(json, decision, lambda: route.show_decision(decision))
 
 
 @app.command("eval")
 def route_eval(
     data: Annotated[
-        Path, typer.Option(help='JSONL with "query" and "domain" ("ood": no expert), or a folder.')
+        Path,
+        typer.Option(help='JSONL with "query" and "domain" ("ood": out-of-domain), or a folder.'),
     ],
     config: Config = None,
-    html: Annotated[Path | None, typer.Option(help="Write the report as a self-contained HTML page.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the report as a self-contained HTML page.")
+    ] = None,
     json: Json = False,
 ) -> None:
-    """Measure the router on labelled queries."""
+    """Evaluate the router on labelled queries: accuracy, calibration, out-of-domain detection, latency."""
     from dataclasses import asdict
 
     from mom.workflows import route
@@ -76,7 +84,7 @@ def route_eval(
 
     if html is not None:
         require_matplotlib()
-    report = route.measure(data, config)
+    report = route.evaluate_router(data, config)
     if html is not None:
-        route.write_page(report, html)
-    emit(json, asdict(report), lambda: route.show_measured(report))
+        route.write_html(report, html)
+    emit(json, asdict(report), lambda: route.show_report(report))

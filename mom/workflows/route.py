@@ -1,4 +1,4 @@
-"""`mom route tune|fit|explain|eval`: tune the encoder, fit the router, ask it, measure it."""
+"""`mom route tune|fit|explain|eval`: fine-tune the encoder, fit, query and evaluate the router."""
 
 import time
 from collections import Counter
@@ -14,126 +14,139 @@ from router.errors import BadSettings
 from router.routing import store
 from router.routing.model import GENERAL
 from router.serving import build
-from router.training import finetune as tuning_of
-from router.training.dataset import OOD, read_answers, read_hints, read_queries
+from router.training.dataset import OOD, read_choices, read_corpus_snippets, read_queries
 from router.training.evaluate import RouteReport, evaluate
-from router.training.finetune import News, Tuning
+from router.training.finetune import FinetuneConfig, finetune
 from router.training.html_report import page
 from slices.files import atomic
 
 
-def fit(data: Path | None, out: Path | None, config: Path | None) -> dict[str, Any]:
+def fit_router(data: Path | None, out: Path | None, config: Path | None) -> dict[str, Any]:
     """Fit a router on the domains' example queries and `data`, and store it."""
-    chosen = settings.read(config)
-    if data and not (out or chosen.router):
+    loaded = settings.read(config)
+    if data and not (out or loaded.router):
         raise BadSettings(
-            "a router fitted on --data needs a place of its own: give -o DIR, and `router: DIR` in serve.yaml"
+            "a router fitted on --data needs a folder of its own: "
+            "give -o DIR, and `router: DIR` in serve.yaml"
         )
     queries = _queries(data)
-    folder = out or chosen.router or store.default_folder()
-    with console.progress_bar() as report:
-        embedders = open_embedders(chosen.embedder, report)
-    hints = read_hints(data, set(queries)) if data else []
-    answers = read_answers(data) if data else {}
-    router = build.fit_from_domains(queries, embedders, folder, hints, answers)
+    folder = out or loaded.router or store.default_folder()
+    with console.progress_bar() as progress:
+        embedders = open_embedders(loaded.embedder, progress)
+    snippets = read_corpus_snippets(data, set(queries)) if data else []
+    choices = read_choices(data) if data else {}
+    router = build.fit_from_domains(queries, embedders, folder, snippets, choices)
     return {
         "path": str(folder),
         "embedder": router.embedders[-1],
         "embedders": list(router.embedders),
-        "hints": len(hints),
-        "with_choices": len(answers),
+        "corpus_snippets": len(snippets),
+        "queries_with_choices": len(choices),
         "domains": {name: len(texts) for name, texts in sorted(queries.items())},
         "thresholds": asdict(router.thresholds),
     }
 
 
-def tune(
-    data: Path | None, out: Path, config: Path | None, tuning: Tuning, device: str, force: bool
+def finetune_encoder(
+    data: Path | None,
+    out: Path,
+    config: Path | None,
+    finetune_config: FinetuneConfig,
+    device: str,
+    force: bool,
 ) -> dict[str, Any]:
-    """Tune the encoder of the settings on the domains' example queries and `data`, and write it to `out`."""
-    chosen = settings.read(config)
+    """Fine-tune the encoder of the settings on the domains' example queries and `data`, into `out`."""
+    loaded = settings.read(config)
     queries = [(text, domain) for domain, texts in _queries(data).items() for text in texts]
-    begun = time.monotonic()
-    with console.progress_bar() as report:
-
-        def told(news: News) -> None:
-            report("tune", news.step, news.of)
-            if news.accuracy is not None:
-                console.err.print(
-                    f"step {news.step} of {news.of}: {news.accuracy:.3f} of unseen queries right"
-                )
-
-        curve = tuning_of.tune(queries, chosen.embedder, out, tuning, device, told, force)
+    start = time.monotonic()
+    with console.progress_bar() as progress:
+        accuracy = finetune(
+            queries,
+            loaded.embedder,
+            out,
+            config=finetune_config,
+            device=device,
+            progress=progress,
+            on_evaluate=_print_accuracy,
+            force=force,
+        )
     return {
         "path": str(out),
         "name": encoder_name(str(out)),
         "queries": len(set(queries)),
-        "accuracy": curve,
-        "seconds": time.monotonic() - begun,
+        "holdout_accuracy": accuracy,
+        "seconds": time.monotonic() - start,
     }
 
 
-def show_tuned(figures: dict[str, Any]) -> None:
-    """What came of it, and how to use it."""
-    share, path = figures["accuracy"][-1], figures["path"]
+def _print_accuracy(epoch: int, accuracy: float) -> None:
+    console.err.print(f"epoch {epoch}: holdout accuracy {accuracy:.3f}")
+
+
+def show_finetuned(result: dict[str, Any]) -> None:
+    """The final holdout accuracy, and how to use the encoder."""
+    accuracy, path = result["holdout_accuracy"][-1], result["path"]
     console.out.print(
-        f"{figures['name']} -> {path}: {share:.3f} of the queries kept back are told right"
-        f" ({figures['seconds']:.0f} s). To use it, put `embedder: {path}` into serve.yaml.",
+        f"{result['name']} -> {path}: holdout accuracy {accuracy:.3f} ({result['seconds']:.0f} s)."
+        f" To use it, set `embedder: {path}` in serve.yaml.",
         markup=False,
         soft_wrap=True,
     )
 
 
 def _queries(data: Path | None) -> dict[str, list[str]]:
-    """The domains' example queries and those of `data`, by domain."""
+    """The domains' example queries and those of `data`, by domain; `ood` counts as `general`."""
     queries = build.domain_queries()
     for text, domain in read_queries(data) if data else ():
         queries.setdefault(GENERAL if domain == OOD else domain, []).append(text)
     return queries
 
 
-def show_fit(figures: dict[str, Any]) -> None:
-    """How many queries of which domain went in."""
-    rows = [[name, str(count)] for name, count in figures["domains"].items()]
-    console.print_table(f"router -> {figures['path']} ({figures['embedder']})", ["domain", "queries"], rows)
+def show_fit(result: dict[str, Any]) -> None:
+    """The number of training queries of each domain."""
+    rows = [[name, str(count)] for name, count in result["domains"].items()]
+    console.print_table(f"router -> {result['path']} ({result['embedder']})", ["domain", "queries"], rows)
 
 
 def explain(text: str, config: Path | None) -> dict[str, Any]:
-    """Who would answer `text`, and why."""
+    """The routing decision for `text`."""
     return asdict(build.explain(text, settings.read(config)))
 
 
-def show_decision(figures: dict[str, Any]) -> None:
-    """The decision in a sentence, and what else was likely."""
-    likely = Counter(figures["probabilities"]).most_common(4)
-    console.out.print(f"{figures['expert']}: {figures['reason']}", markup=False, soft_wrap=True)
-    console.out.print(", ".join(f"{name} {100 * chance:.0f} %" for name, chance in likely), markup=False)
+def show_decision(decision: dict[str, Any]) -> None:
+    """The expert, the reason, and the most probable domains."""
+    top = Counter(decision["probabilities"]).most_common(4)
+    console.out.print(f"{decision['expert']}: {decision['reason']}", markup=False, soft_wrap=True)
+    probabilities = ", ".join(f"{name} {100 * probability:.0f} %" for name, probability in top)
+    console.out.print(probabilities, markup=False)
 
 
-def measure(data: Path, config: Path | None) -> RouteReport:
-    """How well the router routes the labelled queries of `data`."""
-    chosen = settings.read(config)
-    router = build.current_router(chosen, build.domain_queries())
-    return evaluate(read_queries(data), router, build.reader_of(router, chosen))
+def evaluate_router(data: Path, config: Path | None) -> RouteReport:
+    """Evaluate the router on the labelled queries of `data`."""
+    loaded = settings.read(config)
+    router = build.load_or_fit_router(loaded, build.domain_queries())
+    return evaluate(read_queries(data), router, build.open_cascade(router, loaded))
 
 
-def write_page(report: RouteReport, out: Path) -> None:
-    """The figures and their pictures as one HTML file."""
+def write_html(report: RouteReport, out: Path) -> None:
+    """Write the report as one HTML file."""
     atomic.write_text(out, page(asdict(report)))
 
 
-def show_measured(report: RouteReport) -> None:
-    """The headline figures."""
+def show_report(report: RouteReport) -> None:
+    """The headline figures as a table."""
+    routed, forced = report.routed, report.forced
     rows = [
-        ["queries", str(report.n)],
-        ["accuracy", f"{report.accuracy:.3f} ± {report.stderr:.3f}"],
-        ["right expert, or rightly none", f"{report.routed:.3f}"],
-        ["calibration error", f"{report.ece:.3f}"],
-        ["experts' questions that an expert gets", _share(report.accepted)],
+        ["queries", str(routed.n)],
+        ["accuracy, routed decision", f"{routed.accuracy:.3f} ± {routed.stderr:.3f}"],
+        ["accuracy, forced choice", f"{forced.accuracy:.3f} ± {forced.stderr:.3f}"],
+        ["experts' questions to the generalist", _share(routed.to_generalist)],
+        ["questions to a wrong expert", _share(routed.wrong_expert)],
+        ["expected calibration error", f"{report.ece:.3f}"],
         ["out-of-domain AUROC", _share(report.ood_auroc)],
         ["out-of-domain recall", _share(report.ood_recall)],
         ["out-of-domain recall at 95 % acceptance", _share(report.ood_recall_at_95)],
-        *([f"decisions that survive: {kind}", _share(value)] for kind, value in report.survived.items()),
+        *([f"robustness: {name}", _share(value)] for name, value in report.robustness.items()),
         *([f"decided by {name}", _share(value)] for name, value in report.decided_by.items()),
         *([f"latency {name}, ms", f"{value:.1f}"] for name, value in report.latency_ms.items()),
     ]

@@ -50,8 +50,8 @@ from router.errors import BadRequest, UnknownModel
 from router.experts.catalogue import Catalogue, Expert
 from router.experts.chat_template import Prompt, render
 from router.routing import route
-from router.routing.cascade import Reader
-from router.routing.conversation import converse
+from router.routing.cascade import RoutePredictor
+from router.routing.conversation import route_conversation
 from router.routing.decide import Decision
 from router.routing.model import Thresholds
 from router.settings import Limits
@@ -64,7 +64,7 @@ if TYPE_CHECKING:
 class Service:
     """The endpoints and their dependencies."""
 
-    reader: Reader
+    predictor: RoutePredictor
     thresholds: Thresholds
     catalogue: Catalogue
     engine: Engine
@@ -142,13 +142,13 @@ class Service:
         else:
             route_turn = partial(
                 route.route,
-                reader=self.reader,
-                limits=self.thresholds,
+                predictor=self.predictor,
+                thresholds=self.thresholds,
                 experts=self.catalogue.by_domain,
                 generalist=self.catalogue.generalist,
                 disabled_reason=self.catalogue.disabled_reason,
             )
-            decision = await run_in_threadpool(converse, turns, route_turn)
+            decision = await run_in_threadpool(route_conversation, turns, route_turn)
         self.metrics.count_decision(decision)
         return decision
 

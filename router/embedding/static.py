@@ -2,7 +2,7 @@
 
 A table look-up in place of a forward pass. The method is model2vec's (Tulkens and van Dongen, 2024): encode
 each token alone, reduce by PCA, weight by smooth inverse frequency with Zipf's law over token ids.
-`model2vec.distill` itself gives other vectors here (docs/LOG.md). Tables are cached under
+`model2vec.distill` itself gives other vectors here (docs/log.md). Tables are cached under
 `$MOM_HOME/embedders`.
 """
 

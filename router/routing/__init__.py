@@ -1,1 +1,1 @@
-"""A query to a decision."""
+"""From a query to a routing decision."""

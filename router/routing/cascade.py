@@ -1,4 +1,4 @@
-"""Texts through a router's stages: the cheap ones read all of them, the dear ones what is still unsure."""
+"""The cascade: cheap stages classify every text, expensive ones only what is still uncertain."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,75 +8,91 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.embedding.embedder import Embedder
-from router.routing.model import Router, Sure, belonging, experts, leads, pooled, score
-from router.routing.prototypes import cosines, nearest, votes
+from router.routing.model import (
+    ExitThresholds,
+    Router,
+    expert_mask,
+    in_domain_scores,
+    margins,
+    pool_probabilities,
+    raw_in_domain_scores,
+)
+from router.routing.prototypes import cosine_similarities, knn_logits, nearest_similarity
 
 
 @dataclass(frozen=True)
-class Reading:
-    """What a router makes of one text.
+class RoutePrediction:
+    """A router's prediction for one text.
 
-    `chances`: probability of each of `classes`. `belonging`: the share of experts' own questions that look
-    less like one. `distance`: 1 - cosine to the nearest known question. `embedder`: the last that was asked.
+    `probabilities`: of each of `classes`. `in_domain`: the share of experts' own questions that score lower.
+    `distance`: 1 - cosine similarity to the nearest expert's question. `embedder`: of the stage that decided.
     """
 
     classes: tuple[str, ...]
-    chances: NDArray[np.float64]
-    belonging: float
+    probabilities: NDArray[np.float64]
+    in_domain: float
     distance: float
     embedder: str
 
 
-class Reader(Protocol):
-    """Reads texts for a router."""
+class RoutePredictor(Protocol):
+    """Predicts the domains of texts."""
 
-    def read(self, texts: Sequence[str]) -> list[Reading]:
-        """One reading a text."""
+    def predict(self, texts: Sequence[str]) -> list[RoutePrediction]:
+        """One prediction for each text."""
         ...
 
 
 class Cascade:
-    """A router and the embedders that it was fitted on, in its order. Safe to share by threads."""
+    """A router with the embedders that it was fitted on, in its order. Thread-safe."""
 
     def __init__(self, router: Router, embedders: Sequence[Embedder]) -> None:
         self.router = router
         self._embedders = list(embedders)
-        self._own = experts(router.classes)
+        self._expert_mask = expert_mask(router.classes)
 
     @property
-    def dearest(self) -> Embedder:
-        """The last embedder, which is asked where the others are unsure."""
+    def last_embedder(self) -> Embedder:
+        """The embedder of the last stage."""
         return self._embedders[-1]
 
-    def read(self, texts: Sequence[str]) -> list[Reading]:
-        """One reading a text, each by the first stage that is sure of it."""
-        found: dict[int, Reading] = {}
+    def predict(self, texts: Sequence[str]) -> list[RoutePrediction]:
+        """One prediction for each text, by the first stage whose exit thresholds it meets."""
+        predictions: dict[int, RoutePrediction] = {}
         logits: list[NDArray[np.float64]] = []
-        left, asked = np.arange(len(texts)), 0
+        remaining, heads_done = np.arange(len(texts)), 0
         for number, stage in enumerate(self.router.stages):
-            for head in self.router.heads[asked : stage.heads]:
-                vectors = self._embedders[asked].embed([texts[at] for at in left.tolist()])
+            for head in self.router.heads[heads_done : stage.head_count]:
+                vectors = self._embedders[heads_done].embed([texts[row] for row in remaining.tolist()])
                 logits.append(head.logits(vectors))
-                asked += 1
-            found_near = cosines(vectors, stage.prototypes)
-            said = votes(found_near, stage.labels, len(self.router.classes))
-            chances = pooled([*logits, said], stage.shares)
-            near = nearest(found_near, self._own[stage.labels])
-            own = belonging(score(near, chances, self.router.classes), stage.quantiles)
+                heads_done += 1
+            similarities = cosine_similarities(vectors, stage.prototypes)
+            votes = knn_logits(similarities, stage.labels, len(self.router.classes))
+            probabilities = pool_probabilities([*logits, votes], stage.pool_weights)
+            nearest = nearest_similarity(similarities, self._expert_mask[stage.labels])
+            raw = raw_in_domain_scores(nearest, probabilities, self.router.classes)
+            in_domain = in_domain_scores(raw, stage.score_quantiles)
             last = number == len(self.router.stages) - 1
-            done = np.ones(len(left), bool) if last else settled(chances, own, stage.sure)
-            for row in np.flatnonzero(done).tolist():
-                found[int(left[row])] = self._reading(chances[row], own[row], near[row], asked)
-            left, logits = left[~done], [each[~done] for each in logits]
-            if not len(left):
+            exits = np.full(len(remaining), last)
+            exits |= exits_early(probabilities, in_domain, stage.exit_thresholds)
+            name = self.router.heads[heads_done - 1].embedder
+            for row in np.flatnonzero(exits).tolist():
+                predictions[int(remaining[row])] = RoutePrediction(
+                    classes=self.router.classes,
+                    probabilities=probabilities[row],
+                    in_domain=float(in_domain[row]),
+                    distance=float(1 - nearest[row]),
+                    embedder=name,
+                )
+            remaining, logits = remaining[~exits], [each[~exits] for each in logits]
+            if not len(remaining):
                 break
-        return [found[at] for at in range(len(texts))]
-
-    def _reading(self, chances: NDArray[np.float64], own: float, near: float, asked: int) -> Reading:
-        name = self.router.heads[asked - 1].embedder
-        return Reading(self.router.classes, chances, float(own), float(1 - near), name)
+        return [predictions[row] for row in range(len(texts))]
 
 
-def settled(chances: NDArray[np.float64], own: NDArray[np.float64], sure: Sure) -> NDArray[np.bool_]:
-    """Which texts need no further stage, (n,)."""
-    return (own < sure.below) | ((own >= sure.above) & (leads(chances) >= sure.lead))
+def exits_early(
+    probabilities: NDArray[np.float64], in_domain: NDArray[np.float64], thresholds: ExitThresholds
+) -> NDArray[np.bool_]:
+    """Which texts need no further stage, (n,), from probabilities (n, classes) and in-domain scores (n,)."""
+    certain = (in_domain >= thresholds.min_in_domain) & (margins(probabilities) >= thresholds.min_margin)
+    return (in_domain < thresholds.ood_below) | certain

@@ -1,6 +1,6 @@
-"""Who answers the next turn of a conversation: the expert so far, unless the topic clearly moves.
+"""Routing of a multi-turn conversation: the current expert is kept unless the topic clearly changes.
 
-A follow-up ("and why?") says little of its topic, so by itself it would go to the generalist. Pure.
+A follow-up ("and why?") carries little topic, so by itself it would go to the generalist. Pure.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,37 +10,37 @@ from functools import reduce
 from router.routing.decide import Decision
 from router.routing.model import GENERAL
 
-TURNS = 8  # of the user that are looked at, the last ones
-CLEARLY = 0.25  # by how much a new domain's probability must lead the old one's
-CHATTING = 0.5  # probability from which a question is a general one, whoever answered before
+MAX_TURNS = 8  # of the user that are considered, the last ones
+SWITCH_MARGIN = 0.25  # of a new domain's probability over the current one's
+GENERAL_CONFIDENCE = 0.5  # from which a general question leaves the current expert
 
 
-def converse(turns: Sequence[str], route: Callable[[str], Decision]) -> Decision:
-    """Who answers the last of a user's turns, the oldest first; `route` says who answers each alone."""
-    return settled([route(text) for text in turns[-TURNS:]])
+def route_conversation(turns: Sequence[str], route: Callable[[str], Decision]) -> Decision:
+    """The decision for the last of a user's turns, oldest first; `route` decides on a single turn."""
+    return merge_decisions([route(text) for text in turns[-MAX_TURNS:]])
 
 
-def settled(turns: Sequence[Decision]) -> Decision:
-    """The decision for the last of a user's turns, given what each says by itself, the oldest first."""
-    return reduce(_after, turns)
+def merge_decisions(turns: Sequence[Decision]) -> Decision:
+    """The decision for the last of a user's turns, from the decisions on each turn alone, oldest first."""
+    return reduce(_next_decision, turns)
 
 
-def _after(held: Decision, turn: Decision) -> Decision:
-    if held.fallback or turn.expert == held.expert or _moves(held, turn):
+def _next_decision(current: Decision, turn: Decision) -> Decision:
+    if current.fallback or turn.expert == current.expert or _changes_topic(current, turn):
         return turn
     return replace(
         turn,
-        expert=held.expert,
-        domain=held.domain,
+        expert=current.expert,
+        domain=current.domain,
         fallback=False,
-        reason=f"the conversation stays with {held.domain} (by itself: {turn.reason})",
+        reason=f"conversation stays with {current.domain} (this turn alone: {turn.reason})",
     )
 
 
-def _moves(held: Decision, turn: Decision) -> bool:
-    """Whether this turn is clearly about something else than the one before."""
-    if not turn.probabilities:  # there is nothing to route on
+def _changes_topic(current: Decision, turn: Decision) -> bool:
+    """Whether this turn is clearly of another domain than the conversation so far."""
+    if not turn.probabilities:  # an empty turn
         return False
     if turn.fallback:
-        return turn.domain == GENERAL and turn.confidence >= CHATTING
-    return turn.confidence - turn.probabilities.get(held.domain, 0.0) >= CLEARLY
+        return turn.domain == GENERAL and turn.confidence >= GENERAL_CONFIDENCE
+    return turn.confidence - turn.probabilities.get(current.domain, 0.0) >= SWITCH_MARGIN

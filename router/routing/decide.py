@@ -1,4 +1,4 @@
-"""Which expert answers: a pure function from a reading to a decision, with the reason in words."""
+"""The routing decision: a pure function from a prediction to an expert, with the reason."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,18 +6,19 @@ from types import MappingProxyType
 
 import numpy as np
 
-from router.routing.cascade import Reading
+from router.routing.cascade import RoutePrediction
 from router.routing.model import GENERAL, Thresholds
 
-NOTHING: Mapping[str, str] = MappingProxyType({})
+NONE_DISABLED: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Decision:
-    """Who answers and why.
+    """The chosen expert and the reason.
 
-    `distance` is 1 - cosine to the nearest question that an expert is known to be asked; `belonging` the
-    share of experts' own questions that look less like one; `decided_by` the last embedder that was asked.
+    `confidence`: probability of `domain`. `margin`: over the runner-up. `distance`: 1 - cosine similarity to
+    the nearest expert's question. `in_domain`: the share of experts' own questions that score lower.
+    `decided_by`: the embedder of the stage that decided.
     """
 
     expert: str
@@ -28,63 +29,71 @@ class Decision:
     fallback: bool
     reason: str
     probabilities: dict[str, float]
-    belonging: float = 0.0
+    in_domain: float = 0.0
     decided_by: str = ""
 
 
 def decide(
-    reading: Reading,
-    limits: Thresholds,
+    prediction: RoutePrediction,
+    thresholds: Thresholds,
     experts: Mapping[str, str],
     generalist: str,
-    disabled_reason: Mapping[str, str] = NOTHING,
+    disabled_reason: Mapping[str, str] = NONE_DISABLED,
 ) -> Decision:
-    """Choose for one query.
+    """Choose the expert for one query.
 
     Args:
         experts: an expert's name by domain.
-        disabled_reason: domains that have an expert which is not to be asked, and why.
+        disabled_reason: by domain, why its expert is not used.
     """
-    order = np.argsort(-reading.chances, kind="stable")
-    domain, runner_up = (reading.classes[index] for index in order[:2])
-    confidence = float(reading.chances[order[0]])
-    margin = confidence - float(reading.chances[order[1]])
-    objection = _objection(domain, runner_up, confidence, margin, reading, limits)
-    objection = objection or _vacancy(domain, confidence, experts, disabled_reason)
+    order = np.argsort(-prediction.probabilities, kind="stable")
+    domain, runner_up = (prediction.classes[index] for index in order[:2])
+    confidence = float(prediction.probabilities[order[0]])
+    margin = confidence - float(prediction.probabilities[order[1]])
+    fallback = _uncertainty(domain, runner_up, confidence, margin, prediction, thresholds)
+    fallback = fallback or _missing_expert(domain, confidence, experts, disabled_reason)
+    certain = f"{domain}: probability {confidence:.2f}, margin {margin:.2f} over {runner_up}"
     return Decision(
-        expert=generalist if objection else experts[domain],
+        expert=generalist if fallback else experts[domain],
         domain=domain,
         confidence=confidence,
         margin=margin,
-        distance=reading.distance,
-        fallback=objection is not None,
-        reason=objection or f"{domain} at {confidence:.2f}, {margin:.2f} ahead of {runner_up}",
-        probabilities={reading.classes[index]: float(reading.chances[index]) for index in order},
-        belonging=reading.belonging,
-        decided_by=reading.embedder,
+        distance=prediction.distance,
+        fallback=fallback is not None,
+        reason=fallback or certain,
+        probabilities={prediction.classes[index]: float(prediction.probabilities[index]) for index in order},
+        in_domain=prediction.in_domain,
+        decided_by=prediction.embedder,
     )
 
 
-def _objection(
-    domain: str, runner_up: str, confidence: float, margin: float, reading: Reading, limits: Thresholds
+def _uncertainty(
+    domain: str,
+    runner_up: str,
+    confidence: float,
+    margin: float,
+    prediction: RoutePrediction,
+    thresholds: Thresholds,
 ) -> str | None:
-    """Why no expert should answer, or None. The first that applies is the one told."""
+    """Why no expert should answer, the first reason that applies, or None."""
     if domain == GENERAL:
-        return f"a general question (probability {confidence:.2f})"
-    if reading.belonging < limits.belonging:
-        share = f"{100 * (1 - reading.belonging):.3g} % of them look more like one"
-        return f"unlike the questions experts are asked: {share}, distance {reading.distance:.2f}"
-    if confidence < limits.confidence:
-        return f"unsure: {domain} has only {confidence:.2f}, under {limits.confidence:.2f}"
-    if margin < limits.margin:
-        return f"torn between {domain} and {runner_up}: {margin:.2f} apart, under {limits.margin:.2f}"
+        return f"general question: probability {confidence:.2f}"
+    if prediction.in_domain < thresholds.min_in_domain:
+        scores = f"in-domain score {prediction.in_domain:.2g}, below {thresholds.min_in_domain:.2g}"
+        return f"out-of-domain: {scores}, distance {prediction.distance:.2f}"
+    if confidence < thresholds.min_confidence:
+        least = thresholds.min_confidence
+        return f"low confidence: {domain} has probability {confidence:.2f}, below {least:.2f}"
+    if margin < thresholds.min_margin:
+        return f"low margin: {domain} over {runner_up} by {margin:.2f}, below {thresholds.min_margin:.2f}"
     return None
 
 
-def _vacancy(
+def _missing_expert(
     domain: str, confidence: float, experts: Mapping[str, str], disabled_reason: Mapping[str, str]
 ) -> str | None:
-    """Why nobody but the generalist can be asked of a domain, or None."""
+    """Why a domain has no expert to route to, or None."""
     if domain in experts:
         return None
-    return f"{domain} at {confidence:.2f}, but {disabled_reason.get(domain, 'there is no expert for it')}"
+    reason = disabled_reason.get(domain, "there is no expert for it")
+    return f"{domain}: probability {confidence:.2f}, but {reason}"

@@ -1,9 +1,8 @@
-"""A fitted router: linear heads over embedders, pooled in stages from cheap to dear. Only numpy.
+"""A fitted router: linear heads over embedders, pooled in cascade stages from cheap to expensive. Only numpy.
 
-Each head has an opinion, logits of the classes from one embedder's vectors. A stage pools those of the heads
-so far and of its nearest prototypes (a weighted product of their probabilities: logarithmic opinion pool,
-Genest and Zidek, 1986) and tells how much a text belongs to what experts are asked. Nothing is read or
-fitted here.
+Each head gives class logits from one embedder's vectors. A stage pools the logits of the heads so far with
+the k-nearest-neighbour votes of its prototypes (logarithmic opinion pool, Genest and Zidek, 1986) and scores
+how in-domain a text is. Nothing is read or fitted here.
 """
 
 from collections.abc import Sequence
@@ -14,73 +13,76 @@ from numpy.typing import NDArray
 
 from router.embedding.embedder import Vectors
 
-Labels = NDArray[np.int32]  # (n,) class numbers
+Labels = NDArray[np.int32]  # (n,) class indices
 
 GENERAL = "general"
-ODDS_SHARE = 0.05  # of the log odds against "general" in what belongs, beside the similarity (docs/log.md)
-_MOST = 20.0  # log odds beyond this say no more
+GENERAL_LOG_ODDS_WEIGHT = 0.05  # of the log odds against "general" in the in-domain score (docs/log.md)
+_MAX_LOG_ODDS = 20.0
 
 
 @dataclass(frozen=True)
 class Thresholds:
-    """When to trust an expert: least probability, least lead over the runner-up, least belonging."""
+    """When an expert is chosen: least probability, least margin over the runner-up, least in-domain score."""
 
-    confidence: float = 0.3
-    margin: float = 0.05
-    belonging: float = 0.05
+    min_confidence: float = 0.3
+    min_margin: float = 0.05
+    min_in_domain: float = 0.05
 
 
 @dataclass(frozen=True)
-class Head:
-    """One embedder's linear opinion. `probe` are its logits for `embedder.REFERENCE_TEXT`, (classes,)."""
+class LinearHead:
+    """A linear classifier over one embedder's vectors.
+
+    `reference_logits` (classes,) are its logits for `embedder.REFERENCE_TEXT`.
+    """
 
     embedder: str
     weights: NDArray[np.float32]  # (classes, dim)
     bias: NDArray[np.float32]  # (classes,)
-    probe: NDArray[np.float32]
+    reference_logits: NDArray[np.float32]  # (classes,)
 
     def __post_init__(self) -> None:
-        """Lay the weights out as sparse vectors need them, which would copy them at every product else."""
+        """Store the weights in Fortran order, which products with sparse vectors would copy to otherwise."""
         object.__setattr__(self, "weights", np.asfortranarray(self.weights))
 
     def logits(self, vectors: Vectors) -> NDArray[np.float64]:
-        """What each class gets, (n, classes), for vectors (n, dim)."""
-        found: NDArray[np.float64] = np.asarray(vectors @ self.weights.T + self.bias, dtype=np.float64)
-        return found
+        """Class logits, (n, classes), of vectors (n, dim)."""
+        logits: NDArray[np.float64] = np.asarray(vectors @ self.weights.T + self.bias, dtype=np.float64)
+        return logits
 
 
 @dataclass(frozen=True)
-class Sure:
-    """When a stage needs no further one: its class leads by `lead` and the text belongs at least `above`,
-    or it belongs less than `below`. By itself it always needs one, where there is one."""
+class ExitThresholds:
+    """When a stage decides without the next: margin at least `min_margin` and in-domain score at least
+    `min_in_domain`, or in-domain score below `ood_below`. By default never."""
 
-    lead: float = 1.0
-    above: float = 1.0
-    below: float = 0.0
+    min_margin: float = 1.0
+    min_in_domain: float = 1.0
+    ood_below: float = 0.0
 
 
 @dataclass(frozen=True)
 class Stage:
-    """What is made of the first heads and of prototypes.
+    """A cascade stage: a pool of the first heads and of prototypes.
 
     Attributes:
-        shares: what the logits of each head and of the prototypes' votes count, (heads so far + 1,).
-        prototypes: of the questions of every class, in the last head's vectors, (n, dim).
+        pool_weights: of the logits of each head and of the prototypes' votes, (heads so far + 1,).
+        prototypes: questions of every class or centroids of them, in the last head's vectors, (n, dim).
         labels: the class of each, (n,).
-        quantiles: of how unseen questions of experts' domains score, least first, (101,).
-        sure: when it decides alone.
+        score_quantiles: of the raw in-domain scores of experts' out-of-fold questions, ascending, (101,).
+        exit_thresholds: when it decides without the next stage.
     """
 
-    shares: NDArray[np.float64]
+    pool_weights: NDArray[np.float64]
     prototypes: NDArray[np.float32]
     labels: NDArray[np.int32]
-    quantiles: NDArray[np.float64]
-    sure: Sure = Sure()
+    score_quantiles: NDArray[np.float64]
+    exit_thresholds: ExitThresholds = ExitThresholds()
 
     @property
-    def heads(self) -> int:
-        """How many heads it pools."""
-        return len(self.shares) - 1
+    def head_count(self) -> int:
+        """The number of heads that it pools."""
+        return len(self.pool_weights) - 1
 
 
 @dataclass(frozen=True)
@@ -88,57 +90,63 @@ class Router:
     """A fitted router; `stages` has one for each head that a decision can rest on."""
 
     classes: tuple[str, ...]
-    heads: tuple[Head, ...]
+    heads: tuple[LinearHead, ...]
     stages: tuple[Stage, ...]
     thresholds: Thresholds
     queries_sha256: str
 
     @property
     def embedders(self) -> tuple[str, ...]:
-        """Names of what it was fitted on, cheap to dear."""
+        """Names of the embedders that it was fitted on, cheapest first."""
         return tuple(head.embedder for head in self.heads)
 
 
-def pooled(logits: Sequence[NDArray[np.float64]], shares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Probability of each class, (n, classes), from each opinion's logits (n, classes)."""
-    return softmax(sum(share * each for share, each in zip(shares, logits, strict=True)))
-
-
-def score(
-    similarity: NDArray[np.float64], chances: NDArray[np.float64], classes: Sequence[str]
+def pool_probabilities(
+    logits: Sequence[NDArray[np.float64]], weights: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """How much texts look like what experts are asked, (n,): near a known one, and not general."""
+    """Class probabilities, (n, classes), of a weighted logarithmic opinion pool of logits (n, classes)."""
+    return softmax(sum(weight * each for weight, each in zip(weights, logits, strict=True)))
+
+
+def raw_in_domain_scores(
+    similarity: NDArray[np.float64], probabilities: NDArray[np.float64], classes: Sequence[str]
+) -> NDArray[np.float64]:
+    """Uncalibrated in-domain scores, (n,): similarity to an expert's question, log odds against "general"."""
     if GENERAL not in classes:
         return similarity
-    general = np.clip(chances[:, list(classes).index(GENERAL)], 1e-12, 1 - 1e-12)
-    odds: NDArray[np.float64] = np.clip(np.log1p(-general) - np.log(general), -_MOST, _MOST)
-    return similarity + ODDS_SHARE * odds
+    general = np.clip(probabilities[:, list(classes).index(GENERAL)], 1e-12, 1 - 1e-12)
+    log_odds = np.clip(np.log1p(-general) - np.log(general), -_MAX_LOG_ODDS, _MAX_LOG_ODDS)
+    scores: NDArray[np.float64] = similarity + GENERAL_LOG_ODDS_WEIGHT * log_odds
+    return scores
 
 
-def belonging(scores: NDArray[np.float64], quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Share of experts' own questions that score less, (n,); below their lowest hundredth it falls to zero
-    as fast as between their lowest hundredths, so that strangers are still told apart."""
-    shares = np.linspace(0.0, 1.0, len(quantiles))
-    found: NDArray[np.float64] = np.interp(scores, quantiles, shares)
+def in_domain_scores(raw: NDArray[np.float64], quantiles: NDArray[np.float64]) -> NDArray[np.float64]:
+    """In-domain scores, (n,): the share of experts' own questions with a lower raw score.
+
+    Below their first percentile it decays exponentially, at the rate of the lowest percentiles, so that
+    out-of-domain texts stay ranked.
+    """
+    levels = np.linspace(0.0, 1.0, len(quantiles))
+    inside: NDArray[np.float64] = np.interp(raw, quantiles, levels)
     edge, scale = quantiles[1], max(quantiles[5] - quantiles[1], 1e-6) / np.log(5)
-    tail = shares[1] * np.exp(np.minimum(scores - edge, 0.0) / scale)
-    return np.where(scores < edge, tail, found)
+    tail = levels[1] * np.exp(np.minimum(raw - edge, 0.0) / scale)
+    return np.where(raw < edge, tail, inside)
 
 
-def experts(classes: Sequence[str]) -> NDArray[np.bool_]:
-    """Which classes an expert may have, (classes,)."""
+def expert_mask(classes: Sequence[str]) -> NDArray[np.bool_]:
+    """Which classes can have an expert, (classes,)."""
     return np.array([name != GENERAL for name in classes])
 
 
-def leads(chances: NDArray[np.float64]) -> NDArray[np.float64]:
-    """How far the likeliest class is ahead of the next, (n,)."""
-    top = np.sort(chances, axis=1)
-    found: NDArray[np.float64] = top[:, -1] - top[:, -2]
-    return found
+def margins(probabilities: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The difference of the two highest class probabilities, (n,)."""
+    ordered = np.sort(probabilities, axis=1)
+    difference: NDArray[np.float64] = ordered[:, -1] - ordered[:, -2]
+    return difference
 
 
 def softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows that sum to 1, shape as given."""
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares: NDArray[np.float64] = shifted / shifted.sum(axis=1, keepdims=True)
-    return shares
+    """Probabilities over the last axis of logits (n, classes)."""
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities: NDArray[np.float64] = exponentials / exponentials.sum(axis=1, keepdims=True)
+    return probabilities

@@ -1,48 +1,48 @@
-"""Readings that were made before: the same question asked again costs a look-up."""
+"""An in-memory LRU cache of predictions: a repeated question costs a look-up."""
 
 import threading
 from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 
-from router.routing.cascade import Reader, Reading
+from router.routing.cascade import RoutePrediction, RoutePredictor
 
-REMEMBERED = 16_384  # texts, some hundred bytes each
+MAX_ENTRIES = 16_384  # some hundred bytes each
 
 
-class Remembering:
-    """A reader that keeps what it made of the last `size` different texts. Safe to share by threads.
+class PredictionCache:
+    """A predictor that caches the predictions of the last `size` different texts. Thread-safe.
 
-    Texts are told apart by a hash of 128 bits, so that no text stays in memory.
+    Keys are 128-bit hashes, so that no text stays in memory.
     """
 
-    def __init__(self, inner: Reader, size: int = REMEMBERED) -> None:
+    def __init__(self, inner: RoutePredictor, size: int = MAX_ENTRIES) -> None:
         self._inner, self._size = inner, size
-        self._known: OrderedDict[bytes, Reading] = OrderedDict()
+        self._cached: OrderedDict[bytes, RoutePrediction] = OrderedDict()
         self._lock = threading.Lock()
 
-    def read(self, texts: Sequence[str]) -> list[Reading]:
-        """One reading a text; unknown ones are read in one batch."""
+    def predict(self, texts: Sequence[str]) -> list[RoutePrediction]:
+        """One prediction for each text; misses are predicted in one batch."""
         keys = [_key(text) for text in texts]
-        found = self._recall(keys)
-        new = {key: text for key, text in zip(keys, texts, strict=True) if key not in found}
-        if new:
-            found |= dict(zip(new, self._inner.read(list(new.values())), strict=True))
-            self._keep({key: found[key] for key in new})
-        return [found[key] for key in keys]
+        predictions = self._get(keys)
+        misses = {key: text for key, text in zip(keys, texts, strict=True) if key not in predictions}
+        if misses:
+            predictions |= dict(zip(misses, self._inner.predict(list(misses.values())), strict=True))
+            self._put({key: predictions[key] for key in misses})
+        return [predictions[key] for key in keys]
 
-    def _recall(self, keys: Sequence[bytes]) -> dict[bytes, Reading]:
+    def _get(self, keys: Sequence[bytes]) -> dict[bytes, RoutePrediction]:
         with self._lock:
-            found = {key: self._known[key] for key in keys if key in self._known}
-            for key in found:
-                self._known.move_to_end(key)
-        return found
+            hits = {key: self._cached[key] for key in keys if key in self._cached}
+            for key in hits:
+                self._cached.move_to_end(key)
+        return hits
 
-    def _keep(self, new: dict[bytes, Reading]) -> None:
+    def _put(self, predictions: dict[bytes, RoutePrediction]) -> None:
         with self._lock:
-            self._known |= new
-            while len(self._known) > self._size:
-                self._known.popitem(last=False)
+            self._cached |= predictions
+            while len(self._cached) > self._size:
+                self._cached.popitem(last=False)
 
 
 def _key(text: str) -> bytes:

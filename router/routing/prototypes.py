@@ -1,7 +1,7 @@
-"""Known questions of every class, or centres of many: how near a text is to an expert's, and how they vote.
+"""Prototypes: questions of every class, or k-means centroids of many, for k-nearest-neighbour votes.
 
-A linear head draws one border around a domain; the votes of the nearest prototypes follow its corners.
-Fitting needs scikit-learn, reading only numpy.
+A linear head draws one hyperplane around a domain; the votes of the nearest prototypes follow its corners.
+Fitting needs scikit-learn, prediction only numpy.
 """
 
 from collections.abc import Sequence
@@ -11,75 +11,90 @@ from numpy.typing import NDArray
 
 from router.routing.model import Labels
 
-PER_CLASS = 300  # prototypes of a class; more questions are drawn together
-VOTERS = 15  # nearest prototypes that vote
-WARMTH = 0.08  # of cosine: one that is farther by so much counts 1/e (Wu et al., 2018, take .07)
-_NONE = 1e-3  # a class without votes has about this share
+MAX_PER_CLASS = 300  # prototypes; more questions are clustered to so many
+NEIGHBORS = 15  # nearest prototypes that vote
+TEMPERATURE = 0.08  # of cosine similarities in the votes' softmax (Wu et al., 2018, take .07)
+_SMOOTHING = 1e-3  # added to every class's share of the votes
 
 Floats = NDArray[np.float64]
 Dense = NDArray[np.float32]
 
 
-def cosines(vectors: Dense, prototypes: Dense) -> Dense:
-    """Of each of `vectors` (n, dim) with each of `prototypes` (m, dim), (n, m); rows are of length 1."""
-    found: Dense = vectors @ prototypes.T
-    return found
+def cosine_similarities(vectors: Dense, prototypes: Dense) -> Dense:
+    """Cosine similarities (n, m) of unit vectors (n, dim) and unit prototypes (m, dim)."""
+    similarities: Dense = vectors @ prototypes.T
+    return similarities
 
 
-def nearest(found: Dense, own: NDArray[np.bool_]) -> Floats:
-    """The highest of cosines (n, m) with prototypes that are experts' `own` (m,), (n,); -1 without any."""
-    near: Floats = found[:, own].max(axis=1, initial=-1.0).astype(np.float64)
-    return near
+def nearest_similarity(similarities: Dense, expert: NDArray[np.bool_]) -> Floats:
+    """The highest similarity to a prototype of an expert's class, (n,); -1 without any.
+
+    Args:
+        similarities: cosine similarities to the prototypes, (n, m).
+        expert: which prototypes are of an expert's class, (m,).
+    """
+    nearest: Floats = similarities[:, expert].max(axis=1, initial=-1.0).astype(np.float64)
+    return nearest
 
 
-def votes(found: Dense, labels: Labels, classes: int) -> Floats:
-    """Logits (n, classes) of what the nearest prototypes say, from cosines (n, m) and their `labels` (m,)."""
-    count = min(VOTERS, found.shape[1])
-    rows = np.arange(len(found))[:, None]
-    chosen = (
-        np.argpartition(-found, count - 1, axis=1)[:, :count] if count else np.zeros((len(found), 0), int)
+def knn_logits(similarities: Dense, labels: Labels, classes: int) -> Floats:
+    """Logits (n, classes) of the votes of the nearest prototypes, weighted by exp(similarity / TEMPERATURE).
+
+    Args:
+        similarities: cosine similarities to the prototypes, (n, m).
+        labels: the prototypes' classes, (m,).
+    """
+    count = min(NEIGHBORS, similarities.shape[1])
+    rows = np.arange(len(similarities))[:, None]
+    neighbors = (
+        np.argpartition(-similarities, count - 1, axis=1)[:, :count]
+        if count
+        else np.zeros((len(similarities), 0), int)
     )
-    weights = np.exp((found[rows, chosen].astype(np.float64) - 1) / WARMTH)
-    total = np.zeros((len(found), classes))
-    np.add.at(total, (rows, labels[chosen]), weights)
-    shares: Floats = total / np.maximum(total.sum(axis=1, keepdims=True), 1e-300)
-    logits: Floats = np.log(shares + _NONE)
+    weights = np.exp((similarities[rows, neighbors].astype(np.float64) - 1) / TEMPERATURE)
+    votes = np.zeros((len(similarities), classes))
+    np.add.at(votes, (rows, labels[neighbors]), weights)
+    shares: Floats = votes / np.maximum(votes.sum(axis=1, keepdims=True), 1e-300)
+    logits: Floats = np.log(shares + _SMOOTHING)
     return logits
 
 
-def prototypes_of(vectors: Dense, labels: Labels, classes: int) -> tuple[Dense, Labels]:
-    """Prototypes (m, dim) of unit length and their labels (m,): a class's questions, or centres of many."""
-    found = [_centres(vectors[labels == number]) for number in range(classes)]
-    named = np.repeat(np.arange(classes, dtype=np.int32), [len(each) for each in found])
-    return np.concatenate(found), named
+def build_prototypes(vectors: Dense, labels: Labels, classes: int) -> tuple[Dense, Labels]:
+    """Unit prototypes (m, dim) and their labels (m,): the questions of a class, or centroids of many."""
+    by_class = [_centroids(vectors[labels == number]) for number in range(classes)]
+    counts = [len(prototypes) for prototypes in by_class]
+    return np.concatenate(by_class), np.repeat(np.arange(classes, dtype=np.int32), counts)
 
 
-def unseen(
+def out_of_fold_votes(
     vectors: Dense,
     labels: Labels,
-    own: NDArray[np.bool_],
+    expert: NDArray[np.bool_],
     folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
 ) -> tuple[Floats, Floats]:
-    """`nearest` (n,) and `votes` (n, classes) of every query, by prototypes that were made without it.
+    """`nearest_similarity` (n,) and `knn_logits` (n, classes) of every query, by prototypes without its fold.
 
-    `own` (classes,) says which classes are experts'.
+    Args:
+        expert: which classes can have an expert, (classes,).
+        folds: indices of (training, held-out) queries.
     """
-    near, said = np.zeros(len(labels)), np.zeros((len(labels), len(own)))
-    for seen, rest in folds:
-        examples, named = prototypes_of(vectors[seen], labels[seen], len(own))
-        found = cosines(vectors[rest], examples)
-        near[rest], said[rest] = nearest(found, own[named]), votes(found, named, len(own))
-    return near, said
+    nearest, logits = np.zeros(len(labels)), np.zeros((len(labels), len(expert)))
+    for train, heldout in folds:
+        prototypes, classes = build_prototypes(vectors[train], labels[train], len(expert))
+        similarities = cosine_similarities(vectors[heldout], prototypes)
+        nearest[heldout] = nearest_similarity(similarities, expert[classes])
+        logits[heldout] = knn_logits(similarities, classes, len(expert))
+    return nearest, logits
 
 
-def _centres(vectors: Dense) -> Dense:
-    if len(vectors) <= PER_CLASS:
+def _centroids(vectors: Dense) -> Dense:
+    if len(vectors) <= MAX_PER_CLASS:
         return vectors
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    means = MiniBatchKMeans(PER_CLASS, batch_size=2048, n_init=1, max_iter=20, random_state=0)
+    kmeans = MiniBatchKMeans(MAX_PER_CLASS, batch_size=2048, n_init=1, max_iter=20, random_state=0)
     with threadpool_limits(1):
-        centres = means.fit(vectors).cluster_centers_
-    found: Dense = (centres / np.linalg.norm(centres, axis=1, keepdims=True)).astype(np.float32)
-    return found
+        centers = kmeans.fit(vectors).cluster_centers_
+    centroids: Dense = (centers / np.linalg.norm(centers, axis=1, keepdims=True)).astype(np.float32)
+    return centroids

@@ -22,7 +22,7 @@ from router.engine.ray_replica import ExpertReplica, RayEngine, max_ongoing_requ
 from router.errors import ExpertFailed
 from router.experts.catalogue import Catalogue, Expert
 from router.routing.model import Router
-from router.routing.prediction_cache import Remembering
+from router.routing.prediction_cache import PredictionCache
 from router.serving import build
 from router.settings import Settings
 
@@ -155,16 +155,16 @@ def _service(plan: DeployPlan, api_keys: ApiKeys | None) -> Service:
 
     names, logs = plan.catalogue.experts, plan.settings.logs
     handles = {name: serve.get_deployment_handle(name, app_name=application_name(name)) for name in names}
-    cascade = build.reader_of(plan.router, plan.settings)
+    cascade = build.open_cascade(plan.router, plan.settings)
     return Service(
-        reader=Remembering(cascade),
+        predictor=PredictionCache(cascade),
         thresholds=plan.router.thresholds,
         catalogue=plan.catalogue,
         engine=RayEngine(handles),
         limits=plan.settings.limits,
         api_keys=api_keys,
         requests_per_minute=plan.settings.access.requests_per_minute,
-        encoder=cascade.dearest if isinstance(cascade.dearest, SentenceEmbedder) else None,
+        encoder=cascade.last_embedder if isinstance(cascade.last_embedder, SentenceEmbedder) else None,
         access_log=open_log(logs.file or default_file()) if logs.access else None,
         log_prompts=logs.prompts,
         tracer_provider=otlp_provider() if logs.traces else None,

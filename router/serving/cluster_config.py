@@ -53,7 +53,7 @@ def expert(args: dict[str, Any]) -> Any:
         BadSettings, BadExperts: it is not among those of `args["settings"]`, or they do not fit together.
     """
     settings, name = Settings.model_validate(args["settings"]), args["name"]
-    experts = build.served_by(settings).experts
+    experts = build.served_catalogue(settings).experts
     if name not in experts:
         raise BadSettings(f"no expert {name!r} on this machine; there are: {', '.join(experts)}")
     return applications.expert_application(experts[name], settings)
@@ -66,6 +66,6 @@ def ingress(args: dict[str, Any]) -> Any:
         BadExperts, BadRouter: what is wrong, in one sentence.
     """
     settings = Settings.model_validate(args["settings"])
-    catalogue = build.served_by(settings)
-    router = build.current_router(settings, {})
+    catalogue = build.served_catalogue(settings)
+    router = build.load_or_fit_router(settings, {})
     return applications.ingress_application(DeployPlan(settings, catalogue, router))

@@ -48,7 +48,7 @@ def check(settings: Settings, domains: build.Queries | None = None, listening: b
     ray_env.prepare(private=settings.ray_address is None)
     if settings.logs.traces:
         tracing.check_installed()
-    catalogue = build.served_by(settings)
+    catalogue = build.served_catalogue(settings)
     if unknown := sorted(set(settings.overrides) - set(catalogue.experts)):
         raise BadSettings(f"`overrides` name experts that are not served: {', '.join(unknown)}")
     for name in catalogue.experts:
@@ -57,7 +57,7 @@ def check(settings: Settings, domains: build.Queries | None = None, listening: b
     _check_access(settings)
     if not listening:
         _check_port(settings.host, settings.port)
-    router = build.current_router(settings, build.domain_queries() if domains is None else domains)
+    router = build.load_or_fit_router(settings, build.domain_queries() if domains is None else domains)
     return DeployPlan(settings, catalogue, router)
 
 

@@ -1,1 +1,1 @@
-"""Labelled queries to a fitted router, and how well it routes."""
+"""Training and evaluation of a router on labelled queries."""

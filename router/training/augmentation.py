@@ -1,32 +1,36 @@
-"""Texts beside the queries that tell a domain's words: disturbed copies, choices, pieces of its corpus."""
+"""Training-data augmentation: perturbed copies of the queries, answer choices, snippets of domain corpora."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from router.training.perturbations import noisy
+from router.training.perturbations import perturb_all
 
-NONE = -1  # the query of a hint that is made of none
-COPY, ANSWERED = 0.3, 1.0  # what a hint counts, where a query counts 1; measured in docs/log.md
+NO_SOURCE = -1  # the source query of an augmented text that derives from none
+COPY_WEIGHT, CHOICES_WEIGHT = 0.3, 1.0  # sample weights, where a query weighs 1; measured in docs/log.md
 
-Answers = Mapping[str, str]  # what may be answered, by question
+Choices = Mapping[str, str]  # answer choices as one text, by question
 
 
 @dataclass(frozen=True)
-class Hint:
-    """A text of a domain. `of` is the query that it is made of, by its number: who is to be judged on that
-    query must not have learned from the hint either."""
+class AugmentedText:
+    """A training text that is no query.
+
+    `source` is the index of the query that it derives from: a head that is evaluated on that query must not
+    have trained on the text either. `weight` is its sample weight.
+    """
 
     text: str
     domain: str
-    of: int = NONE
-    counts: float = COPY
+    source: int = NO_SOURCE
+    weight: float = COPY_WEIGHT
 
 
-def hints_of(queries: Sequence[tuple[str, str]], answers: Answers) -> list[Hint]:
-    """What can be made of queries (text, domain): disturbed copies, questions with their choices, choices."""
-    found = [Hint(text, queries[at][1], at) for text, at in noisy([text for text, _ in queries])]
-    for at, (text, domain) in enumerate(queries):
-        if text in answers:
-            found.append(Hint(f"{text} {answers[text]}", domain, at, ANSWERED))
-            found.append(Hint(answers[text], domain, at))
-    return found
+def augment(queries: Sequence[tuple[str, str]], choices: Choices) -> list[AugmentedText]:
+    """Augmented texts of queries (text, domain): perturbed copies, questions with their choices, choices."""
+    perturbed = perturb_all([text for text, _ in queries])
+    augmented = [AugmentedText(text, queries[source][1], source) for text, source in perturbed]
+    for source, (text, domain) in enumerate(queries):
+        if text in choices:
+            augmented.append(AugmentedText(f"{text} {choices[text]}", domain, source, CHOICES_WEIGHT))
+            augmented.append(AugmentedText(choices[text], domain, source))
+    return augmented

@@ -1,4 +1,4 @@
-"""From what heads say of queries they have not seen to a stage's numbers. Pure functions of arrays."""
+"""From out-of-fold logits to a stage's pool weights, score quantiles and exit thresholds. Pure functions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -6,77 +6,108 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from router.routing.model import Labels, Stage, Sure, belonging, experts, leads, pooled, score, softmax
+from router.routing.model import (
+    ExitThresholds,
+    Labels,
+    Stage,
+    expert_mask,
+    in_domain_scores,
+    margins,
+    pool_probabilities,
+    raw_in_domain_scores,
+    softmax,
+)
 
-AGREE_DOMAIN, AGREE_IN, AGREE_OUT = 0.985, 0.99, 0.95  # with the last stage, where an earlier one decides
-_POINTS = 101
+# Least agreement of an early stage's decisions with the last stage's.
+MIN_AGREEMENT_DOMAIN, MIN_AGREEMENT_IN_DOMAIN, MIN_AGREEMENT_OOD = 0.985, 0.99, 0.95
+_QUANTILES = 101
 
 
 @dataclass(frozen=True)
-class Judged:
-    """What a stage says of queries that its heads had not seen: chances (n, classes), belonging (n,)."""
+class StagePredictions:
+    """A stage's out-of-fold predictions: probabilities (n, classes), in-domain scores (n,)."""
 
-    chances: NDArray[np.float64]
-    own: NDArray[np.float64]
+    probabilities: NDArray[np.float64]
+    in_domain: NDArray[np.float64]
 
 
-def shares_of(logits: Sequence[NDArray[np.float64]], labels: Labels) -> NDArray[np.float64]:
-    """What each opinion, logits (n, classes), should count so that `labels` (n,) are likeliest, (opinions,).
+def fit_pool_weights(logits: Sequence[NDArray[np.float64]], labels: Labels) -> NDArray[np.float64]:
+    """Non-negative weights, (opinions,), of a logarithmic opinion pool that maximize the labels' likelihood.
 
-    None counts less than nothing; for one head it is the inverse of the temperature. A little of every label
-    is given to the other classes, so that few queries, all of them right, do not make it sure of everything
-    (Platt, 1999).
+    For a single opinion this is temperature scaling. Labels are smoothed (Platt, 1999), so that few queries,
+    all classified correctly, do not give unbounded confidence.
+
+    Args:
+        logits: of each opinion, (n, classes).
+        labels: class indices, (n,).
     """
     from scipy.optimize import minimize  # type: ignore[import-untyped]
 
-    stacked = np.stack(logits)  # (heads, n, classes)
+    stacked = np.stack(logits)  # (opinions, n, classes)
     count, classes = stacked.shape[1:]
-    wanted = np.full((count, classes), 1 / (count + 2) / (classes - 1))
-    wanted[np.arange(count), labels] = 1 - 1 / (count + 2)
+    targets = np.full((count, classes), 1 / (count + 2) / (classes - 1))
+    targets[np.arange(count), labels] = 1 - 1 / (count + 2)
 
-    def surprise(shares: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
-        chances = softmax(np.tensordot(shares, stacked, 1))
-        slope: NDArray[np.float64] = (stacked * (chances - wanted)).sum(axis=(1, 2)) / count
-        return float(-(wanted * np.log(np.maximum(chances, 1e-12))).sum() / count), slope
+    def loss_and_gradient(weights: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:
+        probabilities = softmax(np.tensordot(weights, stacked, 1))
+        loss = float(-(targets * np.log(np.maximum(probabilities, 1e-12))).sum() / count)
+        gradient: NDArray[np.float64] = (stacked * (probabilities - targets)).sum(axis=(1, 2)) / count
+        return loss, gradient
 
     start = np.full(len(stacked), 1 / (len(stacked) * max(float(stacked.std()), 1e-6)))
-    found = minimize(surprise, start, jac=True, method="L-BFGS-B", bounds=[(0.0, 50.0)] * len(stacked))
-    shares: NDArray[np.float64] = found.x
-    return shares
+    bounds = [(0.0, 50.0)] * len(stacked)
+    weights: NDArray[np.float64] = minimize(
+        loss_and_gradient, start, jac=True, method="L-BFGS-B", bounds=bounds
+    ).x
+    return weights
 
 
-def stage_of(
+def fit_stage(
     logits: Sequence[NDArray[np.float64]],
-    near: NDArray[np.float64],
+    nearest: NDArray[np.float64],
     labels: Labels,
     classes: Sequence[str],
-    examples: tuple[NDArray[np.float32], Labels],
-) -> tuple[Stage, Judged]:
-    """A stage of these opinions, the last that of `examples`, never sure; and what it says of the queries.
+    prototypes: tuple[NDArray[np.float32], Labels],
+) -> tuple[Stage, StagePredictions]:
+    """A stage that never exits early, and its predictions for the queries.
 
-    `near` (n,) are cosines to the nearest of experts' examples, as `router.routing.prototypes.unseen` gives
-    them.
+    Args:
+        logits: out-of-fold, of each head and of the prototypes' votes, (n, classes) each.
+        nearest: out-of-fold similarity to the nearest expert's prototype, (n,).
+        labels: class indices of the queries, (n,).
+        prototypes: of all queries, and their labels.
     """
-    shares = shares_of(logits, labels)
-    chances = pooled(logits, shares)
-    scores = score(near, chances, classes)
-    own = experts(classes)[labels]
-    quantiles = np.quantile(scores[own], np.linspace(0, 1, _POINTS))
-    return Stage(shares, *examples, quantiles), Judged(chances, belonging(scores, quantiles))
+    weights = fit_pool_weights(logits, labels)
+    probabilities = pool_probabilities(logits, weights)
+    raw = raw_in_domain_scores(nearest, probabilities, classes)
+    expert = expert_mask(classes)[labels]
+    quantiles = np.quantile(raw[expert], np.linspace(0, 1, _QUANTILES))
+    predictions = StagePredictions(probabilities, in_domain_scores(raw, quantiles))
+    return Stage(weights, *prototypes, quantiles), predictions
 
 
-def sureness(early: Judged, last: Judged, limit: float) -> Sure:
-    """Where an early stage says what the last one would have said of nearly all queries."""
-    same = early.chances.argmax(axis=1) == last.chances.argmax(axis=1)
-    inside = last.own >= limit
-    lead = _least(leads(early.chances), same, AGREE_DOMAIN)
-    above = _least(early.own, inside, AGREE_IN)
-    below = -_least(-early.own, ~inside, AGREE_OUT)
-    return Sure(lead, max(above, limit), max(0.0, min(below, limit)))
+def fit_exit_thresholds(
+    early: StagePredictions, last: StagePredictions, min_in_domain: float
+) -> ExitThresholds:
+    """Thresholds above which an early stage agrees with the last one on nearly all queries."""
+    same_domain = early.probabilities.argmax(axis=1) == last.probabilities.argmax(axis=1)
+    in_domain = last.in_domain >= min_in_domain
+    above = _agreement_threshold(early.in_domain, in_domain, MIN_AGREEMENT_IN_DOMAIN)
+    below = -_agreement_threshold(-early.in_domain, ~in_domain, MIN_AGREEMENT_OOD)
+    return ExitThresholds(
+        min_margin=_agreement_threshold(margins(early.probabilities), same_domain, MIN_AGREEMENT_DOMAIN),
+        min_in_domain=max(above, min_in_domain),
+        ood_below=max(0.0, min(below, min_in_domain)),
+    )
 
 
-def _least(values: NDArray[np.float64], agrees: NDArray[np.bool_], share: float) -> float:
-    """The least value above which at least `share` agree; more than all of them where none will do."""
-    order = np.argsort(-values, kind="stable")
-    kept = np.flatnonzero(np.cumsum(agrees[order]) >= share * np.arange(1, len(order) + 1))
-    return float(values[order[kept[-1]]]) if len(kept) else float(np.nextafter(values.max(), np.inf))
+def _agreement_threshold(
+    scores: NDArray[np.float64], agrees: NDArray[np.bool_], min_agreement: float
+) -> float:
+    """The least score from which the share `min_agreement` agrees; above all scores if there is none."""
+    order = np.argsort(-scores, kind="stable")
+    enough = np.cumsum(agrees[order]) >= min_agreement * np.arange(1, len(order) + 1)
+    positions = np.flatnonzero(enough)
+    if not len(positions):
+        return float(np.nextafter(scores.max(), np.inf))
+    return float(scores[order[positions[-1]]])

@@ -1,9 +1,9 @@
-"""Tune a sentence encoder on labelled queries, so that the vectors of a router's domains lie apart.
+"""Fine-tunes a sentence encoder on labelled queries, so that the domains of a router are separable.
 
-Cross entropy of a linear layer over the vectors, some of the queries disturbed. Every vector is also drawn to
-where the untuned encoder had it, the undisturbed query's, so that what no expert is asked stays far from
-them all. Word embeddings stay as they are. A share of the queries is kept back: on these a router is
-calibrated, which would take the encoder's word for its own lessons otherwise.
+Cross entropy of a linear layer over the embeddings, some of the queries perturbed. The embeddings are
+regularized toward the original encoder's embeddings of the unperturbed queries, so that out-of-domain queries
+stay separable. Word embeddings are frozen. A holdout is never trained on: a router is calibrated on it, since
+the encoder is overconfident on its training queries.
 """
 
 import hashlib
@@ -21,233 +21,243 @@ from router.embedding.finetuned import FILE, HOLDOUT_PERCENT, SCHEMA, holdout_ma
 from router.embedding.sentence import ROUTING_TOKENS, encoder_name, no_progress_bar, open_encoder
 from router.errors import BadTraining
 from router.training.fit import Pairs, digest
-from router.training.perturbations import NOISE, TAUGHT
+from router.training.perturbations import PERTURBATIONS, TRAINED
 from slices.device import Device, choose_device
 from slices.files import atomic
+from slices.progress import Progress, no_progress
 
-FEWEST = 1000  # queries; fewer say less about the domains than the encoder knows
-_WARM = 0.06  # of all steps, while the rate rises
-_SCALE = 20.0  # of cosines to logits, at first
-_POOL = 64  # batches that are drawn together and sorted by length
-_AT_ONCE = 256  # texts embedded together
+MIN_QUERIES = 1000  # fewer say less about the domains than the encoder knows
+STAGE = "fine-tune the encoder"
+_WARMUP = 0.06  # share of the optimizer steps
+_INITIAL_SCALE = 20.0  # of logits over cosine similarities, learned
+_BUCKET_BATCHES = 64  # shuffled together and sorted by length
+_EVAL_BATCH_SIZE = 256
+
+OnEvaluate = Callable[[int, float], None]
 
 
 @dataclass(frozen=True)
-class Tuning:
-    """How to tune.
+class FinetuneConfig:
+    """Hyperparameters of fine-tuning.
 
     Attributes:
-        rate: the highest; it rises for a little and then falls to nothing in a straight line.
-        drawn: weight of 1 - cosine to the untuned vector beside the cross entropy, in nats.
-        disturbed: share of queries that are read with slips, in other case or cut short.
-        layers: how many of the encoder's layers are kept, the first ones; None is all of them.
+        lr: peak learning rate of AdamW; linear warm-up, then linear decay to zero.
+        anchor_weight: of 1 - cosine similarity to the original embedding, added to the cross entropy.
+        perturbed_fraction: share of training queries that are read with typos, in other case or as fragments.
+        layers: number of the encoder's first layers to keep; None keeps all.
     """
 
     epochs: int = 8
-    batch: int = 128
-    rate: float = 4e-4
-    drawn: float = 1.0
-    disturbed: float = 0.3
+    batch_size: int = 128
+    lr: float = 4e-4
+    anchor_weight: float = 1.0
+    perturbed_fraction: float = 0.3
     layers: int | None = None
     seed: int = 0
 
 
-@dataclass(frozen=True)
-class News:
-    """A step that is done, and at the end of an epoch the share of kept-back queries told right."""
-
-    step: int
-    of: int
-    accuracy: float | None = None
-
-
-Told = Callable[[News], None]
-
-
-def tune(
+def finetune(
     queries: Pairs,
     source: str | None,
     out: Path,
-    tuning: Tuning = Tuning(),
+    config: FinetuneConfig = FinetuneConfig(),
     device: str = "auto",
-    told: Told = lambda news: None,
+    progress: Progress = no_progress,
+    on_evaluate: OnEvaluate = lambda epoch, accuracy: None,
     force: bool = False,
 ) -> list[float]:
-    """Tune the encoder `source` (a folder or a hub id, None is MiniLM) and write it to the folder `out`.
+    """Fine-tune the encoder `source` (a folder or a hub id, None is MiniLM) and write it to the folder `out`.
 
-    Returns the accuracy on the queries kept back, after each epoch.
+    Args:
+        on_evaluate: called with the epoch, from 1, and the holdout accuracy after it.
+
+    Returns:
+        The holdout accuracy after each epoch.
 
     Raises:
         BadTraining: too few queries, or of one domain only; or a loss that is not finite.
         BadSettings: there is no such encoder.
         BadConfig: there is no such device.
-        Exists: `out` is there, and not `force`.
+        Exists: `out` exists, and not `force`.
     """
     atomic.refuse_existing(out, force)
     queries = list(dict.fromkeys(queries))
     classes = _check(queries)
-    run = _Run(queries, classes, source, tuning, choose_device(device))
-    curve = run.learn(told)
+    trainer = _Trainer(queries, classes, source, config, choose_device(device))
+    accuracy = trainer.train(progress, on_evaluate)
     record = {"schema": SCHEMA, "encoder": encoder_name(source), "queries_sha256": digest(queries)}
-    record |= {"holdout_percent": HOLDOUT_PERCENT, "config": asdict(tuning), "holdout_accuracy": curve}
+    record |= {"holdout_percent": HOLDOUT_PERCENT, "config": asdict(config), "holdout_accuracy": accuracy}
     with atomic.staged(out, force) as partial, no_progress_bar():
-        run.model.cpu().save(str(partial), create_model_card=False)
+        trainer.model.cpu().save(str(partial), create_model_card=False)
         record["name"] = _name(encoder_name(source), partial)
         (partial / FILE).write_text(json.dumps(record, indent=1) + "\n")
-    return curve
+    return accuracy
 
 
 def _name(encoder: str, folder: Path) -> str:
-    """Another one for other weights, since vectors and tables are kept by it."""
-    found = hashlib.sha256()
+    """A name that identifies the weights, since caches are keyed by it."""
+    digest = hashlib.sha256()
     for file in sorted(folder.glob("*.safetensors")):
-        found.update(file.read_bytes())
-    return f"{encoder.rsplit('/', 1)[-1][:64]}-tuned-{found.hexdigest()[:8]}"
+        digest.update(file.read_bytes())
+    return f"{encoder.rsplit('/', 1)[-1][:64]}-tuned-{digest.hexdigest()[:8]}"
 
 
 def _check(queries: Pairs) -> tuple[str, ...]:
     classes = tuple(sorted({domain for _, domain in queries}))
-    if len(queries) < FEWEST:
-        raise BadTraining(f"{len(queries)} queries are too few to tune an encoder on: expected {FEWEST}")
+    if len(queries) < MIN_QUERIES:
+        raise BadTraining(f"{len(queries)} queries are too few to tune an encoder on: expected {MIN_QUERIES}")
     if len(classes) < 2:
         raise BadTraining(f"an encoder is tuned on queries of two domains or more, got {list(classes)}")
     return classes
 
 
-class _Run:
-    """An encoder that learns."""
+class _Trainer:
+    """An encoder with a classification head, and its training and holdout queries."""
 
     def __init__(
-        self, queries: Pairs, classes: tuple[str, ...], source: str | None, tuning: Tuning, device: Device
+        self,
+        queries: Pairs,
+        classes: tuple[str, ...],
+        source: str | None,
+        config: FinetuneConfig,
+        device: Device,
     ) -> None:
         import torch
 
-        torch.manual_seed(tuning.seed)
-        self.tuning, self.device = tuning, device
-        self.draw = np.random.default_rng(tuning.seed)
+        torch.manual_seed(config.seed)
+        self.config, self.device = config, device
+        self.rng = np.random.default_rng(config.seed)
         self.model = open_encoder(source).float().to(device.name)
         self.model.max_seq_length = min(ROUTING_TOKENS, int(self.model.max_seq_length or ROUTING_TOKENS))
         labels = np.array([classes.index(domain) for _, domain in queries])
         texts = [truncate_middle(text) for text, _ in queries]
-        back = holdout_mask(text for text, _ in queries)
-        self.texts, self.labels = [texts[at] for at in np.flatnonzero(~back)], labels[~back]
-        self.back, self.back_labels = [texts[at] for at in np.flatnonzero(back)], labels[back]
-        self.before = self._embed(self.texts)
-        _keep_layers(self.model, tuning.layers)
-        _freeze_words(self.model)
-        self.head = torch.nn.Linear(self.before.shape[1], len(classes), device=device.name)
-        torch.nn.init.normal_(self.head.weight, std=self.before.shape[1] ** -0.5)
-        self.scale = torch.nn.Parameter(torch.tensor(float(np.log(_SCALE)), device=device.name))
+        holdout = holdout_mask(text for text, _ in queries)
+        self.texts, self.labels = [texts[at] for at in np.flatnonzero(~holdout)], labels[~holdout]
+        self.holdout_texts = [texts[at] for at in np.flatnonzero(holdout)]
+        self.holdout_labels = labels[holdout]
+        self.original = self._embed(self.texts)  # (n, dim), the regularization targets
+        _keep_layers(self.model, config.layers)
+        _freeze_word_embeddings(self.model)
+        dim = self.original.shape[1]
+        self.head = torch.nn.Linear(dim, len(classes), device=device.name)
+        torch.nn.init.normal_(self.head.weight, std=dim**-0.5)
+        self.log_scale = torch.nn.Parameter(torch.tensor(float(np.log(_INITIAL_SCALE)), device=device.name))
 
-    def learn(self, told: Told) -> list[float]:
-        """All epochs; the accuracy on what is kept back after each."""
+    def train(self, progress: Progress, on_evaluate: OnEvaluate) -> list[float]:
+        """Train all epochs; the holdout accuracy after each."""
         import torch
 
-        body = [each for each in self.model.parameters() if each.requires_grad]
-        tops = [*self.head.parameters(), self.scale]
-        groups: list[dict[str, Any]] = [{"params": body}, {"params": tops, "lr": 10 * self.tuning.rate}]
-        steps = self.tuning.epochs * -(-len(self.texts) // self.tuning.batch)
-        optimizer = torch.optim.AdamW(groups, lr=self.tuning.rate, weight_decay=0.01)
-        pace = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _pace(step, steps))
-        curve, step = [], 0
-        for _ in range(self.tuning.epochs):
+        encoder = [each for each in self.model.parameters() if each.requires_grad]
+        head = [*self.head.parameters(), self.log_scale]
+        groups: list[dict[str, Any]] = [{"params": encoder}, {"params": head, "lr": 10 * self.config.lr}]
+        steps = self.config.epochs * -(-len(self.texts) // self.config.batch_size)
+        optimizer = torch.optim.AdamW(groups, lr=self.config.lr, weight_decay=0.01)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: _lr_factor(step, steps))
+        accuracy, step = [], 0
+        for epoch in range(1, self.config.epochs + 1):
             self.model.train()
             for rows in self._batches():
                 optimizer.zero_grad()
                 loss = self._loss(rows)
                 if not torch.isfinite(loss):
-                    raise BadTraining(f"the loss is {loss.item()} at step {step + 1}: try a lower rate")
+                    raise BadTraining(
+                        f"the loss is {loss.item()} at step {step + 1}: try a lower learning rate"
+                    )
                 loss.backward()
-                torch.nn.utils.clip_grad_norm_([*body, *tops], 1.0)
+                torch.nn.utils.clip_grad_norm_([*encoder, *head], 1.0)
                 optimizer.step()
-                pace.step()
+                scheduler.step()
                 step += 1
-                told(News(step, steps))
-            curve.append(self._accuracy())
-            told(News(step, steps, curve[-1]))
-        return curve
+                progress(STAGE, step, steps)
+            accuracy.append(self._holdout_accuracy())
+            on_evaluate(epoch, accuracy[-1])
+        return accuracy
 
     def _loss(self, rows: NDArray[np.int64]) -> Any:
         import torch
 
-        vectors = self._forward([self._read(at) for at in rows.tolist()])
-        wanted = torch.from_numpy(self.labels[rows]).to(self.device.name)
-        found = torch.nn.functional.cross_entropy(self._logits(vectors), wanted)
-        before = self.before[torch.from_numpy(rows)].to(self.device.name)
-        away = 1 - (vectors * before).sum(dim=1)
-        return found + self.tuning.drawn * away.mean()
+        embeddings = self._forward([self._training_text(at) for at in rows.tolist()])
+        labels = torch.from_numpy(self.labels[rows]).to(self.device.name)
+        cross_entropy = torch.nn.functional.cross_entropy(self._logits(embeddings), labels)
+        original = self.original[torch.from_numpy(rows)].to(self.device.name)
+        cosine = (embeddings * original).sum(dim=1)
+        return cross_entropy + self.config.anchor_weight * (1 - cosine).mean()
 
-    def _read(self, at: int) -> str:
-        """A query as it is or disturbed."""
+    def _training_text(self, at: int) -> str:
+        """A query as it is, or perturbed."""
         text = self.texts[at]
-        if self.draw.random() >= self.tuning.disturbed:
+        if self.rng.random() >= self.config.perturbed_fraction:
             return text
-        return NOISE[TAUGHT[int(self.draw.integers(len(TAUGHT)))]](text, self.draw)
+        return PERTURBATIONS[TRAINED[int(self.rng.integers(len(TRAINED)))]](text, self.rng)
 
-    def _logits(self, vectors: Any) -> Any:
-        return self.scale.exp() * self.head(vectors)
+    def _logits(self, embeddings: Any) -> Any:
+        return self.log_scale.exp() * self.head(embeddings)
 
     def _forward(self, texts: Sequence[str]) -> Any:
-        """Unit vectors (texts, dim) in float32."""
+        """Unit embeddings (texts, dim) in float32."""
         import torch
 
-        told = self.model.tokenizer(
+        inputs = self.model.tokenizer(
             list(texts), padding=True, truncation=True, max_length=self.model.max_seq_length,
             return_tensors="pt",
         )  # fmt: skip
         with self.device.autocast():
-            found = self.model({name: each.to(self.device.name) for name, each in told.items()})
-        return torch.nn.functional.normalize(found["sentence_embedding"].float(), dim=1)
+            outputs = self.model({name: each.to(self.device.name) for name, each in inputs.items()})
+        return torch.nn.functional.normalize(outputs["sentence_embedding"].float(), dim=1)
 
     def _batches(self) -> Iterator[NDArray[np.int64]]:
-        """Rows of every query once, those of a batch about as long."""
-        size = self.tuning.batch
-        order = self.draw.permutation(len(self.texts))
-        for start in range(0, len(order), _POOL * size):
-            pool = order[start : start + _POOL * size]
-            pool = pool[np.argsort([len(self.texts[at]) for at in pool], kind="stable")]
-            parts = [pool[at : at + size] for at in range(0, len(pool), size)]
-            yield from (parts[at] for at in self.draw.permutation(len(parts)))
+        """Batches of row indices covering every query once, bucketed by length."""
+        size = self.config.batch_size
+        order = self.rng.permutation(len(self.texts))
+        for start in range(0, len(order), _BUCKET_BATCHES * size):
+            bucket = order[start : start + _BUCKET_BATCHES * size]
+            bucket = bucket[np.argsort([len(self.texts[at]) for at in bucket], kind="stable")]
+            batches = [bucket[at : at + size] for at in range(0, len(bucket), size)]
+            yield from (batches[at] for at in self.rng.permutation(len(batches)))
 
     def _embed(self, texts: Sequence[str]) -> Any:
         import torch
 
         self.model.eval()
         with torch.inference_mode():
-            parts = [self._forward(texts[at : at + _AT_ONCE]).cpu() for at in range(0, len(texts), _AT_ONCE)]
-        return torch.cat(parts).clone()
+            starts = range(0, len(texts), _EVAL_BATCH_SIZE)
+            batches = [self._forward(texts[at : at + _EVAL_BATCH_SIZE]).cpu() for at in starts]
+        return torch.cat(batches).clone()
 
-    def _accuracy(self) -> float:
+    def _holdout_accuracy(self) -> float:
         import torch
 
         with torch.inference_mode():
-            guess = self._logits(self._embed(self.back).to(self.device.name)).argmax(dim=1)
-        return float((guess.cpu().numpy() == self.back_labels).mean())
+            logits = self._logits(self._embed(self.holdout_texts).to(self.device.name))
+        return float((logits.argmax(dim=1).cpu().numpy() == self.holdout_labels).mean())
 
 
-def _pace(step: int, steps: int) -> float:
-    warm = max(1, round(_WARM * steps))
-    return min((step + 1) / warm, (steps - step) / max(1, steps - warm))
+def _lr_factor(step: int, steps: int) -> float:
+    """Linear warm-up, then linear decay to zero."""
+    warmup = max(1, round(_WARMUP * steps))
+    return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
 
 
 def _keep_layers(model: Any, count: int | None) -> None:
-    """Only the first `count` layers of the transformer.
+    """Truncate the transformer to its first `count` layers.
 
     Raises:
-        BadTraining: it has fewer, or none that can be found.
+        BadTraining: it has fewer, or its list of layers cannot be found.
     """
     import torch
 
     if count is None:
         return
-    body = model[0].model
-    have = int(body.config.num_hidden_layers)
-    lists = [each for each in body.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == have]
-    if not 1 <= count <= have or len(lists) != 1:
-        raise BadTraining(f"cannot keep {count} layers of the encoder, which has {have}")
+    transformer = model[0].model
+    total = int(transformer.config.num_hidden_layers)
+    lists = [
+        each for each in transformer.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == total
+    ]
+    if not 1 <= count <= total or len(lists) != 1:
+        raise BadTraining(f"cannot keep {count} layers of the encoder, which has {total}")
     del lists[0][count:]
-    body.config.num_hidden_layers = count
+    transformer.config.num_hidden_layers = count
 
 
-def _freeze_words(model: Any) -> None:
+def _freeze_word_embeddings(model: Any) -> None:
     model[0].model.get_input_embeddings().weight.requires_grad_(False)

@@ -1,7 +1,6 @@
-"""Labelled queries to a fitted router: linear heads and prototypes, pooled, and how far is too far.
+"""Fits a router on labelled queries: linear heads, prototypes, pool weights and thresholds.
 
-Everything that sets a limit is measured out of fold, on queries the heads had not seen. Nothing here
-reads or writes a file.
+Everything that is calibrated is calibrated out of fold. Nothing here reads or writes a file.
 """
 
 import hashlib
@@ -17,15 +16,21 @@ from numpy.typing import NDArray
 from router.embedding.embedder import REFERENCE_TEXT, Embedder
 from router.embedding.finetuned import holdout_mask
 from router.errors import BadTraining
-from router.routing.model import GENERAL, Head, Labels, Router, Stage, Thresholds, experts
-from router.routing.prototypes import prototypes_of, unseen
-from router.training.augmentation import Answers, Hint, hints_of
-from router.training.calibration import Judged, stage_of, sureness
-from router.training.linear_heads import Hinted, Taught, learn, split, unseen_logits
+from router.routing.model import GENERAL, Labels, LinearHead, Router, Stage, Thresholds, expert_mask
+from router.routing.prototypes import build_prototypes, out_of_fold_votes
+from router.training.augmentation import AugmentedText, Choices, augment
+from router.training.calibration import StagePredictions, fit_exit_thresholds, fit_stage
+from router.training.linear_heads import (
+    AugmentedSet,
+    TrainingSet,
+    fit_head,
+    out_of_fold_logits,
+    stratified_folds,
+)
 from slices.errors import MissingExtra
 
-ENOUGH = 100  # queries that a tuned encoder has not seen, to measure limits on
-ACCEPT = 0.95  # share of unseen questions of experts' domains that pass as such
+MIN_HOLDOUT = 100  # queries that a fine-tuned encoder was not trained on, for calibration
+ACCEPTANCE = 0.95  # share of experts' out-of-fold questions that are accepted as in-domain
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -33,18 +38,18 @@ Pairs = Sequence[tuple[str, str]]
 def fit(
     queries: Pairs,
     embedders: Sequence[Embedder],
-    accept: float = ACCEPT,
-    hints: Pairs = (),
-    answers: Answers = MappingProxyType({}),
+    acceptance: float = ACCEPTANCE,
+    snippets: Pairs = (),
+    choices: Choices = MappingProxyType({}),
 ) -> Router:
     """Fit a router on `queries`, pairs of (text, domain). The class `general` means "no expert".
 
     Args:
-        embedders: from cheap to dear; a decision may rest on those up to any one whose vectors are dense.
-        accept: share of experts' own questions that are to be let through, 0 to 1.
-        hints: texts of the same domains that are no queries, such as pieces of its corpus: all heads but the
-            last of several learn from them, and nothing is measured on them.
-        answers: what may be answered to some of the queries, where choices go with it. They make hints too.
+        embedders: cheapest first; a decision can rest on those up to any one of dense vectors.
+        acceptance: share of experts' own questions to accept as in-domain, 0 to 1.
+        snippets: (text, domain) of other text, such as a domain's corpus: trains all heads but the last of
+            several, and calibrates nothing.
+        choices: answer choices of some of the queries, as augmentation.
 
     Raises:
         BadTraining: fewer than two domains, a domain with fewer than two queries, or an empty query.
@@ -55,23 +60,22 @@ def fit(
     queries = list(dict.fromkeys(queries))
     _check(queries)
     classes = tuple(sorted({domain for _, domain in queries}))
-    others = [Hint(text, domain) for text, domain in hints if domain in classes]
-    lessons = _lessons(queries, embedders, classes, [*others, *hints_of(queries, answers)])
-    folds = split(lessons[0].labels)
-    logits = [unseen_logits(taught, folds, len(classes)) for taught in lessons]
-    limits = Thresholds(belonging=1 - accept)
-    told = _told_by(queries, embedders)
+    augmented = [AugmentedText(text, domain) for text, domain in snippets if domain in classes]
+    data = _training_sets(queries, embedders, classes, [*augmented, *augment(queries, choices)])
+    folds = stratified_folds(data[0].labels)
+    logits = [out_of_fold_logits(each, folds, len(classes)) for each in data]
+    thresholds = Thresholds(min_in_domain=1 - acceptance)
     return Router(
         classes=classes,
-        heads=tuple(_head(each, taught) for each, taught in zip(embedders, lessons, strict=True)),
-        stages=_stages(lessons, logits, classes, folds, limits, told),
-        thresholds=limits,
+        heads=tuple(_head(embedder, each) for embedder, each in zip(embedders, data, strict=True)),
+        stages=_stages(data, logits, classes, folds, thresholds, _calibration_mask(queries, embedders)),
+        thresholds=thresholds,
         queries_sha256=digest(queries),
     )
 
 
 def digest(queries: Iterable[tuple[str, str]]) -> str:
-    """A fingerprint of labelled queries that ignores their order and repeats. Hex sha256."""
+    """A fingerprint of labelled queries that ignores order and duplicates. Hex sha256."""
     lines = sorted({f"{domain}\x00{text}" for text, domain in queries})
     return hashlib.sha256("\x01".join(lines).encode("utf-8", "replace")).hexdigest()
 
@@ -88,66 +92,76 @@ def _check(queries: Pairs) -> None:
         raise BadTraining(f"an empty query in {', '.join(empty)}")
 
 
-def _lessons(
-    queries: Pairs, embedders: Sequence[Embedder], classes: tuple[str, ...], hints: Sequence[Hint]
-) -> list[Taught]:
-    """What each embedder's head learns from."""
-    labels, found = _numbers([domain for _, domain in queries], classes), []
+def _training_sets(
+    queries: Pairs,
+    embedders: Sequence[Embedder],
+    classes: tuple[str, ...],
+    augmented: Sequence[AugmentedText],
+) -> list[TrainingSet]:
+    """The training data of each embedder's head; the last of several trains on queries only."""
+    labels = _class_indices([domain for _, domain in queries], classes)
+    sets = []
     for number, embedder in enumerate(embedders):
         vectors = embedder.embed([text for text, _ in queries])
-        alone = number == len(embedders) - 1 > 0
-        found.append(Taught(vectors, labels, None if alone else _hinted(hints, embedder, classes)))
-    return found
+        last_of_several = number == len(embedders) - 1 > 0
+        extra = None if last_of_several else _augmented_set(augmented, embedder, classes)
+        sets.append(TrainingSet(vectors, labels, extra))
+    return sets
 
 
-def _hinted(hints: Sequence[Hint], embedder: Embedder, classes: tuple[str, ...]) -> Hinted:
-    return Hinted(
-        embedder.embed([hint.text for hint in hints]),
-        _numbers([hint.domain for hint in hints], classes),
-        np.array([hint.counts for hint in hints], dtype=np.float64),
-        np.array([hint.of for hint in hints], dtype=np.int64),
+def _augmented_set(
+    augmented: Sequence[AugmentedText], embedder: Embedder, classes: tuple[str, ...]
+) -> AugmentedSet:
+    return AugmentedSet(
+        vectors=embedder.embed([each.text for each in augmented]),
+        labels=_class_indices([each.domain for each in augmented], classes),
+        weights=np.array([each.weight for each in augmented], dtype=np.float64),
+        sources=np.array([each.source for each in augmented], dtype=np.int64),
     )
 
 
-def _told_by(queries: Pairs, embedders: Sequence[Embedder]) -> NDArray[np.bool_]:
-    """The queries that limits are measured on, (n,): all, or those that a tuned encoder has not learned.
+def _calibration_mask(queries: Pairs, embedders: Sequence[Embedder]) -> NDArray[np.bool_]:
+    """The queries to calibrate on, (n,): all, or those that a fine-tuned encoder was not trained on.
 
-    Where these are too few to tell (a small fit on an encoder tuned on more), all.
+    All where these are too few (a small fit on an encoder that was tuned on more).
     """
-    everyone = np.ones(len(queries), dtype=np.bool_)
-    if not any(each.finetuned for each in embedders):
-        return everyone
-    back = holdout_mask(text for text, _ in queries)
-    return back if back.sum() >= ENOUGH else everyone
+    everything = np.ones(len(queries), dtype=np.bool_)
+    if not any(embedder.finetuned for embedder in embedders):
+        return everything
+    heldout = holdout_mask(text for text, _ in queries)
+    return heldout if heldout.sum() >= MIN_HOLDOUT else everything
 
 
-def _numbers(domains: Iterable[str], classes: tuple[str, ...]) -> Labels:
+def _class_indices(domains: Iterable[str], classes: tuple[str, ...]) -> Labels:
     return np.array([classes.index(domain) for domain in domains], dtype=np.int32)
 
 
-def _head(embedder: Embedder, taught: Taught) -> Head:
-    weights, bias = learn(taught)
-    probe = np.asarray(embedder.embed([REFERENCE_TEXT]) @ weights.T + bias, dtype=np.float32)[0]
-    return Head(embedder.name, weights, bias, probe)
+def _head(embedder: Embedder, data: TrainingSet) -> LinearHead:
+    weights, bias = fit_head(data)
+    reference = np.asarray(embedder.embed([REFERENCE_TEXT]) @ weights.T + bias, dtype=np.float32)[0]
+    return LinearHead(embedder=embedder.name, weights=weights, bias=bias, reference_logits=reference)
 
 
 def _stages(
-    lessons: Sequence[Taught],
+    data: Sequence[TrainingSet],
     logits: Sequence[NDArray[np.float64]],
     classes: tuple[str, ...],
     folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-    limits: Thresholds,
-    told: NDArray[np.bool_],
+    thresholds: Thresholds,
+    calibration: NDArray[np.bool_],
 ) -> tuple[Stage, ...]:
-    """A stage after every head of dense vectors, by what `told` queries say; each but the last knows when it
-    is sure."""
-    found: list[tuple[Stage, Judged]] = []
-    for number, taught in enumerate(lessons, 1):
-        if isinstance(taught.vectors, np.ndarray):
-            near, said = unseen(taught.vectors, taught.labels, experts(classes), folds)
-            examples = prototypes_of(taught.vectors, taught.labels, len(classes))
-            said_of = [each[told] for each in (*logits[:number], said)]
-            found.append(stage_of(said_of, near[told], taught.labels[told], classes, examples))
-    last = found[-1][1]
-    early = (replace(stage, sure=sureness(judged, last, limits.belonging)) for stage, judged in found[:-1])
-    return (*early, found[-1][0])
+    """A stage for each head of dense vectors, calibrated on the masked queries; all but the last can exit."""
+    fitted: list[tuple[Stage, StagePredictions]] = []
+    for count, each in enumerate(data, 1):
+        if isinstance(each.vectors, np.ndarray):
+            nearest, votes = out_of_fold_votes(each.vectors, each.labels, expert_mask(classes), folds)
+            opinions = [opinion[calibration] for opinion in (*logits[:count], votes)]
+            prototypes = build_prototypes(each.vectors, each.labels, len(classes))
+            labels = each.labels[calibration]
+            fitted.append(fit_stage(opinions, nearest[calibration], labels, classes, prototypes))
+    last_stage, last = fitted[-1]
+    exits = [fit_exit_thresholds(early, last, thresholds.min_in_domain) for _, early in fitted[:-1]]
+    early_stages = [
+        replace(stage, exit_thresholds=each) for (stage, _), each in zip(fitted[:-1], exits, strict=True)
+    ]
+    return (*early_stages, last_stage)

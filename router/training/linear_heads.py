@@ -1,4 +1,4 @@
-"""Linear heads and what they make of queries they have not seen. scikit-learn is used here, as in `words`."""
+"""Linear heads and their out-of-fold logits, by scikit-learn."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,107 +9,115 @@ from numpy.typing import NDArray
 
 from router.embedding.embedder import Vectors
 from router.routing.model import Labels
-from router.training.augmentation import NONE
+from router.training.augmentation import NO_SOURCE
 
-STRENGTH = 5.0  # inverse regularisation of a head over dense vectors
-FOLDS, FEWER_FOLDS, MANY = 5, 3, 5000
-_PASSES, _ROWS = 8, 50_000  # over sparse rows: passes at least, rows seen at least
+INVERSE_REGULARIZATION = 5.0  # scikit-learn's C of a head over dense vectors
+FOLDS, FEWER_FOLDS, MANY_QUERIES = 5, 3, 5000
+_MIN_EPOCHS, _MIN_SAMPLES = 8, 50_000  # of gradient descent over sparse rows
 
 
 @dataclass(frozen=True)
-class Hinted:
-    """Hints: what each counts, where a query counts 1, and which query it is made of, `NONE` for none."""
+class AugmentedSet:
+    """Augmented texts as arrays: sample weights, and the index of the source query or `NO_SOURCE`."""
 
     vectors: Vectors  # (m, dim)
     labels: Labels  # (m,)
-    counts: NDArray[np.float64]  # (m,)
-    of: NDArray[np.int64]  # (m,)
+    weights: NDArray[np.float64]  # (m,)
+    sources: NDArray[np.int64]  # (m,)
 
-    def only(self, rows: NDArray[np.int64]) -> "Hinted":
-        """Those that are made of the queries `rows`, or of none."""
-        kept = np.flatnonzero((self.of == NONE) | np.isin(self.of, rows))
-        return Hinted(self.vectors[kept], self.labels[kept], self.counts[kept], self.of[kept])
+    def derived_from(self, rows: NDArray[np.int64]) -> "AugmentedSet":
+        """The texts that derive from the queries `rows`, or from none."""
+        kept = np.flatnonzero((self.sources == NO_SOURCE) | np.isin(self.sources, rows))
+        return AugmentedSet(self.vectors[kept], self.labels[kept], self.weights[kept], self.sources[kept])
 
 
 @dataclass(frozen=True)
-class Taught:
-    """What one head learns from: vectors and labels of queries, and of hints."""
+class TrainingSet:
+    """Training data of one head: vectors and labels of queries, and of augmented texts."""
 
     vectors: Vectors  # (n, dim)
     labels: Labels  # (n,)
-    hints: Hinted | None = None
+    augmented: AugmentedSet | None = None
 
 
-def learn(
-    taught: Taught, rows: NDArray[np.int64] | None = None
+def fit_head(
+    data: TrainingSet, rows: NDArray[np.int64] | None = None
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Weights (classes, dim) and bias (classes,) of a class-balanced linear head, from all or some queries,
-    and the hints that are made of no others.
+    """Weights (classes, dim) and bias (classes,) of a class-balanced linear head.
 
-    Dense vectors get a logistic regression, sparse ones the modified Huber loss by gradient descent.
+    Logistic regression over dense vectors, modified Huber loss by gradient descent over sparse ones.
+
+    Args:
+        rows: indices of the queries to train on, with the augmented texts that derive from no others.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
 
-    vectors, labels, shares = _stacked(taught, rows)
-    model = _of_sparse(len(labels)) if _is_sparse(vectors) else _of_dense()
+    vectors, labels, weights = _concatenate(data, rows)
+    model = _sgd_classifier(len(labels)) if _is_sparse(vectors) else _logistic_regression()
     with threadpool_limits(1):  # small matrices: more threads only wait for each other
-        model.fit(vectors, labels, sample_weight=shares)
-    weights, bias = model.coef_, model.intercept_
-    if len(weights) == 1:  # two classes share one row: the second's log-odds
-        weights, bias = np.concatenate([-weights, weights]) / 2, np.concatenate([-bias, bias]) / 2
-    return weights.astype(np.float32), bias.astype(np.float32)
+        model.fit(vectors, labels, sample_weight=weights)
+    coefficients, bias = model.coef_, model.intercept_
+    if len(coefficients) == 1:  # two classes share one row: the second's log odds
+        coefficients = np.concatenate([-coefficients, coefficients]) / 2
+        bias = np.concatenate([-bias, bias]) / 2
+    return coefficients.astype(np.float32), bias.astype(np.float32)
 
 
-def unseen_logits(taught: Taught, folds: Sequence[tuple[Any, Any]], classes: int) -> NDArray[np.float64]:
-    """Logits (n, classes) of every query by a head that was fitted without it."""
-    found = np.zeros((len(taught.labels), classes))
-    for seen, unseen in folds:
-        weights, bias = learn(taught, seen)
-        found[unseen] = np.asarray(taught.vectors[unseen] @ weights.T + bias)
-    return found
+def out_of_fold_logits(
+    data: TrainingSet, folds: Sequence[tuple[Any, Any]], classes: int
+) -> NDArray[np.float64]:
+    """Logits (n, classes) of every query by a head that was trained without its fold."""
+    logits = np.zeros((len(data.labels), classes))
+    for train, heldout in folds:
+        weights, bias = fit_head(data, train)
+        logits[heldout] = np.asarray(data.vectors[heldout] @ weights.T + bias)
+    return logits
 
 
-def split(labels: Labels) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Folds of queries (seen, unseen), with every class in each."""
+def stratified_folds(labels: Labels) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    """Indices of (training, held-out) queries of each fold, every class in each."""
     from sklearn.model_selection import StratifiedKFold
 
-    wanted = FEWER_FOLDS if len(labels) > MANY else FOLDS
-    folds = StratifiedKFold(min(wanted, int(np.bincount(labels).min())), shuffle=True, random_state=0)
+    count = FEWER_FOLDS if len(labels) > MANY_QUERIES else FOLDS
+    folds = StratifiedKFold(min(count, int(np.bincount(labels).min())), shuffle=True, random_state=0)
     return list(folds.split(np.zeros(len(labels)), labels))
 
 
-def _stacked(taught: Taught, rows: NDArray[np.int64] | None) -> tuple[Vectors, Labels, NDArray[np.float64]]:
-    """Queries and hints together, and what each counts."""
+def _concatenate(
+    data: TrainingSet, rows: NDArray[np.int64] | None
+) -> tuple[Vectors, Labels, NDArray[np.float64]]:
+    """Vectors, labels and sample weights of queries and augmented texts together."""
     if rows is None:
-        vectors, labels, hints = taught.vectors, taught.labels, taught.hints
+        vectors, labels, augmented = data.vectors, data.labels, data.augmented
     else:
-        vectors, labels = taught.vectors[rows], taught.labels[rows]
-        hints = taught.hints.only(rows) if taught.hints else None
-    counts = np.ones(len(labels))
-    if hints is None:
-        return vectors, labels, counts
-    both = np.concatenate([labels, hints.labels]), np.concatenate([counts, hints.counts])
+        vectors, labels = data.vectors[rows], data.labels[rows]
+        augmented = data.augmented.derived_from(rows) if data.augmented else None
+    weights = np.ones(len(labels))
+    if augmented is None:
+        return vectors, labels, weights
+    labels = np.concatenate([labels, augmented.labels])
+    weights = np.concatenate([weights, augmented.weights])
     if _is_sparse(vectors):
         from scipy.sparse import vstack  # type: ignore[import-untyped]
 
-        return vstack([vectors, hints.vectors], format="csr"), *both
-    return np.concatenate([vectors, hints.vectors]), *both
+        return vstack([vectors, augmented.vectors], format="csr"), labels, weights
+    return np.concatenate([vectors, augmented.vectors]), labels, weights
 
 
-def _of_dense() -> Any:
+def _logistic_regression() -> Any:
     from sklearn.linear_model import LogisticRegression
 
-    return LogisticRegression(C=STRENGTH, class_weight="balanced", max_iter=500)
+    return LogisticRegression(C=INVERSE_REGULARIZATION, class_weight="balanced", max_iter=500)
 
 
-def _of_sparse(count: int) -> Any:
+def _sgd_classifier(samples: int) -> Any:
     from sklearn.linear_model import SGDClassifier
 
     return SGDClassifier(
         loss="modified_huber",
         alpha=1e-5,
         class_weight="balanced",
-        max_iter=max(_PASSES, _ROWS // count),
+        max_iter=max(_MIN_EPOCHS, _MIN_SAMPLES // samples),
         tol=None,
         average=True,
         random_state=0,

@@ -1,14 +1,13 @@
-"""Queries as people really type them: with slips of the keyboard, in other case, cut short, in small talk.
+"""Perturbations of queries for augmentation and robustness tests: typos, case, fragments, small talk.
 
-Every change is drawn from a generator, so that the same seed gives the same text. Tells whether a router's
-decisions survive.
+Every change is drawn from a generator, so that the same seed gives the same text.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-SLIP_EVERY = 20  # characters to a slip, and one at least
+CHARS_PER_TYPO = 20  # but at least one typo
 _FRAMES = (
     ("Can you tell me: ", ""),
     ("hi! ", " thanks in advance"),
@@ -18,42 +17,42 @@ _FRAMES = (
     ("", " Answer in one short paragraph."),
     ("quick question - ", ""),
 )
-_ROWS = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
-_BESIDE = {
-    letter: row[max(0, place - 1) : place] + row[place + 1 : place + 2]
-    for row in _ROWS
-    for place, letter in enumerate(row)
+_KEYBOARD = ("qwertyuiop", "asdfghjkl", "zxcvbnm")
+_NEIGHBOR_KEYS = {
+    letter: row[max(0, column - 1) : column] + row[column + 1 : column + 2]
+    for row in _KEYBOARD
+    for column, letter in enumerate(row)
 }
 
 
-def slips(text: str, draw: np.random.Generator) -> str:
-    """Letters swapped, left out, doubled, or hit beside the right key."""
-    letters = list(text)
-    places = [place for place, letter in enumerate(letters) if letter.isalpha()]
-    if not places:
+def add_typos(text: str, rng: np.random.Generator) -> str:
+    """Letters swapped, deleted, doubled, or replaced by a neighbouring key."""
+    chars = list(text)
+    positions = [position for position, char in enumerate(chars) if char.isalpha()]
+    if not positions:
         return text
-    count = min(len(places), max(1, len(text) // SLIP_EVERY))
-    for place in sorted(draw.choice(places, count, replace=False).tolist(), reverse=True):
-        letters[place : place + 2] = _slip(letters[place], letters[place + 1 : place + 2], draw)
-    return "".join(letters)
+    count = min(len(positions), max(1, len(text) // CHARS_PER_TYPO))
+    for position in sorted(rng.choice(positions, count, replace=False).tolist(), reverse=True):
+        chars[position : position + 2] = _typo(chars[position], chars[position + 1 : position + 2], rng)
+    return "".join(chars)
 
 
-def _slip(letter: str, after: list[str], draw: np.random.Generator) -> list[str]:
-    beside = _BESIDE.get(letter.lower())
-    match int(draw.integers(4)):
+def _typo(char: str, after: list[str], rng: np.random.Generator) -> list[str]:
+    neighbors = _NEIGHBOR_KEYS.get(char.lower())
+    match int(rng.integers(4)):
         case 0:
-            return [*after, letter]
+            return [*after, char]
         case 1:
             return after
-        case 2 if beside:
-            return [str(draw.choice(list(beside))), *after]
+        case 2 if neighbors:
+            return [str(rng.choice(list(neighbors))), *after]
         case _:
-            return [letter, letter, *after]
+            return [char, char, *after]
 
 
-def other_case(text: str, draw: np.random.Generator) -> str:
-    """All small, all capital, or small without punctuation."""
-    match int(draw.integers(3)):
+def change_case(text: str, rng: np.random.Generator) -> str:
+    """Lower case, upper case, or lower case without punctuation."""
+    match int(rng.integers(3)):
         case 0:
             return text.lower()
         case 1:
@@ -62,32 +61,34 @@ def other_case(text: str, draw: np.random.Generator) -> str:
             return " ".join("".join(c if c.isalnum() or c in "'-" else " " for c in text.lower()).split())
 
 
-def fragment(text: str, draw: np.random.Generator) -> str:
-    """Three to eight words in a row; what is no longer than that stays whole."""
-    words, count = text.split(), int(draw.integers(3, 9))
-    start = int(draw.integers(max(1, len(words) - count + 1)))
+def take_fragment(text: str, rng: np.random.Generator) -> str:
+    """Three to eight consecutive words; a shorter text stays whole."""
+    words, count = text.split(), int(rng.integers(3, 9))
+    start = int(rng.integers(max(1, len(words) - count + 1)))
     return " ".join(words[start : start + count]) or text
 
 
-def reworded(text: str, draw: np.random.Generator) -> str:
-    """The question in a frame of small talk, its own words kept."""
-    before, after = _FRAMES[int(draw.integers(len(_FRAMES)))]
+def add_small_talk(text: str, rng: np.random.Generator) -> str:
+    """The question, its own words kept, in a frame of small talk."""
+    before, after = _FRAMES[int(rng.integers(len(_FRAMES)))]
     inner = text[0].lower() + text[1:] if before and text[1:2].islower() else text
     return f"{before}{inner.rstrip()}{after}"
 
 
-NOISE: Mapping[str, Callable[[str, np.random.Generator], str]] = {
-    "typo": slips,
-    "case": other_case,
-    "fragment": fragment,
-    "wording": reworded,
+PERTURBATIONS: Mapping[str, Callable[[str, np.random.Generator], str]] = {
+    "typos": add_typos,
+    "case": change_case,
+    "fragment": take_fragment,
+    "small_talk": add_small_talk,
 }
-TAUGHT = ("typo", "case", "fragment")  # small talk is measured only; learning it costs (docs/log.md)
+TRAINED = ("typos", "case", "fragment")  # small talk is only measured; training on it costs (docs/log.md)
 
 
-def noisy(texts: Sequence[str], most: int = 20_000, seed: int = 0) -> list[tuple[str, int]]:
-    """A disturbed copy of every text, or of `most` of them, with the text's number."""
-    draw = np.random.default_rng(seed)
-    kinds = [NOISE[kind] for kind in TAUGHT]
-    chosen = draw.permutation(len(texts))[:most].tolist()
-    return [(kinds[int(draw.integers(len(kinds)))](texts[at], draw), at) for at in chosen]
+def perturb_all(texts: Sequence[str], max_count: int = 20_000, seed: int = 0) -> list[tuple[str, int]]:
+    """A perturbed copy of every text, or of a random `max_count` of them, with the text's index."""
+    rng = np.random.default_rng(seed)
+    perturbations = [PERTURBATIONS[name] for name in TRAINED]
+    chosen = rng.permutation(len(texts))[:max_count].tolist()
+    return [
+        (perturbations[int(rng.integers(len(perturbations)))](texts[index], rng), index) for index in chosen
+    ]

@@ -1,5 +1,5 @@
 """The service that some commands are tried on."""
 
-from tests.router.conftest import embedder, fitted, reader, serve, slices_root
+from tests.router.conftest import cascade, embedder, fitted, serve, slices_root
 
-__all__ = ["embedder", "fitted", "reader", "serve", "slices_root"]  # fixtures
+__all__ = ["cascade", "embedder", "fitted", "serve", "slices_root"]  # fixtures

@@ -42,7 +42,7 @@ def fitted(embedder: HashEmbedder) -> Router:
 
 
 @pytest.fixture(scope="session")
-def reader(fitted: Router, embedder: HashEmbedder) -> Cascade:
+def cascade(fitted: Router, embedder: HashEmbedder) -> Cascade:
     return Cascade(fitted, [embedder])
 
 
@@ -60,7 +60,7 @@ Client = Callable[..., TestClient]
 
 
 @pytest.fixture
-def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
+def serve(slices_root: Path, cascade: Cascade) -> Iterator[Client]:
     """Start the service in this process; `serve(bio=runtime)` gives an expert another runtime.
 
     `batcher` opens a model for all of them.
@@ -88,13 +88,13 @@ def serve(slices_root: Path, reader: Cascade) -> Iterator[Client]:
         engines.append(LocalEngine(openers, max_queued_requests))
         logs.extend([open_log(log)] if log else [])
         service = Service(
-            reader=reader,
-            thresholds=reader.router.thresholds,
+            predictor=cascade,
+            thresholds=cascade.router.thresholds,
             catalogue=served,
             engine=engines[-1],
             limits=limits or Limits(),
             api_keys=keys,
-            encoder=reader.dearest,  # type: ignore[arg-type]
+            encoder=cascade.last_embedder,  # type: ignore[arg-type]
             access_log=logs[-1] if log else None,
             log_prompts=log_prompts,
             tracer_provider=traces,

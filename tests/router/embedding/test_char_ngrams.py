@@ -7,7 +7,7 @@ import pytest
 
 from router.embedding.char_ngrams import NGRAM_SIZES, CharNgramEmbedder
 from router.embedding.word_ngrams import WordNgramEmbedder
-from router.training.perturbations import slips
+from router.training.perturbations import add_typos
 from tests.router.router_world import PAIRS
 
 _INDICES_SHA = "2ae072a79944"  # a prefix; the weights of stored heads depend on it
@@ -44,10 +44,10 @@ def test_case_and_whitespace_do_not_matter_but_punctuation_does() -> None:
 
 def test_a_typo_changes_char_ngrams_less_than_words() -> None:
     rng, texts = np.random.default_rng(0), [text for text, _ in PAIRS]
-    misspelled = [slips(text, rng) for text in texts]
+    misspelled = [add_typos(text, rng) for text in texts]
 
     def mean_cosine(embedder: CharNgramEmbedder | WordNgramEmbedder) -> float:
-        clean, noisy = embedder.embed(texts), embedder.embed(misspelled)
-        return float(np.asarray(clean.multiply(noisy).sum(axis=1)).mean())
+        clean, perturb_all = embedder.embed(texts), embedder.embed(misspelled)
+        return float(np.asarray(clean.multiply(perturb_all).sum(axis=1)).mean())
 
     assert mean_cosine(CharNgramEmbedder()) > mean_cosine(WordNgramEmbedder()) + 0.05

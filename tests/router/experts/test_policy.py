@@ -104,12 +104,13 @@ def test_slice_json_tells_the_catalogue(slices_root: Path) -> None:
     assert catalogue.read(generalist="gen2", policy=Policy(tolerance=1.0)).by_domain["law"] == "poor"
 
 
-def test_the_decision_says_so(reader: Cascade) -> None:
-    (reading,), limits = reader.read(["Is a verbal contract enforceable?"]), reader.router.thresholds
-    found = decide(reading, limits, {"biochem": "bio"}, "gen", {"law": "its expert is poor"})
-    assert (found.expert, found.domain, found.fallback) == ("gen", "law", True)
-    assert found.reason.endswith("but its expert is poor")
-    assert "no expert for it" in decide(reading, limits, {}, "gen").reason
+def test_the_decision_says_so(cascade: Cascade) -> None:
+    (prediction,) = cascade.predict(["Is a verbal contract enforceable?"])
+    thresholds = cascade.router.thresholds
+    decision = decide(prediction, thresholds, {"biochem": "bio"}, "gen", {"law": "its expert is poor"})
+    assert (decision.expert, decision.domain, decision.fallback) == ("gen", "law", True)
+    assert decision.reason.endswith("but its expert is poor")
+    assert "no expert for it" in decide(prediction, thresholds, {}, "gen").reason
 
 
 def test_over_http(serve: Client, slices_root: Path) -> None:

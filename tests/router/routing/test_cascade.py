@@ -1,4 +1,4 @@
-"""A cascade asks the dear embedder only where the cheap one is unsure; what each part learns, by hand."""
+"""The cascade: early exits, and hand-computed cases of calibration, pooling and augmentation."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -10,28 +10,28 @@ from numpy.typing import NDArray
 from router.embedding.embedder import MAX_CHARS, Embedder, HashEmbedder, truncate_middle
 from router.embedding.word_ngrams import WordNgramEmbedder
 from router.routing import store
-from router.routing.cascade import Cascade, settled
-from router.routing.model import Router, Sure, leads, softmax
+from router.routing.cascade import Cascade, exits_early
+from router.routing.model import ExitThresholds, Router, margins, softmax
 from router.routing.route import route
-from router.training.augmentation import NONE, hints_of
-from router.training.calibration import Judged, shares_of, sureness
+from router.training.augmentation import NO_SOURCE, augment
+from router.training.calibration import StagePredictions, fit_exit_thresholds, fit_pool_weights
 from router.training.fit import fit
-from router.training.linear_heads import Hinted, Taught, learn
-from router.training.perturbations import noisy
+from router.training.linear_heads import AugmentedSet, TrainingSet, fit_head
+from router.training.perturbations import perturb_all
 from tests.router.router_world import PAIRS
 
 LAW = "Is a verbal contract enforceable?"
 
 
-class Counting(HashEmbedder):
-    """Notes what it is asked."""
+class RecordingEmbedder(HashEmbedder):
+    """Records the texts that it embeds."""
 
     def __init__(self, dim: int) -> None:
         super().__init__(dim)
-        self.asked: list[str] = []
+        self.embedded: list[str] = []
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        self.asked += texts
+        self.embedded += texts
         return super().embed(texts)
 
 
@@ -40,140 +40,155 @@ def two_stages() -> Router:
     return fit(PAIRS, [WordNgramEmbedder(), HashEmbedder(64), HashEmbedder(256)])
 
 
-def with_first(router: Router, sure: Sure) -> Router:
-    return replace(router, stages=(replace(router.stages[0], sure=sure), *router.stages[1:]))
+def with_exit_thresholds(router: Router, thresholds: ExitThresholds) -> Router:
+    """`router` with other exit thresholds of its first stage."""
+    return replace(router, stages=(replace(router.stages[0], exit_thresholds=thresholds), *router.stages[1:]))
 
 
 def test_a_stage_for_each_dense_embedder(two_stages: Router) -> None:
-    assert [stage.heads for stage in two_stages.stages] == [2, 3]
-    assert [len(stage.shares) for stage in two_stages.stages] == [3, 4]
+    assert [stage.head_count for stage in two_stages.stages] == [2, 3]
+    assert [len(stage.pool_weights) for stage in two_stages.stages] == [3, 4]
     assert two_stages.embedders == ("word-ngrams-262144", "hash-64", "hash-256")
-    assert (two_stages.stages[0].shares >= 0).all()
-    assert two_stages.stages[1].sure == Sure(1.0, 1.0, 0.0)
+    assert (two_stages.stages[0].pool_weights >= 0).all()
+    assert two_stages.stages[1].exit_thresholds == ExitThresholds(1.0, 1.0, 0.0)
 
 
 @pytest.mark.parametrize(
-    ("sure", "asked"), [(Sure(0.0, 0.0, 0.0), []), (Sure(2.0, 2.0, 0.0), [LAW, "hello"])]
+    ("thresholds", "embedded"),
+    [(ExitThresholds(0.0, 0.0, 0.0), []), (ExitThresholds(2.0, 2.0, 0.0), [LAW, "hello"])],
 )
-def test_the_dear_one_reads_what_the_cheap_one_is_unsure_of(
-    two_stages: Router, sure: Sure, asked: list[str]
+def test_the_last_stage_gets_what_the_first_is_uncertain_of(
+    two_stages: Router, thresholds: ExitThresholds, embedded: list[str]
 ) -> None:
-    dear = Counting(256)
-    cascade = Cascade(with_first(two_stages, sure), [WordNgramEmbedder(), HashEmbedder(64), dear])
-    readings = cascade.read([LAW, "hello"])
-    assert dear.asked == asked
-    assert {reading.embedder for reading in readings} == {"hash-256" if asked else "hash-64"}
-    assert readings[0].classes[int(readings[0].chances.argmax())] == "law"
+    last = RecordingEmbedder(256)
+    router = with_exit_thresholds(two_stages, thresholds)
+    predictions = Cascade(router, [WordNgramEmbedder(), HashEmbedder(64), last]).predict([LAW, "hello"])
+    assert last.embedded == embedded
+    assert {each.embedder for each in predictions} == {"hash-256" if embedded else "hash-64"}
+    assert predictions[0].classes[int(predictions[0].probabilities.argmax())] == "law"
 
 
 def test_texts_of_different_stages_keep_their_order(two_stages: Router) -> None:
     texts = [text for text, _ in PAIRS]
     embedders: list[Embedder] = [WordNgramEmbedder(), HashEmbedder(64), HashEmbedder(256)]
-    first = Cascade(replace(two_stages, stages=two_stages.stages[:1]), embedders).read(texts)
-    middle = float(np.median(leads(np.stack([reading.chances for reading in first]))))
-    mixed = Cascade(with_first(two_stages, Sure(middle, 0.0, 0.0)), embedders)
-    together = mixed.read(texts)
-    assert len({reading.embedder for reading in together}) == 2
-    for text, reading in zip(texts, together, strict=True):
-        (alone,) = mixed.read([text])
-        assert alone.chances == pytest.approx(reading.chances, abs=1e-6)
-        assert alone.embedder == reading.embedder
+    first = Cascade(replace(two_stages, stages=two_stages.stages[:1]), embedders).predict(texts)
+    median = float(np.median(margins(np.stack([each.probabilities for each in first]))))
+    mixed = Cascade(with_exit_thresholds(two_stages, ExitThresholds(median, 0.0, 0.0)), embedders)
+    batch = mixed.predict(texts)
+    assert len({each.embedder for each in batch}) == 2
+    for text, prediction in zip(texts, batch, strict=True):
+        (single,) = mixed.predict([text])
+        assert single.probabilities == pytest.approx(prediction.probabilities, abs=1e-6)
+        assert single.embedder == prediction.embedder
 
 
-def test_settled_by_lead_and_belonging() -> None:
-    chances = np.array([[0.9, 0.1], [0.6, 0.4], [0.9, 0.1], [0.5, 0.5]])
-    own = np.array([0.5, 0.5, 0.1, 0.001])
-    assert settled(chances, own, Sure(0.5, 0.3, 0.01)).tolist() == [True, False, False, True]
-    assert not settled(chances, own, Sure()).any()
+def test_early_exit_by_margin_and_in_domain_score() -> None:
+    probabilities = np.array([[0.9, 0.1], [0.6, 0.4], [0.9, 0.1], [0.5, 0.5]])
+    in_domain = np.array([0.5, 0.5, 0.1, 0.001])
+    exits = exits_early(probabilities, in_domain, ExitThresholds(0.5, 0.3, 0.01))
+    assert exits.tolist() == [True, False, False, True]
+    assert not exits_early(probabilities, in_domain, ExitThresholds()).any()
 
 
-def test_sureness_is_where_the_last_stage_agrees() -> None:
-    """The last stage differs in the domain where the lead is 0.2, and lets in what belongs at least 0.4."""
-    early = Judged(
+def test_exit_thresholds_are_where_the_last_stage_agrees() -> None:
+    """The last stage differs in the domain where the margin is 0.2, and accepts in-domain scores from 0.4."""
+    early = StagePredictions(
         np.array([[0.9, 0.1], [0.8, 0.2], [0.6, 0.4], [0.1, 0.9]]), np.array([0.9, 0.5, 0.2, 0.01])
     )
-    last = Judged(np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]]), np.array([0.9, 0.5, 0.0, 0.0]))
-    found = sureness(early, last, 0.05)
-    assert (found.lead, found.above) == pytest.approx((0.6, 0.5))
-    assert found.below == pytest.approx(0.05)
-    never = sureness(early, Judged(last.chances[::-1, ::-1] * 0 + [[0, 1]], np.zeros(4)), 0.05)
-    assert never.above > 0.9
+    last = StagePredictions(
+        np.array([[0.9, 0.1], [0.8, 0.2], [0.3, 0.7], [0.1, 0.9]]), np.array([0.9, 0.5, 0.0, 0.0])
+    )
+    exits = fit_exit_thresholds(early, last, 0.05)
+    assert (exits.min_margin, exits.min_in_domain) == pytest.approx((0.6, 0.5))
+    assert exits.ood_below == pytest.approx(0.05)
+    disagreeing = StagePredictions(last.probabilities[::-1, ::-1] * 0 + [[0, 1]], np.zeros(4))
+    assert fit_exit_thresholds(early, disagreeing, 0.05).min_in_domain > 0.9
 
 
-def test_shares_favour_the_head_that_knows() -> None:
+def test_pool_weights_favour_the_informative_head() -> None:
     labels = np.random.default_rng(0).integers(0, 3, 4000).astype(np.int32)
-    draw = np.random.default_rng(1)
-    knows, noise = np.eye(3)[labels] * 2 + draw.normal(size=(4000, 3)), draw.normal(size=(4000, 3))
-    shares = shares_of([knows, noise], labels)
-    assert shares[0] == pytest.approx(2.0, abs=0.2)  # the log odds of two normals one apart, times two
-    assert shares[1] == pytest.approx(0.0, abs=0.05)
-    doubled = shares_of([knows * 2, noise], labels)
-    assert doubled[0] == pytest.approx(shares[0] / 2, rel=0.02)
-    chances = softmax(shares[0] * knows)
-    assert chances.max(axis=1).mean() == pytest.approx((chances.argmax(axis=1) == labels).mean(), abs=0.02)
+    rng = np.random.default_rng(1)
+    informative, noise = np.eye(3)[labels] * 2 + rng.normal(size=(4000, 3)), rng.normal(size=(4000, 3))
+    weights = fit_pool_weights([informative, noise], labels)
+    assert weights[0] == pytest.approx(2.0, abs=0.2)  # the log odds of two normals one apart, times two
+    assert weights[1] == pytest.approx(0.0, abs=0.05)
+    doubled = fit_pool_weights([informative * 2, noise], labels)
+    assert doubled[0] == pytest.approx(weights[0] / 2, rel=0.02)
+    probabilities = softmax(weights[0] * informative)
+    accuracy = (probabilities.argmax(axis=1) == labels).mean()
+    assert probabilities.max(axis=1).mean() == pytest.approx(accuracy, abs=0.02)
 
 
-def test_few_right_answers_do_not_make_certain() -> None:
+def test_few_correct_queries_do_not_give_certainty() -> None:
     labels = np.array([0, 1] * 6, dtype=np.int32)
     logits = np.where(np.eye(2)[labels] > 0, 1.0, -1.0)
-    assert softmax(shares_of([logits], labels)[0] * logits).max() < 0.95
+    assert softmax(fit_pool_weights([logits], labels)[0] * logits).max() < 0.95
 
 
-def test_hints_teach_words_that_no_query_has() -> None:
+def test_augmentation_teaches_words_that_no_query_has() -> None:
     words = WordNgramEmbedder()
     labels = np.array([0, 0, 1, 1], dtype=np.int32)
     queries = words.embed(["a contract", "the court", "a cell", "the enzyme"])
-    hints = words.embed(["tort estoppel lien"] * 20 + ["ribosome lysis codon"] * 20)
-    numbers, of = np.repeat([0, 1], 20).astype(np.int32), np.full(40, NONE)
-    taught = Taught(queries, labels, Hinted(hints, numbers, np.full(40, 0.3), of))
-    weights, bias = learn(taught)
-    said = words.embed(["estoppel", "ribosome"]) @ weights.T + bias
-    assert said.argmax(axis=1).tolist() == [0, 1]
-    unhinted = np.abs(words.embed(["estoppel", "ribosome"]) @ learn(Taught(queries, labels))[0].T).max()
-    assert unhinted < 0.1 * np.abs(said).max()
+    vectors = words.embed(["tort estoppel lien"] * 20 + ["ribosome lysis codon"] * 20)
+    augmented = AugmentedSet(
+        vectors=vectors,
+        labels=np.repeat([0, 1], 20).astype(np.int32),
+        weights=np.full(40, 0.3),
+        sources=np.full(40, NO_SOURCE),
+    )
+    weights, bias = fit_head(TrainingSet(queries, labels, augmented))
+    unseen = words.embed(["estoppel", "ribosome"])
+    logits = unseen @ weights.T + bias
+    assert logits.argmax(axis=1).tolist() == [0, 1]
+    without = np.abs(unseen @ fit_head(TrainingSet(queries, labels))[0].T).max()
+    assert without < 0.1 * np.abs(logits).max()
 
 
-def test_a_head_is_not_judged_on_a_query_whose_hint_it_knows() -> None:
+def test_a_fold_does_not_train_on_augmentation_of_its_heldout_queries() -> None:
     words = WordNgramEmbedder()
     labels = np.repeat([0, 1], 4).astype(np.int32)
     queries = words.embed([f"{name} {number}" for name in ("a", "b") for number in range(4)])
-    hints = words.embed(["a 0 zebra"] * 20 + ["b 3 okapi"] * 20)
-    numbers, counts = np.repeat([0, 1], 20).astype(np.int32), np.ones(40)
-    asked = words.embed(["zebra", "okapi"])
+    vectors = words.embed(["a 0 zebra"] * 20 + ["b 3 okapi"] * 20)
+    unseen = words.embed(["zebra", "okapi"])
 
-    def said(first: int) -> NDArray[np.float64]:
-        """Without query 0; `first` is what the first twenty hints are made of."""
-        hinted = Hinted(hints, numbers, counts, np.repeat([first, NONE], 20))
-        weights, bias = learn(Taught(queries, labels, hinted), np.arange(1, 8))
-        return np.asarray(asked @ weights.T + bias)
+    def logits_without_query_0(source: int) -> NDArray[np.float64]:
+        """`source` is the query that the first twenty texts derive from."""
+        augmented = AugmentedSet(
+            vectors=vectors,
+            labels=np.repeat([0, 1], 20).astype(np.int32),
+            weights=np.ones(40),
+            sources=np.repeat([source, NO_SOURCE], 20),
+        )
+        weights, bias = fit_head(TrainingSet(queries, labels, augmented), np.arange(1, 8))
+        return np.asarray(unseen @ weights.T + bias)
 
-    known, unknown = said(NONE), said(0)
-    assert known[0, 0] - known[0, 1] > 0.5
-    assert unknown[0] == pytest.approx(unknown[0, ::-1] * -1)  # of "zebra" it has heard nothing
-    assert unknown[1].argmax() == 1
+    kept, dropped = logits_without_query_0(NO_SOURCE), logits_without_query_0(0)
+    assert kept[0, 0] - kept[0, 1] > 0.5
+    assert dropped[0] == pytest.approx(dropped[0, ::-1] * -1)  # "zebra" was never trained on
+    assert dropped[1].argmax() == 1
 
 
-def test_choices_make_hints_of_their_question() -> None:
+def test_choices_augment_their_question() -> None:
     queries = [("Which is one?", "law"), ("And which?", "biochem")]
-    found = hints_of(queries, {"And which?": "lysis ribosome codon"})
-    copies, answered = found[:2], found[2:]
-    assert sorted((hint.of, hint.domain) for hint in copies) == [(0, "law"), (1, "biochem")]
-    assert [hint.text for hint in answered] == ["And which? lysis ribosome codon", "lysis ribosome codon"]
-    assert {(hint.of, hint.domain) for hint in answered} == {(1, "biochem")}
-    assert answered[0].counts > answered[1].counts
-    said = [("zz", "law"), ("yy", "law"), ("xx", "biochem"), ("ww", "biochem")]
-    asked = WordNgramEmbedder().embed(["estoppel lien", "ribosome codon"])
+    augmented = augment(queries, {"And which?": "lysis ribosome codon"})
+    copies, with_choices = augmented[:2], augmented[2:]
+    assert sorted((each.source, each.domain) for each in copies) == [(0, "law"), (1, "biochem")]
+    assert [each.text for each in with_choices] == ["And which? lysis ribosome codon", "lysis ribosome codon"]
+    assert {(each.source, each.domain) for each in with_choices} == {(1, "biochem")}
+    assert with_choices[0].weight > with_choices[1].weight
+    training = [("zz", "law"), ("yy", "law"), ("xx", "biochem"), ("ww", "biochem")]
+    unseen = WordNgramEmbedder().embed(["estoppel lien", "ribosome codon"])
 
-    def gaps(answers: dict[str, str]) -> NDArray[np.float64]:
-        weights = fit(said, [WordNgramEmbedder(), HashEmbedder(64)], answers=answers).heads[0].weights
-        return np.asarray(asked @ (weights[1] - weights[0]))
+    def logit_differences(choices: dict[str, str]) -> NDArray[np.float64]:
+        weights = fit(training, [WordNgramEmbedder(), HashEmbedder(64)], choices=choices).heads[0].weights
+        return np.asarray(unseen @ (weights[1] - weights[0]))
 
-    assert np.abs(gaps({})).max() < 0.1
-    law, biochem = gaps({"xx": "lysis ribosome codon", "zz": "tort estoppel lien"})
+    assert np.abs(logit_differences({})).max() < 0.1
+    law, biochem = logit_differences({"xx": "lysis ribosome codon", "zz": "tort estoppel lien"})
     assert law > 0.1 and biochem < -0.1
 
 
-def test_words_are_hashed_rows_of_length_one() -> None:
+def test_word_ngrams_are_unit_rows() -> None:
     rows = WordNgramEmbedder().embed(["Is x = 3?", "", "\x00\ud800", "a " * 10_000])
     assert rows.shape == (4, 2**18) and rows.dtype == np.float32
     lengths = np.sqrt(rows.multiply(rows).sum(axis=1))
@@ -185,9 +200,9 @@ def test_a_cascade_on_disk(two_stages: Router, tmp_path: object) -> None:
     again = store.load(tmp_path / "r")  # type: ignore[operator]
     embedders: list[Embedder] = [WordNgramEmbedder(), HashEmbedder(64), HashEmbedder(256)]
     store.check_embedders(again, embedders)
-    one, two = (Cascade(router, embedders).read([LAW])[0] for router in (two_stages, again))
-    assert one.chances == pytest.approx(two.chances)
-    assert one.belonging == pytest.approx(two.belonging) and one.embedder == two.embedder
+    one, two = (Cascade(router, embedders).predict([LAW])[0] for router in (two_stages, again))
+    assert one.probabilities == pytest.approx(two.probabilities)
+    assert one.in_domain == pytest.approx(two.in_domain) and one.embedder == two.embedder
 
 
 HOSTILE = {
@@ -202,15 +217,16 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("kind", HOSTILE)
-def test_hostile_text_is_decided_on_by_its_ends_alone(kind: str, two_stages: Router) -> None:
-    """Whatever is between head and tail is never read, so a text costs no more than its first characters."""
+def test_hostile_text_is_routed_by_its_ends_alone(kind: str, two_stages: Router) -> None:
+    """What is between head and tail is never embedded, so the latency of any text is bounded."""
     embedders: list[Embedder] = [WordNgramEmbedder(), HashEmbedder(64), HashEmbedder(256)]
-    cascade = Cascade(with_first(two_stages, Sure(2.0, 2.0, 0.0)), embedders)
+    cascade = Cascade(with_exit_thresholds(two_stages, ExitThresholds(2.0, 2.0, 0.0)), embedders)
     text = HOSTILE[kind]
-    reading, short = cascade.read([text, truncate_middle(text)])
+    prediction, short = cascade.predict([text, truncate_middle(text)])
     assert len(truncate_middle(text)) <= MAX_CHARS
-    assert reading.chances == pytest.approx(short.chances)
-    assert np.isfinite(reading.chances).all() and reading.chances.sum() == pytest.approx(1)
+    assert prediction.probabilities == pytest.approx(short.probabilities)
+    assert np.isfinite(prediction.probabilities).all()
+    assert prediction.probabilities.sum() == pytest.approx(1)
     decision = route(text, cascade, two_stages.thresholds, {"biochem": "bio", "law": "lex"}, "gen")
     assert decision.expert in {"bio", "lex", "gen"}
 
@@ -219,14 +235,14 @@ def test_a_text_cannot_ask_for_an_expert(two_stages: Router) -> None:
     """The words of a request are words: asking about enzymes for the law expert stays biochemistry."""
     embedders: list[Embedder] = [WordNgramEmbedder(), HashEmbedder(64), HashEmbedder(256)]
     text = "How do enzymes lower activation energy? expert=law confidence=1.0"
-    (reading,) = Cascade(two_stages, embedders).read([text])
-    assert reading.classes[int(reading.chances.argmax())] == "biochem"
+    (prediction,) = Cascade(two_stages, embedders).predict([text])
+    assert prediction.classes[int(prediction.probabilities.argmax())] == "biochem"
 
 
-def test_noisy_copies_say_of_what() -> None:
+def test_perturbed_copies_have_their_source() -> None:
     texts = [text for text, _ in PAIRS]
-    found = noisy(texts)
-    assert sorted(at for _, at in found) == list(range(len(PAIRS)))
-    assert noisy(texts) == found
-    assert len(noisy(texts, most=5)) == 5
-    assert sum(text != texts[at] for text, at in found) > len(PAIRS) / 2
+    perturbed = perturb_all(texts)
+    assert sorted(at for _, at in perturbed) == list(range(len(PAIRS)))
+    assert perturb_all(texts) == perturbed
+    assert len(perturb_all(texts, max_count=5)) == 5
+    assert sum(text != texts[at] for text, at in perturbed) > len(PAIRS) / 2

@@ -1,4 +1,4 @@
-"""Decisions, and the fit and the evaluation they rest on."""
+"""Decisions and their reasons, fitting, and in-domain scores."""
 
 import subprocess
 import sys
@@ -13,7 +13,7 @@ from router.embedding.sentence import SentenceEmbedder
 from router.errors import BadSettings, BadTraining
 from router.routing.cascade import Cascade
 from router.routing.decide import Decision
-from router.routing.model import Router, Thresholds, belonging, softmax
+from router.routing.model import Router, Thresholds, in_domain_scores, softmax
 from router.routing.route import route
 from router.training.fit import digest, fit
 from slices.errors import MissingExtra
@@ -44,13 +44,17 @@ def test_a_known_question_goes_to_its_expert(
     assert decision.distance == pytest.approx(0, abs=1e-5)
 
 
-def test_each_reason_to_fall_back_is_told(fitted: Router, embedder: HashEmbedder) -> None:
+def test_the_reason_of_each_fallback(fitted: Router, embedder: HashEmbedder) -> None:
     law = "Is a verbal contract enforceable?"
     strict = {
         "general": (fitted, "hello, how are you?", EXPERTS),
-        "unlike": (replace(fitted, thresholds=Thresholds(belonging=1.1)), law, EXPERTS),
-        "unsure": (replace(fitted, thresholds=Thresholds(confidence=1.0)), law, EXPERTS),
-        "torn": (replace(fitted, thresholds=Thresholds(confidence=0.0, margin=1.0)), law, EXPERTS),
+        "out-of-domain": (replace(fitted, thresholds=Thresholds(min_in_domain=1.1)), law, EXPERTS),
+        "low confidence": (replace(fitted, thresholds=Thresholds(min_confidence=1.0)), law, EXPERTS),
+        "low margin": (
+            replace(fitted, thresholds=Thresholds(min_confidence=0.0, min_margin=1.0)),
+            law,
+            EXPERTS,
+        ),
         "no expert": (fitted, law, {"biochem": "bio"}),
     }
     for word, (router, text, experts) in strict.items():
@@ -77,12 +81,12 @@ def test_embedder_gives_unit_vectors(embedder: HashEmbedder) -> None:
 
 
 def test_two_classes_have_one_probability_each(embedder: HashEmbedder) -> None:
-    """scikit-learn gives two classes a single row of weights."""
+    """scikit-fit_head gives two classes a single row of weights."""
     router = fit([pair for pair in PAIRS if pair[1] in {"law", "general"}], [embedder])
     assert router.heads[0].weights.shape[0] == 2
     assert ask("Is a verbal contract enforceable?", router, embedder).domain == "law"
-    for reading in Cascade(router, [embedder]).read(["a contract", "hello"]):
-        assert reading.chances.sum() == pytest.approx(1)
+    for prediction in Cascade(router, [embedder]).predict(["a contract", "hello"]):
+        assert prediction.probabilities.sum() == pytest.approx(1)
 
 
 @pytest.mark.parametrize(
@@ -106,11 +110,11 @@ def test_digest_ignores_order_but_not_labels() -> None:
     assert digest([("a", "law")]) != digest([("law", "a")])
 
 
-def test_belonging_is_a_share_and_tells_strangers_apart() -> None:
+def test_in_domain_scores_are_shares_and_rank_out_of_domain_texts() -> None:
     quantiles = np.linspace(0.5, 1.5, 101)
-    found = belonging(np.array([9.0, 1.5, 1.0, 0.55, 0.51, 0.5, 0.4, 0.3, -1.0]), quantiles)
-    assert found[:5] == pytest.approx([1, 1, 0.5, 0.05, 0.01])
-    assert (np.diff(found) <= 0).all() and (np.diff(found[4:]) < 0).all() and (found > 0).all()
+    scores = in_domain_scores(np.array([9.0, 1.5, 1.0, 0.55, 0.51, 0.5, 0.4, 0.3, -1.0]), quantiles)
+    assert scores[:5] == pytest.approx([1, 1, 0.5, 0.05, 0.01])
+    assert (np.diff(scores) <= 0).all() and (np.diff(scores[4:]) < 0).all() and (scores > 0).all()
 
 
 def test_softmax_survives_large_logits() -> None:

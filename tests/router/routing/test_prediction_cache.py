@@ -1,54 +1,57 @@
-"""A remembered reading is the one that was made, and few are made twice."""
+"""The LRU cache of predictions: hits equal the first prediction, the oldest entries are evicted."""
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
-from router.routing.cascade import Reading
-from router.routing.prediction_cache import Remembering
+from router.routing.cascade import RoutePrediction
+from router.routing.prediction_cache import PredictionCache
 
 
-class Counting:
-    """Notes what it is asked, and says of a text how long it is."""
+class RecordingPredictor:
+    """Records its texts, and predicts their length as the in-domain score."""
 
     def __init__(self) -> None:
-        self.asked: list[str] = []
+        self.texts: list[str] = []
 
-    def read(self, texts: Sequence[str]) -> list[Reading]:
-        self.asked += texts
-        return [Reading(("a",), np.ones(1), float(len(text)), 0.0, "counting") for text in texts]
-
-
-def lengths(readings: Sequence[Reading]) -> list[float]:
-    return [reading.belonging for reading in readings]
+    def predict(self, texts: Sequence[str]) -> list[RoutePrediction]:
+        self.texts += texts
+        return [RoutePrediction(("a",), np.ones(1), float(len(text)), 0.0, "recording") for text in texts]
 
 
-def test_what_is_known_is_not_read_again() -> None:
-    inner = Counting()
-    cache = Remembering(inner)
+def lengths(predictions: Sequence[RoutePrediction]) -> list[float]:
+    return [each.in_domain for each in predictions]
+
+
+def test_a_cached_text_is_not_predicted_again() -> None:
+    inner = RecordingPredictor()
+    cache = PredictionCache(inner)
     texts = ["a", "bb", "a", "ccc\ud800"]
-    assert lengths(cache.read(texts)) == [1, 2, 1, 4]
-    assert lengths(cache.read(texts[::-1])) == [4, 1, 2, 1]
-    assert inner.asked == ["a", "bb", "ccc\ud800"]
-    assert cache.read([]) == []
+    assert lengths(cache.predict(texts)) == [1, 2, 1, 4]
+    assert lengths(cache.predict(texts[::-1])) == [4, 1, 2, 1]
+    assert inner.texts == ["a", "bb", "ccc\ud800"]
+    assert cache.predict([]) == []
 
 
-def test_the_oldest_is_forgotten_and_use_keeps_young() -> None:
-    inner = Counting()
-    cache = Remembering(inner, size=2)
+def test_the_least_recently_used_is_evicted() -> None:
+    inner = RecordingPredictor()
+    cache = PredictionCache(inner, size=2)
     for text in ("a", "b", "a", "c", "a", "b"):
-        cache.read([text])
-    assert inner.asked == ["a", "b", "c", "b"]
+        cache.predict([text])
+    assert inner.texts == ["a", "b", "c", "b"]
 
 
-def test_more_texts_at_once_than_are_kept() -> None:
+def test_a_batch_larger_than_the_cache() -> None:
     texts = ["x" * number for number in range(50)]
-    assert lengths(Remembering(Counting(), size=3).read(texts)) == list(range(50))
+    assert lengths(PredictionCache(RecordingPredictor(), size=3).predict(texts)) == list(range(50))
 
 
 def test_threads_share_one() -> None:
-    cache, texts = Remembering(Counting(), size=8), ["x" * (number % 11) for number in range(200)]
+    cache, texts = (
+        PredictionCache(RecordingPredictor(), size=8),
+        ["x" * (number % 11) for number in range(200)],
+    )
     with ThreadPoolExecutor(8) as pool:
-        found = list(pool.map(lambda text: cache.read([text])[0], texts))
-    assert lengths(found) == [len(text) for text in texts]
+        predictions = list(pool.map(lambda text: cache.predict([text])[0], texts))
+    assert lengths(predictions) == [len(text) for text in texts]

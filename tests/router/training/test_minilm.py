@@ -23,15 +23,15 @@ def test_shipped_domains_route_plain_questions() -> None:
     queries = [(text, domain) for domain, texts in build.domain_queries().items() for text in texts]
     router = fit(queries, embedders)
     experts = {domain: domain for domain in router.classes}
-    wanted = {
+    expected = {
         "How do enzymes lower activation energy?": "biochem",
         "Is a verbal contract enforceable?": "law",
         "How do I reverse a list in Python?": "computing",
         "hello, how are you?": "general",
     }
-    told = {
+    decisions = {
         text: route(text, Cascade(router, embedders), router.thresholds, experts, "general")
-        for text in wanted
+        for text in expected
     }
-    assert {text: decision.expert for text, decision in told.items()} == wanted
-    assert told["hello, how are you?"].fallback
+    assert {text: decision.expert for text, decision in decisions.items()} == expected
+    assert decisions["hello, how are you?"].fallback
