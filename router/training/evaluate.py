@@ -54,8 +54,9 @@ class RouteReport:
     """The figures of an evaluation; shares from 0 to 1.
 
     `by_domain`: recall of the likeliest class and of the decision. `confusion`: by label, how often each
-    class was likeliest. `ood_auroc`: of the in-domain score, experts' questions against `ood` ones; `ood_recall`:
-    share of `ood` rows that fell back; `ood_recall_at_95`: the same were 95 % of experts' questions accepted;
+    class was likeliest. `ood_auroc`: of the in-domain score, experts' questions against `ood` ones;
+    `ood_recall`: share of `ood` rows that fell back; `ood_recall_at_95`: the same were 95 % of experts'
+    questions accepted;
     None without both kinds. `coverage`: accuracy of the most confident share. `robustness`: by perturbation,
     the share of queries that are still sent to the same expert. `decided_by`: share of decisions by embedder.
     """
