@@ -55,7 +55,13 @@ def open_checkpoint(path: Path, reference: str | None = None) -> Checkpoint:
         entries += found
         digest.update(header_digest.encode())
     _check_unique(entries)
-    return Checkpoint(reference, folder, config, tuple(entries), digest.hexdigest())
+    return Checkpoint(
+        reference=reference,
+        folder=folder,
+        config=config,
+        entries=tuple(entries),
+        headers_sha256=digest.hexdigest(),
+    )
 
 
 def fingerprint(checkpoint: Checkpoint) -> str:

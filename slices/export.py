@@ -89,7 +89,7 @@ def _open(folder: Path) -> _Model:
     checkpoint = open_checkpoint(folder)
     anatomy = read_anatomy(checkpoint.config)
     dialect = _dialect(anatomy)
-    return _Model(checkpoint, anatomy, dialect, dialect.arrange(anatomy))
+    return _Model(checkpoint=checkpoint, anatomy=anatomy, dialect=dialect, blocks=dialect.arrange(anatomy))
 
 
 def _dialect(anatomy: Anatomy) -> Dialect:

@@ -59,7 +59,16 @@ def from_checkpoint(
         export(folder, gguf)
     ratios = tuple(layer.ffn / anatomy.dims.hidden for layer in anatomy.layers)
     share = len(anatomy.sliding) / len(anatomy.layers)
-    return Model(name, ratios, share, gguf, folder, origin, tuple(domains), parent)
+    return Model(
+        name=name,
+        ffn_ratios=ratios,
+        swa_share=share,
+        gguf=gguf,
+        source=folder,
+        origin=origin,
+        domains=tuple(domains),
+        parent=parent,
+    )
 
 
 def gemma3(work: Path, domains: Sequence[str]) -> Model:
@@ -105,7 +114,15 @@ def smollm2(file: Path | None, work: Path, domains: Sequence[str]) -> Model:
     wide = said["llama.feed_forward_length"] / said["llama.embedding_length"]
     ratios = (wide,) * int(said["llama.block_count"])
     origin = "expanded from Q4_1, whose table is Q8_0"
-    return Model("smollm2-135m", ratios, 0.0, gguf, file, origin, tuple(domains))
+    return Model(
+        name="smollm2-135m",
+        ffn_ratios=ratios,
+        swa_share=0.0,
+        gguf=gguf,
+        source=file,
+        origin=origin,
+        domains=tuple(domains),
+    )
 
 
 def _packaged() -> Path:

@@ -123,7 +123,15 @@ def main() -> int:
         figures |= about_this_run(args)
         work = home() / "experiments"
         work.mkdir(parents=True, exist_ok=True)
-        bench = Bench(args.output, args.data, work, args.limit, args.tokens, args.threads, figures)
+        bench = Bench(
+            output=args.output,
+            data=args.data,
+            work=work,
+            limit=args.limit,
+            tokens=args.tokens,
+            threads=args.threads,
+            figures=figures,
+        )
         try:
             for model, experiments in models(args, work):
                 run_model(bench, model, experiments)

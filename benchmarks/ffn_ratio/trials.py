@@ -46,7 +46,7 @@ def tables() -> list[Trial]:
     """The mixes by the type of their tables, llama.cpp's own choice first."""
     own = [Trial("ladder", kind, kind) for kind in TABLED]
     return own + [
-        Trial("tables", f"{kind}, tables {table}", kind, table)
+        Trial(experiment="tables", name=f"{kind}, tables {table}", type=kind, tables=table)
         for kind in TABLED
         for table in TABLE_TYPES
         if kind == "Q2_K" or table not in ("Q2_K", "Q3_K")
@@ -56,23 +56,28 @@ def tables() -> list[Trial]:
 def imatrix() -> list[Trial]:
     """With an importance matrix what the ladder has without, and IQ2_M, which needs one."""
     kinds = ("Q2_K", "Q3_K_M", "IQ2_M", "IQ4_XS")
-    return [Trial("imatrix", f"{kind}, imatrix", kind, weighted=True) for kind in kinds]
+    return [Trial(experiment="imatrix", name=f"{kind}, imatrix", type=kind, weighted=True) for kind in kinds]
 
 
 def variations() -> list[Trial]:
     """Q2_K with a part kept high, or without exceptions. The output of these models is their embedding:
     one table, one type, so keeping the output high is "tables Q8_0"."""
     kept = [
-        Trial("variations", f"Q2_K, {part} {kind}", "Q2_K", overrides=((rf"{part}\.weight$", kind),))
+        Trial(
+            experiment="variations",
+            name=f"Q2_K, {part} {kind}",
+            type="Q2_K",
+            overrides=((rf"{part}\.weight$", kind),),
+        )
         for part, kind in HIGH.items()
     ]
-    return [*kept, Trial("variations", "Q2_K, pure", "Q2_K", pure=True)]
+    return [*kept, Trial(experiment="variations", name="Q2_K, pure", type="Q2_K", pure=True)]
 
 
 def per_layer() -> list[Trial]:
     """Gemma 4's two tables apart, in a mix that costs little by itself."""
     return [
-        Trial("per-layer", f"Q8_0, {name} {kind}", "Q8_0", overrides=((pattern, kind),))
+        Trial(experiment="per-layer", name=f"Q8_0, {name} {kind}", type="Q8_0", overrides=((pattern, kind),))
         for name, pattern in (("per-layer table", PER_LAYER), ("embedding", EMBEDDING))
         for kind in ("Q2_K", "Q3_K", "Q4_K", "Q6_K")
     ]
@@ -81,10 +86,15 @@ def per_layer() -> list[Trial]:
 def padded() -> list[Trial]:
     """One part in one type, everything else bf16: the same question to models of every width."""
     return [
-        *(Trial("padded", f"only blocks {kind}", kind, padded="blocks") for kind in ("Q2_K", "Q3_K", "Q4_K")),
-        Trial("padded", "only blocks Q2_K, imatrix", "Q2_K", weighted=True, padded="blocks"),
         *(
-            Trial("padded", f"only tables {kind}", kind, padded="tables")
+            Trial(experiment="padded", name=f"only blocks {kind}", type=kind, padded="blocks")
+            for kind in ("Q2_K", "Q3_K", "Q4_K")
+        ),
+        Trial(
+            experiment="padded", name="only blocks Q2_K, imatrix", type="Q2_K", weighted=True, padded="blocks"
+        ),
+        *(
+            Trial(experiment="padded", name=f"only tables {kind}", type=kind, padded="tables")
             for kind in ("Q2_K", "Q3_K", "Q4_K", "Q6_K", "Q8_0")
         ),
     ]

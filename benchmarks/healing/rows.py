@@ -58,27 +58,67 @@ def _plain() -> Iterator[Row]:
     for domain in DOMAINS:
         for type, embedding_type in PLAIN:
             small = "" if embedding_type == LLAMA_CPP else f"-{embedding_type}"
-            yield Row(f"plain-{domain}-{type}{small}", "plain", domain, "all", quant=(type, embedding_type))
+            yield Row(
+                name=f"plain-{domain}-{type}{small}",
+                table="plain",
+                domain=domain,
+                layers="all",
+                quant=(type, embedding_type),
+            )
 
 
 def _swa(words: str, shared: int) -> Iterator[Row]:
     for domain in DOMAINS:
-        yield Row(f"swa-{domain}", "swa", domain, "swa", words, HOUR, hard_label_weight=MOSTLY, batch=FEW)
+        yield Row(
+            name=f"swa-{domain}",
+            table="swa",
+            domain=domain,
+            layers="swa",
+            vocab=words,
+            steps=HOUR,
+            hard_label_weight=MOSTLY,
+            batch=FEW,
+        )
         if words != "all":
-            long = Row(f"swa-{domain}-long", "long", domain, "swa", words, LONG, batch=MANY)
+            long = Row(
+                name=f"swa-{domain}-long",
+                table="long",
+                domain=domain,
+                layers="swa",
+                vocab=words,
+                steps=LONG,
+                batch=MANY,
+            )
             yield replace(long, hard_label_weight=HALF, lr=LONG_LR)
     for way in ("noise", "donor") if shared else ():
-        yield Row(f"swa-law-unshared-{way}", "unshared", "law", "swa", words, SHORT, unshared=way)
+        yield Row(
+            name=f"swa-law-unshared-{way}",
+            table="unshared",
+            domain="law",
+            layers="swa",
+            vocab=words,
+            steps=SHORT,
+            unshared=way,
+        )
 
 
 def _words(words: str) -> Iterator[Row]:
     for domain in DOMAINS:
-        yield Row(f"words-{domain}", "words", domain, "all", words, SHORT)
+        yield Row(
+            name=f"words-{domain}", table="words", domain=domain, layers="all", vocab=words, steps=SHORT
+        )
 
 
 def _depth(layers: int, words: str) -> Iterator[Row]:
     for dropped in DEPTHS if layers > 2 * DEPTHS[-1] else SHALLOW:
-        yield Row(f"depth-{dropped}", "depth", "law", f"auto:{layers - dropped}", words, SHORT)
+        yield Row(
+            name=f"depth-{dropped}",
+            table="depth",
+            domain="law",
+            layers=f"auto:{layers - dropped}",
+            vocab=words,
+            steps=SHORT,
+        )
 
 
 def _choice(layers: int) -> Iterator[Row]:
@@ -86,7 +126,21 @@ def _choice(layers: int) -> Iterator[Row]:
     kept = f"{layers - layers * 4 // 18}"
     for domain in ("law", "computing"):
         name = f"choice-{domain}"
-        yield Row(f"{name}-own", "choice", domain, f"auto:{kept}", steps=SHORT)
-        yield Row(f"{name}-general", "choice", domain, f"auto:{kept}", steps=SHORT, by="general")
+        yield Row(name=f"{name}-own", table="choice", domain=domain, layers=f"auto:{kept}", steps=SHORT)
+        yield Row(
+            name=f"{name}-general",
+            table="choice",
+            domain=domain,
+            layers=f"auto:{kept}",
+            steps=SHORT,
+            by="general",
+        )
         for seed in SEEDS:
-            yield Row(f"{name}-chance-{seed}", "choice", domain, f"chance:{kept}", steps=SHORT, seed=seed)
+            yield Row(
+                name=f"{name}-chance-{seed}",
+                table="choice",
+                domain=domain,
+                layers=f"chance:{kept}",
+                steps=SHORT,
+                seed=seed,
+            )

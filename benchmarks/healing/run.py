@@ -209,7 +209,14 @@ def main() -> None:
         return
     done = {(each["model"], each["row"]["name"]) for each in known(args.out)}
     args.work.mkdir(parents=True, exist_ok=True)
-    bench = Bench(locate(args.model), args.data, args.work, args.limit, args.threads, args.device)
+    bench = Bench(
+        parent=locate(args.model),
+        data=args.data,
+        work=args.work,
+        limit=args.limit,
+        threads=args.threads,
+        device=args.device,
+    )
     given = {name: getattr(args, name) for name in HYPERPARAMETERS}
     changes = {name: value for name, value in given.items() if value is not None}
     failed = False

@@ -87,7 +87,7 @@ def measured_files(
         print(f"  {folder.name} {spec}: {size:,} bytes, {format_divergence(found)}", flush=True)
         if rows is not None:
             out.unlink()
-        yield Measured(rows, spec, size, found)
+        yield Measured(rows=rows, type=spec, bytes=size, found=found)
 
 
 def format_divergence(found: Divergence) -> str:
@@ -207,7 +207,14 @@ def main() -> None:
     for spec in args.slices:
         rows, _, type = spec.partition("/")
         types.setdefault(int(rows), []).append(type)
-    settings = Settings(parent, args.data, args.work, args.threads, tuple(args.parent_types), types)
+    settings = Settings(
+        parent=parent,
+        data=args.data,
+        work=args.work,
+        threads=args.threads,
+        parent_types=tuple(args.parent_types),
+        slice_types=types,
+    )
     found: dict[str, Any] = {
         "date": datetime.now(UTC).date().isoformat(),
         "parent": parent.name,

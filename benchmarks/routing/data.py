@@ -53,11 +53,11 @@ def read(data: Path) -> list[Query]:
                 normalized = normalize(text)
                 digest = int(hashlib.sha1(f"route:{normalized}".encode()).hexdigest()[:12], 16)
                 query = Query(
-                    text,
-                    domain,
-                    file.stem,
-                    digest % 100 < HELDOUT_PERCENT,
-                    join_choices(record.get("choices")),
+                    text=text,
+                    domain=domain,
+                    source=file.stem,
+                    heldout=digest % 100 < HELDOUT_PERCENT,
+                    choices=join_choices(record.get("choices")),
                 )
                 queries.setdefault((normalized, file.stem), query)
     return list(queries.values())

@@ -68,7 +68,9 @@ def runners(
     for type in types:
         for name, folder in folders:
             made = quantize(folder, type, scratch / f"{name}-{type}.gguf")
-            yield Runner(name, type, made.bytes, LlamaRuntime(made.path, threads, n_ctx=2048))
+            yield Runner(
+                name=name, type=type, bytes=made.bytes, runtime=LlamaRuntime(made.path, threads, n_ctx=2048)
+            )
 
 
 def summary(values: Sequence[float]) -> dict[str, float]:

@@ -68,8 +68,10 @@ class Case:
 
 
 CASES = {
-    "SWA only": Case("swa", "all", tuple(SWA), tuple((a, a + 5) for a in range(0, 42, 6))),
-    "layers 0-23": Case("0-23", "all", tuple(range(24)), ((0, 24),)),
+    "SWA only": Case(
+        layers="swa", vocab="all", kept=tuple(SWA), ranges=tuple((a, a + 5) for a in range(0, 42, 6))
+    ),
+    "layers 0-23": Case(layers="0-23", vocab="all", kept=tuple(range(24)), ranges=((0, 24),)),
     "vocabulary 65,536": Case("all", "65536", tuple(range(42))),
 }
 

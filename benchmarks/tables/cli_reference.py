@@ -78,13 +78,13 @@ def _parameter(name: str, hint: Any, default: Any) -> Parameter:
     required = default is inspect.Parameter.empty
     if isinstance(info, ArgumentInfo) or (info is None and required):
         metavar = (info and info.metavar) or name.rstrip("_").upper()
-        return Parameter(metavar, "", "", (info and info.help) or "", argument=True)
+        return Parameter(names=metavar, value="", default="", help=(info and info.help) or "", argument=True)
     kind, many = _kind(plain)
     return Parameter(
-        _names(name, kind, info),
-        _value(kind, info) + (" ..." if many else ""),
-        "required" if required else _default(default, info),
-        (info and info.help) or "",
+        names=_names(name, kind, info),
+        value=_value(kind, info) + (" ..." if many else ""),
+        default="required" if required else _default(default, info),
+        help=(info and info.help) or "",
         argument=False,
     )
 

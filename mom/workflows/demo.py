@@ -162,7 +162,13 @@ def _ask(url: str, question: str) -> Answer:
     decision = _post(f"{url}/route", {"query": question})
     answer = _post(f"{url}/v1/chat/completions", body | {"temperature": 0.3})
     text = answer["choices"][0]["message"]["content"]
-    return Answer(question, answer["model"], decision["confidence"], decision["reason"], text)
+    return Answer(
+        question=question,
+        expert=answer["model"],
+        confidence=decision["confidence"],
+        reason=decision["reason"],
+        text=text,
+    )
 
 
 def _post(url: str, body: dict[str, Any]) -> dict[str, Any]:

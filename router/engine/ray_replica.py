@@ -36,7 +36,7 @@ class ExpertReplica:
     def __init__(self, expert: Expert, runtime: str, capacity: Capacity, nice: int = 0) -> None:
         open_runtime = import_runtime(runtime)
         worker = Worker(
-            lambda: open_runtime(expert.folder, expert.file, capacity),
+            open_batcher=lambda: open_runtime(expert.folder, expert.file, capacity),
             max_queued_requests=max_ongoing_requests(capacity),
             nice=nice,
             chunk_interval=chunk_interval,

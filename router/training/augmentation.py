@@ -31,6 +31,10 @@ def augment(queries: Sequence[tuple[str, str]], choices: Choices) -> list[Augmen
     augmented = [AugmentedText(text, queries[source][1], source) for text, source in perturbed]
     for source, (text, domain) in enumerate(queries):
         if text in choices:
-            augmented.append(AugmentedText(f"{text} {choices[text]}", domain, source, CHOICES_WEIGHT))
+            augmented.append(
+                AugmentedText(
+                    text=f"{text} {choices[text]}", domain=domain, source=source, weight=CHOICES_WEIGHT
+                )
+            )
             augmented.append(AugmentedText(choices[text], domain, source))
     return augmented

@@ -83,7 +83,9 @@ def finetune(
     atomic.refuse_existing(out, force)
     queries = list(dict.fromkeys(queries))
     classes = _check(queries)
-    trainer = _Trainer(queries, classes, source, config, choose_device(device))
+    trainer = _Trainer(
+        queries=queries, classes=classes, source=source, config=config, device=choose_device(device)
+    )
     accuracy = trainer.train(progress, on_evaluate)
     record = {"schema": SCHEMA, "encoder": encoder_name(source), "queries_sha256": digest(queries)}
     record |= {"holdout_percent": HOLDOUT_PERCENT, "config": asdict(config), "holdout_accuracy": accuracy}

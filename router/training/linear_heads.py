@@ -28,7 +28,12 @@ class AugmentedSet:
     def derived_from(self, rows: NDArray[np.int64]) -> "AugmentedSet":
         """The texts that derive from the queries `rows`, or from none."""
         kept = np.flatnonzero((self.sources == NO_SOURCE) | np.isin(self.sources, rows))
-        return AugmentedSet(self.vectors[kept], self.labels[kept], self.weights[kept], self.sources[kept])
+        return AugmentedSet(
+            vectors=self.vectors[kept],
+            labels=self.labels[kept],
+            weights=self.weights[kept],
+            sources=self.sources[kept],
+        )
 
 
 @dataclass(frozen=True)

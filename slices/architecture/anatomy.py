@@ -71,7 +71,7 @@ class Anatomy:
                 sizes = axis_sizes(self.dims, layer, len(self.layers))
                 shape = tuple(sizes[axis] for axis in rule.axes)
                 name = rule.name if layer is None else rule.name.format(layer.index)
-                yield TensorSpec(name, rule, layer, shape, dead=not live)
+                yield TensorSpec(name=name, rule=rule, layer=layer, shape=shape, dead=not live)
 
     @property
     def sliding(self) -> list[int]:

@@ -213,7 +213,7 @@ def _tensor(entries: Mapping[str, Entry], cut: _Cut, spec: TensorSpec) -> Tensor
         name = spec.rule.name.format(parent)
     rows, columns = (cut.kept_indices(axis, parent) for axis in (*spec.rule.axes, "none")[:2])
     slot = Slot(_PREFIX + spec.name, entries[name].dtype, spec.shape)
-    return TensorPlan(slot, entries[name], rows, columns)
+    return TensorPlan(slot=slot, source=entries[name], rows=rows, columns=columns)
 
 
 def _source_position(tensor: TensorPlan) -> tuple[bool, str, int]:

@@ -81,7 +81,10 @@ def chunks(operations: Iterator[Operation]) -> Iterator[Operation]:
             count = min(CHUNK, operation.nbytes - offset)
             if isinstance(operation, CopyRange):
                 yield CopyRange(
-                    operation.entry, operation.start + offset, target=operation.target + offset, nbytes=count
+                    entry=operation.entry,
+                    start=operation.start + offset,
+                    target=operation.target + offset,
+                    nbytes=count,
                 )
             else:
                 yield FillRange(operation.pattern, operation.target + offset, count)
@@ -91,7 +94,9 @@ def _copy_range(tensor: TensorPlan, target: int) -> CopyRange | None:
     """A tensor that is kept whole, as a copy; None for any other."""
     if tensor.source is None or tensor.rows is not None or tensor.columns is not None:
         return None
-    return CopyRange(tensor.source, tensor.source.start, target=target, nbytes=tensor.source.nbytes)
+    return CopyRange(
+        entry=tensor.source, start=tensor.source.start, target=target, nbytes=tensor.source.nbytes
+    )
 
 
 def _gathers_or_fill(tensor: TensorPlan, target: int) -> Iterator[GatherRows | FillRange]:
@@ -102,4 +107,4 @@ def _gathers_or_fill(tensor: TensorPlan, target: int) -> Iterator[GatherRows | F
     matrix = MatrixGather(tensor.source, tensor.rows, tensor.columns)
     row_bytes = matrix.kept_width * matrix.dtype.itemsize
     for first, last in blocks(matrix):
-        yield GatherRows(matrix, first, last=last, target=target + first * row_bytes)
+        yield GatherRows(matrix=matrix, first=first, last=last, target=target + first * row_bytes)

@@ -57,6 +57,12 @@ def _block(anatomy: Anatomy, index: int, source: int | None) -> Block:
         return Block(source, anatomy.layers[source])
     head = next((layer.head_dim for layer in anatomy.layers if layer.type == SLIDING), None)
     layer = Layer(
-        index, SLIDING, head or int(anatomy.config["head_dim"]), heads=1, kv_heads=1, ffn=FFN, has_value=False
+        index=index,
+        type=SLIDING,
+        head_dim=head or int(anatomy.config["head_dim"]),
+        heads=1,
+        kv_heads=1,
+        ffn=FFN,
+        has_value=False,
     )
     return Block(None, layer)

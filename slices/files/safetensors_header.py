@@ -108,7 +108,9 @@ def _entry(path: Path, name: str, value: object, data: int) -> Entry:
         case {"dtype": str(dtype), "shape": list(shape), "data_offsets": [begin, end]} if (
             dtype in ITEM_BYTES and len(shape) <= _MAX_AXES and all(map(_is_count, [*shape, begin, end]))
         ):
-            entry = Entry(name, dtype, tuple(shape), path, data + begin, end - begin)
+            entry = Entry(
+                name=name, dtype=dtype, shape=tuple(shape), file=path, start=data + begin, nbytes=end - begin
+            )
         case _:
             raise BadCheckpoint(
                 f"{path}: tensor {name!r}: its header entry has no valid dtype, shape and offsets"

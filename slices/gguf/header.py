@@ -128,7 +128,13 @@ class _Reader:
         if kinds.get("general.alignment", "u32") != "u32" or align not in _ALIGNMENTS:
             raise self._bad(f"general.alignment is {align!r}; expected one of {_ALIGNMENTS}")
         nbytes = -(-self._at // align) * align
-        return GGUFHeader(metadata, self._placed(infos, nbytes, align), kinds, places, nbytes)
+        return GGUFHeader(
+            metadata=metadata,
+            tensors=self._placed(infos, nbytes, align),
+            kinds=kinds,
+            places=places,
+            nbytes=nbytes,
+        )
 
     def _metadata(self, keys: int) -> tuple[dict[str, Any], dict[str, str], dict[str, int]]:
         metadata: dict[str, Any] = {}
@@ -193,7 +199,9 @@ class _Reader:
         block, nbytes = _BLOCKS.get(kind, (0, 0))
         if not block or not all(shape) or shape[0] % block:
             raise self._bad(f"tensor {name!r} of ggml type {kind} cannot have the shape {shape}")
-        return GGUFTensor(name, tuple(shape), kind, start, prod(shape) // block * nbytes)
+        return GGUFTensor(
+            name=name, shape=tuple(shape), type=kind, start=start, nbytes=prod(shape) // block * nbytes
+        )
 
     def _placed(self, infos: list[GGUFTensor], base: int, align: int) -> tuple[GGUFTensor, ...]:
         """The tensors, which must follow one another: llama.cpp takes no other layout."""
@@ -206,7 +214,15 @@ class _Reader:
                 raise self._bad(
                     f"tensor {tensor.name!r} ends at byte {end}, but the file has {size}: it is cut short"
                 )
-            placed.append(GGUFTensor(tensor.name, tensor.shape, tensor.type, base + expected, tensor.nbytes))
+            placed.append(
+                GGUFTensor(
+                    name=tensor.name,
+                    shape=tensor.shape,
+                    type=tensor.type,
+                    start=base + expected,
+                    nbytes=tensor.nbytes,
+                )
+            )
             expected += -(-tensor.nbytes // align) * align
         return tuple(placed)
 

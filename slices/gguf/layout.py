@@ -51,7 +51,13 @@ def read_layers(header: GGUFHeader) -> list[GGUFLayer]:
     heads, kv_heads, ffn = (per_layer(header, key) for key in (_HEADS, _KV_HEADS, "feed_forward_length"))
     return [
         GGUFLayer(
-            slides[at], at < own, at in identity_layers, heads[at], kv_heads[at], sizes[slides[at]], ffn[at]
+            sliding=slides[at],
+            own=at < own,
+            identity=at in identity_layers,
+            heads=heads[at],
+            kv_heads=kv_heads[at],
+            head=sizes[slides[at]],
+            ffn=ffn[at],
         )
         for at in range(count)
     ]

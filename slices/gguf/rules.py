@@ -67,21 +67,27 @@ ANY: Mapping[str, Number] = {
 }
 _GEMMA: Mapping[str, Number] = {
     **ANY,
-    "feed_forward_length": Number(1, 2**24, required=True, per_layer=True),
-    "attention.head_count": Number(1, 2**16, required=True, per_layer=True),
-    "attention.head_count_kv": Number(1, 2**16, required=True, per_layer=True),
+    "feed_forward_length": Number(low=1, high=2**24, required=True, per_layer=True),
+    "attention.head_count": Number(low=1, high=2**16, required=True, per_layer=True),
+    "attention.head_count_kv": Number(low=1, high=2**16, required=True, per_layer=True),
     "attention.key_length": Number(2, 2**16, required=True),
     "attention.value_length": Number(2, 2**16, required=True),
-    "attention.layer_norm_rms_epsilon": Number(_TINY, 1, "f32", required=True),
+    "attention.layer_norm_rms_epsilon": Number(low=_TINY, high=1, kind="f32", required=True),
     "attention.sliding_window": Number(1, 2**24),
     "rope.dimension_count": Number(2, 2**16),
     "rope.freq_base_swa": Number(_TINY, _HUGE, "f32"),
     "final_logit_softcapping": Number(_TINY, _HUGE, "f32"),
 }
 _BARRED = (
-    "attention.causal", "pooling_type", "classifier.output_labels", "nextn_predict_layers",
-    "embedding_length_out", "expert_group_count", "expert_group_used_count", "rope.dimension_sections",
-)  # fmt: skip
+    "attention.causal",
+    "pooling_type",
+    "classifier.output_labels",
+    "nextn_predict_layers",
+    "embedding_length_out",
+    "expert_group_count",
+    "expert_group_used_count",
+    "rope.dimension_sections",
+)
 _NOT_GEMMA3 = (
     "attention.key_length_swa", "attention.value_length_swa", "rope.dimension_count_swa",
     "attention.shared_kv_layers", "expert_count", "expert_used_count", "embedding_length_per_layer_input",

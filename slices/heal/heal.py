@@ -130,7 +130,7 @@ def save_teacher(request: HealRequest, path: Path, k: int, progress: Progress = 
     device = choose_device(request.device, request.config.precision, request.threads)
     text = read_text(request.slice, request.text, request.config)
     parent, ids = find_parent(request.slice)
-    teacher = ParentTeacher(parent, ids, text, device)
+    teacher = ParentTeacher(folder=parent, ids=ids, text=text, device=device)
     return cached_teacher.save_teacher(teacher, text, len(ids), k, path, request.force, progress)
 
 
@@ -157,7 +157,9 @@ def _load(request: HealRequest, on_memory_bound: MemoryCallback) -> _Loaded:
     if request.teacher:
         teacher = CachedTeacher(request.teacher, text, device.name)
     else:
-        teacher = ParentTeacher(parent, ids, text, device, parent_layers)
+        teacher = ParentTeacher(
+            folder=parent, ids=ids, text=text, device=device, captured_layers=parent_layers
+        )
     absent_rows = ids < 0 if bool((ids < 0).any()) else None
     student = load_student(request.slice, config, device, absent_rows, own_layers)
     if config.compiled:

@@ -71,7 +71,7 @@ def read_text(
         ) from None
     texts = [window.text for window in heldout.windows]
     windows = [np.array([bos, *ids], dtype=np.int32) for ids in _encode(tokenizer, texts)]
-    return HealText(rows, tuple(windows), heldout, config.seed)
+    return HealText(rows=rows, windows=tuple(windows), heldout=heldout, seed=config.seed)
 
 
 def _split(corpus: Corpus) -> tuple[list[str], list[str]]:

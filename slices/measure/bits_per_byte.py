@@ -67,7 +67,9 @@ def score_text(
     ]
     documents = DocumentTotals(text, windows)
     bits = documents.sums(to_bits(np.concatenate(parts)))
-    return TextScore(ratio(bits, documents.bytes), documents.tokens, bits, documents.bytes)
+    return TextScore(
+        bits_per_byte=ratio(bits, documents.bytes), tokens=documents.tokens, bits=bits, bytes=documents.bytes
+    )
 
 
 def to_bits(log_probs: NDArray[np.floating]) -> Values:

@@ -75,7 +75,9 @@ class Divergence:
     @property
     def score(self) -> TextScore:
         """The model's bits per byte, with sums by document."""
-        return TextScore(self.bits_per_byte, self.tokens, self.sums.bits, self.sums.bytes)
+        return TextScore(
+            bits_per_byte=self.bits_per_byte, tokens=self.tokens, bits=self.sums.bits, bytes=self.sums.bytes
+        )
 
 
 def measure_divergence(
@@ -189,7 +191,7 @@ def _summarize(name: str, reference: Reference, kl: Values, outputs: _Outputs) -
 
 def _quantiles(values: Values) -> Quantiles:
     median, p99, p999 = np.quantile(values, (0.5, 0.99, 0.999))
-    return Quantiles(float(median), float(p99), float(p999), float(values.max()))
+    return Quantiles(median=float(median), p99=float(p99), p999=float(p999), max=float(values.max()))
 
 
 def _perplexity_ratio(sums: DocumentSums) -> Estimate:

@@ -106,7 +106,9 @@ def run_ladder(
     if out is not None:
         refuse_existing(out, force)
     with temp_dir(out.parent if out else folder) as scratch:
-        on = _LadderRun(folder, goal, options or LadderOptions(), scratch, progress)
+        on = _LadderRun(
+            folder=folder, goal=goal, options=options or LadderOptions(), scratch=scratch, progress=progress
+        )
         sizes = predict_ladder_sizes(folder, on.exported, types, on.options)
         fitting = [type for type in sizes if goal.fits(sizes[type])]
         if not fitting:
@@ -117,7 +119,9 @@ def run_ladder(
         if chosen is None or made is None:
             raise goal_not_met(trials, goal, sizes)
         done = _keep(folder, made, out, force)
-    ladder = Ladder(goal, domain, text, sizes, tuple(trials), chosen, done)
+    ladder = Ladder(
+        goal=goal, domain=domain, text=text, sizes=sizes, trials=tuple(trials), chosen=chosen, kept=done
+    )
     record_ladder(done.path, domain, goal, trials, chosen)
     return ladder
 
@@ -196,7 +200,14 @@ def _run_trial(on: _LadderRun, type: str, reference: Reference) -> tuple[QuantTr
     finally:
         runtime.close()
     passes = on.goal.passes(found.kl)
-    return QuantTrial(type, made.bytes, made.bits_per_weight, passes, found, perf_counter() - started), made
+    return QuantTrial(
+        type=type,
+        bytes=made.bytes,
+        bits_per_weight=made.bits_per_weight,
+        passes=passes,
+        measured=found,
+        seconds=perf_counter() - started,
+    ), made
 
 
 def _keep(folder: Path, made: Quantized, out: Path | None, force: bool) -> Quantized:

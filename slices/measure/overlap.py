@@ -40,7 +40,9 @@ def overlap(heldout: Sequence[str], calibration: Sequence[str]) -> tuple[list[st
         if hits <= SEEN * len(found):
             fresh.append(document)
     share = shared / total if total else 0.0
-    return fresh, Overlap(len(heldout), touched, len(heldout) - len(fresh), share)
+    return fresh, Overlap(
+        documents=len(heldout), touched=touched, seen=len(heldout) - len(fresh), share=share
+    )
 
 
 def without_seen(

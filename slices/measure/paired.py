@@ -42,7 +42,7 @@ def bootstrap(ours: Values, theirs: Values, weights: Values, seed: int = 0) -> D
     # The share of resamples on the other side of zero; one is added, so that no p is below what was tried.
     beyond = min(float((found <= 0).sum()), float((found >= 0).sum()))
     p = min(1.0, 2 * (beyond + 1) / (RESAMPLES + 1))
-    return Difference(value, float(low), float(high), p, count)
+    return Difference(value=value, low=float(low), high=float(high), p=p, n=count)
 
 
 def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], seed: int = 0) -> Difference:
@@ -51,7 +51,7 @@ def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_], seed: int = 0) -
     differing = gained + lost
     tail = sum(comb(differing, k) for k in range(min(gained, lost) + 1)) / 2**differing
     found = bootstrap(ours.astype(float), theirs.astype(float), np.ones(len(ours)), seed)
-    return Difference(found.value, found.low, found.high, min(1.0, 2 * tail), len(ours))
+    return Difference(value=found.value, low=found.low, high=found.high, p=min(1.0, 2 * tail), n=len(ours))
 
 
 def holm(values: Sequence[float]) -> list[float]:

@@ -134,7 +134,9 @@ def _measure_quant(
     finally:
         runtime.close()
         out.unlink()
-    return PlainQuant(type, embedding_type, quantized.bytes, tuple(bits.tolist()))
+    return PlainQuant(
+        type=type, embedding_type=embedding_type, bytes=quantized.bytes, bits=tuple(bits.tolist())
+    )
 
 
 def _read(path: Path, text: Heldout) -> dict[tuple[str, str], PlainQuant]:
@@ -143,7 +145,12 @@ def _read(path: Path, text: Heldout) -> dict[tuple[str, str], PlainQuant]:
     try:
         stored: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         found = [
-            PlainQuant(e["type"], e["embedding_type"], int(e["bytes"]), tuple(map(float, e["bits"])))
+            PlainQuant(
+                type=e["type"],
+                embedding_type=e["embedding_type"],
+                bytes=int(e["bytes"]),
+                bits=tuple(map(float, e["bits"])),
+            )
             for e in stored["quants"]
         ]
         right = stored["text"] == text.sha256 and all(len(e.bits) == text.documents for e in found)

@@ -91,12 +91,22 @@ def advise_layers(ratios: Sequence[float], swa_share: float) -> Advice:
     for ratio, same in groupby(sorted(ratios)):
         count = len(list(same))
         verdict, confidence = judge(ratio, swa_share > 0)
-        groups.append(Group(ratio, count, count * ratio / total, verdict, confidence))
+        groups.append(
+            Group(
+                ratio=ratio, layers=count, share=count * ratio / total, verdict=verdict, confidence=confidence
+            )
+        )
     danger = [group for group in groups if group.verdict == "danger"]
     deciding = danger[0] if danger else min(groups, key=lambda group: group.confidence)
     kind, fallback = _TYPES[deciding.verdict]
     return Advice(
-        deciding.verdict, deciding.confidence, kind, fallback, tuple(groups), len(ratios), swa_share
+        verdict=deciding.verdict,
+        confidence=deciding.confidence,
+        type=kind,
+        fallback=fallback,
+        groups=tuple(groups),
+        depth=len(ratios),
+        swa_share=swa_share,
     )
 
 

@@ -58,7 +58,14 @@ def compute_reference(
     """
     windows = tuple(windows or tokenize_windows(name, runtime, text))
     distribution, vocabulary = compute_distribution(name, runtime, windows, ids, progress)
-    return Reference(name, text, windows, vocabulary, ids is not None, distribution)
+    return Reference(
+        name=name,
+        text=text,
+        windows=windows,
+        vocabulary=vocabulary,
+        restricted=ids is not None,
+        distribution=distribution,
+    )
 
 
 def compute_distribution(

@@ -54,13 +54,27 @@ def cached_reference(
     if path.is_file():
         try:
             distribution, vocabulary = _read(path, positions)
-            return Reference(name, text, windows, vocabulary, ids is not None, distribution)
+            return Reference(
+                name=name,
+                text=text,
+                windows=windows,
+                vocabulary=vocabulary,
+                restricted=ids is not None,
+                distribution=distribution,
+            )
         except (BadCheckpoint, ValueError):
             path.unlink()  # computed again
     check_free_space(path, positions * 8 * (TOP + SAMPLED + 2), "the reference's distributions")
     distribution, vocabulary = compute_distribution(name, open_runtime(), windows, ids, progress)
     _write(path, distribution, vocabulary)
-    return Reference(name, text, windows, vocabulary, ids is not None, distribution)
+    return Reference(
+        name=name,
+        text=text,
+        windows=windows,
+        vocabulary=vocabulary,
+        restricted=ids is not None,
+        distribution=distribution,
+    )
 
 
 def reference_file(identity: str, windows: Sequence[TokenWindow], ids: NDArray[np.int64] | None) -> Path:

@@ -102,9 +102,13 @@ def outcome(case: Case) -> Outcome:
     """What the predictor says of a case, and whether it was right."""
     advice = advise_layers(case.ffn_ratios, case.swa_share)
     if case.passed is not None:
-        return Outcome(case, advice, case.passed == (advice.verdict == "safe"), None)
+        return Outcome(
+            case=case, advice=advice, right=case.passed == (advice.verdict == "safe"), type_passed=None
+        )
     measured = {kind: Ratio(each.value, each.stderr) for kind, each in case.perplexity_ratio.items()}
-    return Outcome(case, advice, agreed(advice, measured), passes(measured, advice.type))
+    return Outcome(
+        case=case, advice=advice, right=agreed(advice, measured), type_passed=passes(measured, advice.type)
+    )
 
 
 def read_ladder(trials: Iterable[object], where: str) -> dict[str, Ratio]:

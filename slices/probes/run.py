@@ -56,7 +56,7 @@ def differences(model: Mapping[str, ItemScores], baseline: Mapping[str, ItemScor
     ]
     corrected = holm([each.p for each in found])
     return {
-        name: Difference(each.value, each.low, each.high, p, each.n)
+        name: Difference(value=each.value, low=each.low, high=each.high, p=p, n=each.n)
         for name, each, p in zip(names, found, corrected, strict=True)
     }
 

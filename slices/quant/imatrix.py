@@ -187,7 +187,12 @@ def _found(totals: Mapping[str, _Total], batches: Batches) -> Imatrix:
         if total.counts.any():
             counts[name] = total.counts.numpy().astype(np.int64)
             values[name] = means(total.sums.numpy(), counts[name], name)
-    return Imatrix(values, counts, sum(map(len, batches)), context=max(map(len, batches), default=CONTEXT))
+    return Imatrix(
+        values=values,
+        counts=counts,
+        tokens=sum(map(len, batches)),
+        context=max(map(len, batches), default=CONTEXT),
+    )
 
 
 def _load(folder: Path, nbytes: int) -> Any:

@@ -156,4 +156,11 @@ def _described(
     if not (isinstance(context, int) and context > 0 and isinstance(tokens, int)):
         raise BadCheckpoint(f"{path}: expected a number of tokens, found {_CHUNK} = {context!r}, {tokens!r}")
     known = tuple(map(str, datasets)) if isinstance(datasets, list) else ()
-    return Imatrix(values, counts, tokens, str(header.metadata.get(_SHA256, "")), context, known)
+    return Imatrix(
+        values=values,
+        counts=counts,
+        tokens=tokens,
+        sha256=str(header.metadata.get(_SHA256, "")),
+        context=context,
+        datasets=known,
+    )

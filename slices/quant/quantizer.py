@@ -42,9 +42,16 @@ def make_params(
     types = tuple((pattern, type_number(type)) for pattern, type in recipe.tensor_types)
     file = None if imatrix is None else str(imatrix)
     return QuantizeParams(
-        str(source), str(target), find_type(recipe.type).ftype, types, recipe.pure,
-        has_imatrix or file is not None, threads, file, dict(metadata or {}),
-    )  # fmt: skip
+        source=str(source),
+        target=str(target),
+        ftype=find_type(recipe.type).ftype,
+        tensor_types=types,
+        pure=recipe.pure,
+        has_imatrix=has_imatrix or file is not None,
+        threads=threads,
+        imatrix=file,
+        metadata=dict(metadata or {}),
+    )
 
 
 def plan_types(params_list: Sequence[QuantizeParams]) -> list[dict[str, str]]:

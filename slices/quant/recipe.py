@@ -81,7 +81,7 @@ def make_recipe(
         )
     for pattern, wanted in overrides.items():
         _check_override(pattern, wanted)
-    return Recipe(type, embedding_type, dict(overrides), pure)
+    return Recipe(type=type, embedding_type=embedding_type, overrides=dict(overrides), pure=pure)
 
 
 def _check_override(pattern: str, wanted: str) -> None:

@@ -120,14 +120,22 @@ def _prediction(
 ) -> SizePrediction:
     size = exported.stat().st_size
     if recipe.type == "BF16":
-        return SizePrediction(size, header.bits_per_weight, types, size)
+        return SizePrediction(
+            bytes=size, bits_per_weight=header.bits_per_weight, types=types, export_bytes=size
+        )
     added = gguf_metadata(recipe, _SHA256 if with_imatrix else None)
     data = sum(_tensor_bytes(tensor, types) for tensor in header.tensors)
     weights = sum(tensor.weights for tensor in header.tensors)
     total = _metadata_bytes(exported, header, added) + sum(
         _padded(_tensor_bytes(tensor, types)) for tensor in header.tensors
     )
-    return SizePrediction(total, 8 * data / weights, types, size, _notes(header, recipe, types))
+    return SizePrediction(
+        bytes=total,
+        bits_per_weight=8 * data / weights,
+        types=types,
+        export_bytes=size,
+        notes=_notes(header, recipe, types),
+    )
 
 
 def _missing_imatrix(types: Mapping[str, str], with_imatrix: bool) -> list[str]:

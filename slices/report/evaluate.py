@@ -92,7 +92,9 @@ def evaluate(
     )
     results = {model.name: _measure_model(model, run) for model in ordered}
     run.cache.clear()
-    return EvalReport(results, heldout, config, baseline.name if baseline else None)
+    return EvalReport(
+        models=results, heldout=heldout, config=config, baseline=baseline.name if baseline else None
+    )
 
 
 def heldout_windows(texts: Mapping[str, Sequence[str]], config: EvalConfig) -> dict[str, Heldout]:
@@ -126,7 +128,9 @@ def _measure_model(model: EvaluatedModel, run: EvalRun) -> ModelResult:
         finally:
             runtime.close()
             run.close_baseline()
-    return ModelResult(model, model.nbytes, overall, {domain: results[domain] for domain in keys})
+    return ModelResult(
+        model=model, bytes=model.nbytes, overall=overall, domains={domain: results[domain] for domain in keys}
+    )
 
 
 def _baseline_ids(

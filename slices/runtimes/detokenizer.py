@@ -45,7 +45,12 @@ class Detokenizer:
         return self._show(len(self._held) if at is None else at, finish_reason if at is None else "stop")
 
     def _show(self, count: int, finish_reason: str | None = None) -> Piece:
-        piece = Piece(self._held[:count], self._waiting, finish_reason, tuple(self._logprobs))
+        piece = Piece(
+            text=self._held[:count],
+            tokens=self._waiting,
+            finish_reason=finish_reason,
+            logprobs=tuple(self._logprobs),
+        )
         self._held, self._waiting, self._logprobs = self._held[count:], 0, []
         return piece
 

@@ -34,7 +34,7 @@ class LlamaBatcher:
         threads = capacity.threads or cpu_count() or 1
         try:
             self._context = LlamaContext(
-                self._model,
+                model=self._model,
                 n_seq_max=capacity.max_num_seqs,
                 n_ctx_seq=capacity.max_model_len,
                 threads=threads,
@@ -48,7 +48,9 @@ class LlamaBatcher:
     def begin(self, prompt: str, sampling: Sampling) -> Slot:
         """Take a prompt, control tokens in it included, to the free slot with the longest common prefix."""
         tokens = self._model.tokenize_prompt(prompt, self._context.n_ctx_seq)
-        generation = Generation(self._model, tokens, sampling, self._context.n_ctx_seq)
+        generation = Generation(
+            model=self._model, prompt=tokens, sampling=sampling, n_ctx=self._context.n_ctx_seq
+        )
         free = [slot for slot in range(self.max_num_seqs) if slot not in self._running]
         prefixes = {slot: _common_prefix(self._cached[slot], tokens) for slot in free}
         slot = max(free, key=lambda each: (prefixes[each], -len(self._cached[each])))
@@ -100,7 +102,9 @@ class LlamaBatcher:
     def _chunk(self, slot: int, count: int) -> SequenceChunk:
         generation = self._running[slot]
         tokens = generation.tokens[generation.n_past : generation.n_past + count]
-        return SequenceChunk(slot, tokens, pos=generation.n_past, logits=count == generation.n_pending)
+        return SequenceChunk(
+            seq_id=slot, tokens=tokens, pos=generation.n_past, logits=count == generation.n_pending
+        )
 
     def _reset(self) -> None:
         for slot in list(self._running):

@@ -45,7 +45,7 @@ def open_runtime(
     if not checkpoint.entries:
         raise NotFound(f"{folder} has no model.safetensors to run; give one of its GGUF files")
     match_tensors(checkpoint, read_anatomy(checkpoint.config))
-    return TorchRuntime(folder, threads, max_model_len, device=device)
+    return TorchRuntime(folder=folder, threads=threads, max_model_len=max_model_len, device=device)
 
 
 def open_batcher(folder: Path, file: Path | None, capacity: Capacity) -> Batcher:

@@ -66,7 +66,9 @@ def search(
     checkpoint = open_model(request.model)
     anatomy = read_anatomy(checkpoint.config)
     heldout = _heldout(text)
-    cache = SearchCache(checkpoint, text.sha256, heldout, request, budget)
+    cache = SearchCache(
+        checkpoint=checkpoint, corpus_sha256=text.sha256, heldout=heldout, request=request, budget=budget
+    )
     with temp_dir(home() / "search") as scratch:
         bits, sizes = cache.parent(lambda: measure_parent(checkpoint.folder, heldout, threads, progress))
         context = TrialContext(

@@ -159,5 +159,5 @@ def _flatten(results: Mapping[str, Any]) -> list[HarnessResult]:
             error = values.get(f"{metric}_stderr,{filter_name}")
             stderr = float(error) if isinstance(error, int | float) else float("nan")
             name = metric if filter_name == "none" else f"{metric} ({filter_name})"
-            flat.append(HarnessResult(task, name, float(value), stderr, n))
+            flat.append(HarnessResult(task=task, metric=name, value=float(value), stderr=stderr, n=n))
     return flat

@@ -87,7 +87,9 @@ def _opening(topic: str, index: int) -> str:
 def _by_llama(gguf: Path, topics: Sequence[str], seed: int) -> Iterator[str]:
     def write(runtime: LlamaRuntime, index: int) -> str:
         opening = _opening(topics[index], index)
-        sampling = Sampling(TOKENS, _TEMPERATURE, top_p=1.0, top_k=_TOP_K, seed=seed * 100_003 + index)
+        sampling = Sampling(
+            max_tokens=TOKENS, temperature=_TEMPERATURE, top_p=1.0, top_k=_TOP_K, seed=seed * 100_003 + index
+        )
         return opening + "".join(piece.text for piece in runtime.generate(opening, sampling))
 
     return map_on_all_cores(gguf, write, range(len(topics)))

@@ -25,7 +25,9 @@ def made_up_imatrix(folder: Path, seed: int = 3) -> Imatrix:
         columns = random.uniform(0.01, 0.1, tensor.shape[-1]).astype(np.float32)
         columns[random.permutation(len(columns))[: len(columns) // 8]] = 100
         values[name] = np.tile(columns, tensor.shape[0] if len(tensor.shape) == 3 else 1)
-    return Imatrix(values, {name: np.array([64]) for name in values}, 64, "0" * 64)
+    return Imatrix(
+        values=values, counts={name: np.array([64]) for name in values}, tokens=64, sha256="0" * 64
+    )
 
 
 @pytest.fixture(name="pico")

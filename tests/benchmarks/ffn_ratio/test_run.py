@@ -188,17 +188,25 @@ def test_rows_are_kept_and_not_measured_twice(
     """One run, a second with one trial more, and what the table and the predictor make of the file."""
     extra = Trial("ladder", "Q8_0 again", "Q8_0")
     wanted = [Trial("ladder", "Q2_K", "Q2_K"), Trial("ladder", "Q8_0", "Q8_0")]
-    weighted = Trial("imatrix", "Q2_K, imatrix", "Q2_K", weighted=True)
+    weighted = Trial(experiment="imatrix", name="Q2_K, imatrix", type="Q2_K", weighted=True)
     monkeypatch.setattr(measure, "EXPERIMENTS", {"one": lambda: wanted})
     monkeypatch.setattr(findings, "LADDER", ("Q2_K", "Q8_0"))
     output = tmp_path / "experiments.json"
     figures: dict[str, Any] = {"models": {}, "rows": []}
     model = from_checkpoint("pico", pico, tmp_path, "noise", ["law", "computing"])
-    bench = Bench(output, data, tmp_path, 1200, 200, 1, figures)
+    bench = Bench(output=output, data=data, work=tmp_path, limit=1200, tokens=200, threads=1, figures=figures)
     run_model(bench, model, ["one"])
     seconds = [each["seconds"] for each in json.loads(output.read_text())["rows"]]
     wanted += [extra, weighted]
-    bench = Bench(output, data, tmp_path, 1200, 200, 1, json.loads(output.read_text()))
+    bench = Bench(
+        output=output,
+        data=data,
+        work=tmp_path,
+        limit=1200,
+        tokens=200,
+        threads=1,
+        figures=json.loads(output.read_text()),
+    )
     run_model(bench, model, ["one"])
     found = json.loads(output.read_text())
     assert [each["seconds"] for each in found["rows"]][:2] == seconds

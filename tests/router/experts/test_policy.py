@@ -18,7 +18,12 @@ LAW = ("law", "text-1")
 def model(
     size: int, bits: float | None, speed: float | None = None, text: tuple[str, str] = LAW
 ) -> ExpertMeasurements:
-    return ExpertMeasurements(size, {} if bits is None else {text: bits}, {text: 1.0}, speed)
+    return ExpertMeasurements(
+        bytes=size,
+        bits_per_byte={} if bits is None else {text: bits},
+        parent_bits_per_byte={text: 1.0},
+        decode_tokens_per_second=speed,
+    )
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,16 @@ LAW, BIO = "Is a verbal contract enforceable?", "How do enzymes lower activation
 
 def turn(expert: str, domain: str, confidence: float, fallback: bool = False, **others: float) -> Decision:
     probabilities = {domain: confidence, **others}
-    return Decision(expert, domain, confidence, 0.3, 0.1, fallback, "because", probabilities)
+    return Decision(
+        expert=expert,
+        domain=domain,
+        confidence=confidence,
+        margin=0.3,
+        distance=0.1,
+        fallback=fallback,
+        reason="because",
+        probabilities=probabilities,
+    )
 
 
 FIRST = turn("lex", "law", 0.9)
@@ -29,7 +38,19 @@ FIRST = turn("lex", "law", 0.9)
         (turn("bio", "biochem", 0.80, law=0.10), "bio"),
         (turn("gen", "general", 0.70, fallback=True), "gen"),  # small talk
         (turn("gen", "general", 0.40, fallback=True), "lex"),
-        (Decision("gen", "general", 0.0, 0.0, 0.0, True, "empty query", {}), "lex"),
+        (
+            Decision(
+                expert="gen",
+                domain="general",
+                confidence=0.0,
+                margin=0.0,
+                distance=0.0,
+                fallback=True,
+                reason="empty query",
+                probabilities={},
+            ),
+            "lex",
+        ),
     ],
 )
 def test_the_expert_stays_unless_the_topic_clearly_changes(after: Decision, expert: str) -> None:

@@ -17,7 +17,16 @@ class RecordingPredictor:
 
     def predict(self, texts: Sequence[str]) -> list[RoutePrediction]:
         self.texts += texts
-        return [RoutePrediction(("a",), np.ones(1), float(len(text)), 0.0, "recording") for text in texts]
+        return [
+            RoutePrediction(
+                classes=("a",),
+                probabilities=np.ones(1),
+                in_domain=float(len(text)),
+                distance=0.0,
+                embedder="recording",
+            )
+            for text in texts
+        ]
 
 
 def lengths(predictions: Sequence[RoutePrediction]) -> list[float]:

@@ -61,7 +61,9 @@ def picked(entry: Entry, rows: list[int] | None, columns: list[int] | None = Non
     for axis, kept in ((0, rows), (1, columns)):
         shape[axis] = shape[axis] if kept is None else len(kept)
     kept_rows, kept_columns = (None if k is None else np.array(k, np.int64) for k in (rows, columns))
-    return TensorPlan(Slot(entry.name, entry.dtype, tuple(shape)), entry, kept_rows, kept_columns)
+    return TensorPlan(
+        slot=Slot(entry.name, entry.dtype, tuple(shape)), source=entry, rows=kept_rows, columns=kept_columns
+    )
 
 
 def whole(entry: Entry) -> TensorPlan:

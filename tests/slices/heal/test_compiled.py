@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from safetensors.torch import load_file
@@ -29,8 +30,10 @@ SHORT = HealConfig(
 )
 
 
-def ordered(slice_: Path, target: Path, **changes: object) -> HealRequest:
-    return HealRequest(slice_, target, sentences(), replace(SHORT, **changes), threads=1)  # type: ignore[arg-type]
+def ordered(slice_: Path, target: Path, **changes: Any) -> HealRequest:
+    return HealRequest(
+        slice=slice_, target=target, text=sentences(), config=replace(SHORT, **changes), threads=1
+    )
 
 
 def test_only_long_runs_are_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

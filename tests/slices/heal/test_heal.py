@@ -36,7 +36,7 @@ GAINS = ("norm.weight", "layernorm.weight", "layer_scalar")
 
 
 def ordered(slice_: Path, target: Path, config: HealConfig = SHORT) -> HealRequest:
-    return HealRequest(slice_, target, sentences(), config, threads=1)
+    return HealRequest(slice=slice_, target=target, text=sentences(), config=config, threads=1)
 
 
 @pytest.fixture(scope="module")

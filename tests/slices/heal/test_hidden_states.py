@@ -41,7 +41,9 @@ def opened(slice_: Path, settings: HealConfig = SHORT) -> tuple[Student, ParentT
     own, theirs = matching_layers(anatomy, made.layers, bool(made.recipe["portable"]))
     device = choose_device("cpu", "float32", 1)
     text = read_text(slice_, sentences(), settings)
-    return load_student(slice_, settings, device, None, own), ParentTeacher(folder, ids, text, device, theirs)
+    return load_student(slice_, settings, device, None, own), ParentTeacher(
+        folder=folder, ids=ids, text=text, device=device, captured_layers=theirs
+    )
 
 
 @pytest.mark.parametrize(

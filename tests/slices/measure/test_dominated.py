@@ -33,7 +33,7 @@ def text() -> Heldout:
 
 
 def rival(bits: np.ndarray, type: str = "Q3_K_M", nbytes: int = 90) -> PlainQuant:
-    return PlainQuant(type, "llama.cpp", nbytes, tuple(bits.tolist()))
+    return PlainQuant(type=type, embedding_type="llama.cpp", bytes=nbytes, bits=tuple(bits.tolist()))
 
 
 @pytest.mark.parametrize(("shift", "expected"), [(0.1, "better"), (-0.1, "dominated"), (0.0, "level")])

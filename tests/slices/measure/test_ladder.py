@@ -43,13 +43,31 @@ def trial(type: str, nbytes: int, kl: float, goal: Goal) -> QuantTrial:
     """A trial as if it had been measured."""
     found, none = Estimate(kl, kl / 10), np.zeros(0)
     measured = Divergence(
-        name=type, reference="bf16", kl=found,
-        kl_quantiles=Quantiles(kl, 9 * kl, 9 * kl, 9 * kl), kl_sampled_tokens=0,
-        same_top1=found, bits_per_byte=found,
-        reference_bits_per_byte=found, against=found, perplexity_ratio=found, lost_mass=None, tokens=9,
-        data="", sums=DocumentSums(none, none, none, none, none, none, none),
-    )  # fmt: skip
-    return QuantTrial(type, nbytes, 4.0, goal.passes(found), measured, 1.0)
+        name=type,
+        reference="bf16",
+        kl=found,
+        kl_quantiles=Quantiles(median=kl, p99=9 * kl, p999=9 * kl, max=9 * kl),
+        kl_sampled_tokens=0,
+        same_top1=found,
+        bits_per_byte=found,
+        reference_bits_per_byte=found,
+        against=found,
+        perplexity_ratio=found,
+        lost_mass=None,
+        tokens=9,
+        data="",
+        sums=DocumentSums(
+            bytes=none, tokens=none, kl=none, same=none, lost=none, bits=none, reference_bits=none
+        ),
+    )
+    return QuantTrial(
+        type=type,
+        bytes=nbytes,
+        bits_per_weight=4.0,
+        passes=goal.passes(found),
+        measured=measured,
+        seconds=1.0,
+    )
 
 
 MEASURED = [("A", 100, 0.5), ("B", 200, 0.1), ("C", 300, 0.2), ("D", 400, 0.01)]

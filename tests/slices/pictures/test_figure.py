@@ -12,7 +12,14 @@ from slices.pictures.figure import new_figure, save_figure
 from slices.pictures.healing import plot_healing_curves
 
 CURVE = [
-    EvalPoint(step, step * 1024, Estimate(8 / (step + 1), 0.1), Estimate(2 / (step + 1), 0.02), 3.0, None)
+    EvalPoint(
+        step=step,
+        tokens=step * 1024,
+        kl=Estimate(8 / (step + 1), 0.1),
+        bits_per_byte=Estimate(2 / (step + 1), 0.02),
+        nll=3.0,
+        train_loss=None,
+    )
     for step in range(3)
 ]
 

@@ -105,7 +105,9 @@ def test_a_spacer_needs_none(tmp_path: Path) -> None:
 
 
 def header_of(shape: tuple[int, ...]) -> GGUFHeader:
-    tensor = GGUFTensor("blk.0.ffn_up_exps.weight", shape, type_number("BF16"), 0, 0)
+    tensor = GGUFTensor(
+        name="blk.0.ffn_up_exps.weight", shape=shape, type=type_number("BF16"), start=0, nbytes=0
+    )
     return GGUFHeader({}, (tensor,))
 
 

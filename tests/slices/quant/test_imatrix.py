@@ -159,7 +159,7 @@ def small() -> Imatrix:
     values = {"blk.0.a.weight": np.array([0, 2, 3e-8], np.float32)}
     values["blk.0.exps.weight"] = np.array([1, 2, 1, 1, 5, 6], np.float32)
     counts = {"blk.0.a.weight": np.array([700]), "blk.0.exps.weight": np.array([30, 0, 12])}
-    return Imatrix(values, counts, 700, "ab12", 100, ("law",))
+    return Imatrix(values=values, counts=counts, tokens=700, sha256="ab12", context=100, datasets=("law",))
 
 
 def test_the_file_comes_back(tmp_path: Path) -> None:
