@@ -49,7 +49,7 @@ def test_a_name_goes_straight_to_its_expert(serve: Serve) -> None:
     client = serve()
     answer = client.post("/v1/chat/completions", json={"model": "bio", "messages": LAW})
     assert answer.json()["choices"][0]["message"]["content"] == "I am bio."
-    assert answer.headers["x-mom-decision"] == "asked for by name"
+    assert answer.headers["x-mom-decision"] == "expert named by the request"
 
 
 def test_small_talk_goes_to_the_generalist(serve: Serve) -> None:
@@ -176,7 +176,7 @@ def test_route_explains_without_running(serve: Serve) -> None:
         "fallback",
         "reason",
         "probabilities",
-        "belonging",
+        "in_domain",
         "decided_by",
     }
     assert (decision["expert"], decision["domain"], decision["fallback"]) == ("lex", "law", False)
