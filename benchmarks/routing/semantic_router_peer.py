@@ -19,16 +19,16 @@ def main() -> None:
     from semantic_router.routers import IndexedRouter
 
     torch.set_num_threads(1)
-    told = json.load(sys.stdin)
+    request = json.load(sys.stdin)
     begun = time.perf_counter()
-    routes = [Route(name=name, utterances=texts) for name, texts in told["routes"].items()]
-    router = IndexedRouter(HuggingFaceEncoder(name=told["model"], device="cpu"), routes)
-    if told["ask"]:  # thresholds change what is said, not how long it takes
-        router.fit([text for text, _ in told["calibrate"]], [route for _, route in told["calibrate"]])
+    routes = [Route(name=name, utterances=texts) for name, texts in request["routes"].items()]
+    router = IndexedRouter(HuggingFaceEncoder(name=request["model"], device="cpu"), routes)
+    if request["ask"]:  # thresholds change what is said, not how long it takes
+        router.fit([text for text, _ in request["calibrate"]], [route for _, route in request["calibrate"]])
     fitted = time.perf_counter() - begun
-    chosen = [router(text) for text in told["ask"]]
+    chosen = [router(text) for text in request["ask"]]
     took: dict[str, list[float]] = {}
-    for length, texts in told["time"].items():
+    for length, texts in request["time"].items():
         for text in texts:
             begun = time.perf_counter()
             router(text)

@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from slices.errors import RunFailed, SliceError
 
-_TAIL = 2**16  # bytes of complaints worth reading
+_TAIL = 2**16  # bytes of problems worth reading
 
 
 def run_child(
@@ -111,8 +111,8 @@ def _await_the_end() -> None:
     os._exit(1)
 
 
-def _reason(status: int, complaint: str) -> str:
-    lines = [line.strip() for line in complaint.splitlines() if line.strip()]
+def _reason(status: int, problem: str) -> str:
+    lines = [line.strip() for line in problem.splitlines() if line.strip()]
     last = lines[-1] if lines else "it gave no reason"
     if status == -signal.SIGKILL:
         last += "; the system does so where memory runs out"

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from slices.errors import BadCheckpoint
 from slices.gguf.header import GGUFHeader, read_gguf_header
-from slices.gguf.layout import IDENTITY_LAYERS, layer_complaints, per_layer, setting
+from slices.gguf.layout import IDENTITY_LAYERS, layer_problems, per_layer, setting
 from slices.gguf.rules import ANY, FLOATS, MATRICES, MOST_LAYERS, NO_MATRIX, RULES, Number
-from slices.gguf.shapes import tensor_complaints
-from slices.gguf.tokens import token_complaints
+from slices.gguf.shapes import tensor_problems
+from slices.gguf.tokens import token_problems
 
 _SCALINGS = ("none", "linear")  # how positions may be scaled; an unknown word ends the process
 _OLD_IDENTITY_LAYERS = "mom.spacers"
@@ -30,14 +30,14 @@ def check_gguf(path: Path) -> GGUFHeader:
     """
     header = read_gguf_header(path)
     try:
-        for complaint in complaints(path, header):
-            raise BadCheckpoint(f"{path}: {complaint}; make or fetch the file again")
+        for problem in problems(path, header):
+            raise BadCheckpoint(f"{path}: {problem}; make or fetch the file again")
     except (struct.error, OSError, ValueError) as error:
         raise BadCheckpoint(f"{path}: it changed while it was read ({error}); try again") from None
     return header
 
 
-def complaints(path: Path, header: GGUFHeader) -> Iterator[str]:
+def problems(path: Path, header: GGUFHeader) -> Iterator[str]:
     """What is wrong with the file, in sentences. Take the first only: later rules build on earlier ones."""
     yield from _file(header)
     arch = header.metadata["general.architecture"]
@@ -46,14 +46,14 @@ def complaints(path: Path, header: GGUFHeader) -> Iterator[str]:
     yield from _context(header, arch)
     yield from _heads(header)
     yield from _experts(header)
-    yield from token_complaints(path, header)
+    yield from token_problems(path, header)
     yield from _types(header)
     if rules is None:
         return
-    for key in (key for key in rules.barred if f"{arch}.{key}" in header.kinds):
+    for key in (key for key in rules.forbidden_keys if f"{arch}.{key}" in header.kinds):
         yield f"{arch}.{key} is there, which no {arch} has"
-    yield from layer_complaints(header, arch)
-    yield from tensor_complaints(header, rules)
+    yield from layer_problems(header, arch)
+    yield from tensor_problems(header, rules)
 
 
 def _file(header: GGUFHeader) -> Iterator[str]:

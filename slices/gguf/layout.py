@@ -40,7 +40,7 @@ def per_layer(header: GGUFHeader, key: str) -> list[int]:
 
 
 def read_layers(header: GGUFHeader) -> list[GGUFLayer]:
-    """The layers that the settings tell of, once `layer_complaints` has none."""
+    """The layers that the settings tell of, once `layer_problems` has none."""
     count = setting(header, "block_count")
     pattern = setting(header, _PATTERN)
     slides = [bool(each) for each in pattern] if isinstance(pattern, list) else [False] * count
@@ -63,7 +63,7 @@ def read_layers(header: GGUFHeader) -> list[GGUFLayer]:
     ]
 
 
-def layer_complaints(header: GGUFHeader, arch: str) -> Iterator[str]:
+def layer_problems(header: GGUFHeader, arch: str) -> Iterator[str]:
     """What is wrong with a Gemma's layers, in sentences, once every setting lies in its range."""
     yield from _pattern(header, arch)
     yield from _head(header, arch, "")

@@ -37,11 +37,11 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Rules:
-    """An architecture. Settings that are `barred` change how llama.cpp runs it, or end the process."""
+    """Contents of a GGUF by architecture; `forbidden_keys` change how llama.cpp runs it, or end it."""
 
     numbers: Mapping[str, Number]
     tensors: Mapping[str, Tensor]  # `{}` is the layer's number
-    barred: tuple[str, ...]
+    forbidden_keys: tuple[str, ...]
 
 
 _TINY, _HUGE = 1e-30, 1e30  # "above zero", and far beyond what any model says

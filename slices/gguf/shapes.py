@@ -12,7 +12,7 @@ from slices.gguf.rules import MATRICES, VECTORS, Rules
 Expected = tuple[tuple[int, ...], bool]  # the shape, contiguous axis first, and whether it must be there
 
 
-def tensor_complaints(header: GGUFHeader, rules: Rules) -> Iterator[str]:
+def tensor_problems(header: GGUFHeader, rules: Rules) -> Iterator[str]:
     """What is wrong with the tensors, in sentences, once the settings and layers are sound."""
     found = {tensor.name: tensor for tensor in header.tensors}
     expected = expected_tensors(header, rules, found.keys())

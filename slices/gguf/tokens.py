@@ -20,7 +20,7 @@ _HEX = re.compile(rb"<0x[0-9A-F]{2}>")
 _BOOLS = ("add_bos_token", "add_eos_token", "add_space_prefix")
 
 
-def token_complaints(path: Path, header: GGUFHeader) -> Iterator[str]:
+def token_problems(path: Path, header: GGUFHeader) -> Iterator[str]:
     """What is wrong with the vocabulary, in sentences; the first is enough to refuse the file."""
     model = header.metadata.get("tokenizer.ggml.model")
     if model not in (_SENTENCEPIECE, _GEMMA4, _BYTE_LEVEL):

@@ -167,11 +167,11 @@ def test_the_text_of_the_domains_is_shared_out(data: Path) -> None:
 
 
 def test_the_toy_is_trained_once_and_runs_in_llama_cpp(tmp_path: Path) -> None:
-    told: list[int] = []
+    steps_seen: list[int] = []
     documents = [TEXT, TEXT.upper()]
-    folder = ensure_toy(documents, TINY, lambda step, steps, loss: told.append(step))
-    assert ensure_toy(documents, TINY, lambda step, steps, loss: told.append(-step)) == folder
-    assert told == [1, 2]
+    folder = ensure_toy(documents, TINY, lambda step, steps, loss: steps_seen.append(step))
+    assert ensure_toy(documents, TINY, lambda step, steps, loss: steps_seen.append(-step)) == folder
+    assert steps_seen == [1, 2]
     model = from_checkpoint("toy", folder, tmp_path, "", ["law"])
     assert set(model.ffn_ratios) == {4.0}
     runtime = LlamaRuntime(model.gguf, threads=1, n_ctx=512)

@@ -228,9 +228,9 @@ DAMAGED: dict[str, tuple[Mapping[str, Any], dict[str, str], str]] = {
 
 @pytest.mark.parametrize("damage", DAMAGED)
 def test_damaged_files_are_refused(damage: str, tmp_path: Path) -> None:
-    tensors, how, complaint = DAMAGED[damage]
+    tensors, how, problem = DAMAGED[damage]
     file = write_raw(tmp_path / "bad.gguf", tensors, **how)
-    with pytest.raises(BadCheckpoint, match=rf"bad\.gguf: .*{complaint}"):
+    with pytest.raises(BadCheckpoint, match=rf"bad\.gguf: .*{problem}"):
         read_imatrix(file)
 
 

@@ -129,8 +129,8 @@ def test_the_recipe_is_in_the_file_and_in_slice_json(pico: Path) -> None:
     asked = {r"blk\.0\.ffn_down": "F32"}
     done = quantize(pico, "Q4_K_M", force=True, embedding_type="Q5_K", overrides=asked, pure=True)
     metadata = read_gguf_header(done.path).metadata
-    told = {key: text for key, text in metadata.items() if key.startswith("mom.quantize.")}
-    assert told == {
+    recipe_metadata = {key: text for key, text in metadata.items() if key.startswith("mom.quantize.")}
+    assert recipe_metadata == {
         "mom.quantize.type": "Q4_K_M",
         "mom.quantize.embedding_type": "Q5_K",
         "mom.quantize.pure": "true",

@@ -80,8 +80,8 @@ def test_one_joins_while_another_writes(gguf: Path, batcher: LlamaBatcher) -> No
         for slot, piece in batcher.step():
             found[slot].append(piece)
     assert steps > 1, f"a prompt of more than {MAX_PREFILL_TOKENS} tokens is prefilled in chunks"
-    told = sum(piece.tokens for piece in found[first])
-    assert told >= min(24, 5 + steps - 1), "and the first goes on meanwhile, a token a step"
+    completed = sum(piece.tokens for piece in found[first])
+    assert completed >= min(24, 5 + steps - 1), "and the first goes on meanwhile, a token a step"
     for slot, pieces in finished(batcher, *(p for p in found if not found[p][-1].finish_reason)).items():
         found[slot] += pieces
     assert said(found[first]) == alone(gguf, "The", GREEDY)
@@ -148,10 +148,10 @@ def test_stops_and_limits_are_each_answers_own(gguf: Path, batcher: LlamaBatcher
 def test_probabilities_are_the_models_own(gguf: Path, batcher: LlamaBatcher) -> None:
     runtime = LlamaRuntime(gguf, threads=1)
     slot = batcher.begin("The quick", Sampling(max_tokens=5, seed=2, logprobs=4))
-    told = [each for piece in finished(batcher, slot.id)[slot.id] for each in piece.logprobs]
-    assert len(told) == 5
+    logprobs = [each for piece in finished(batcher, slot.id)[slot.id] for each in piece.logprobs]
+    assert len(logprobs) == 5
     tokens = runtime.encode("The quick")
-    for each in told:
+    for each in logprobs:
         rows = np.concatenate(list(runtime.distributions([*tokens, 0])))[-1]
         best = np.sort(rows)[::-1][:4]
         assert [value for _, value in each.top] == pytest.approx(best.tolist(), abs=2e-2)
