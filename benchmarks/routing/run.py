@@ -64,8 +64,8 @@ def accuracy_of(
 ) -> dict[str, float]:
     """Share of right domains, and its standard error."""
     right = [
-        said == query.domain or (lenient and said in INTERCHANGEABLE and query.domain in INTERCHANGEABLE)
-        for said, query in zip(guess, asked, strict=True)
+        label == query.domain or (lenient and label in INTERCHANGEABLE and query.domain in INTERCHANGEABLE)
+        for label, query in zip(guess, asked, strict=True)
     ]
     value = float(np.mean(right))
     return {"n": len(right), "value": value, "stderr": float(np.sqrt(value * (1 - value) / len(right)))}
