@@ -16,20 +16,17 @@ MIN_STANDARD_ERRORS = 2.0  # standard errors
 VerdictName = Literal["dominated", "level", "better", "unknown"]
 
 
-def verdict_without_rival(variant: str, domain: str, text: Heldout) -> Verdict:
-    """The verdict on a file that has no rival of its size."""
-    reason = "no plain quant of the parent is as small"
-    return Verdict(variant=variant, domain=domain, verdict="better", data=text.sha256, reason=reason)
-
-
 def verdict(
     variant: str, domain: str, bits: Values, sizes: Values, rivals: Sequence[PlainQuant], text: Heldout
 ) -> Verdict:
-    """Hold a file against plain quants of at most its bytes, of which there is one at least.
+    """Compare a file with the plain quants of at most its bytes; without any it is "better".
 
     Args:
         bits, sizes: of each document, under the slice and in bytes; (documents,).
     """
+    if not rivals:
+        reason = "no plain quant of the parent is as small"
+        return Verdict(variant=variant, domain=domain, verdict="better", data=text.sha256, reason=reason)
     best = min(rivals, key=lambda each: each.values.sum())
     difference = ratio(bits - best.values, sizes)
     return Verdict(

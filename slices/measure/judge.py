@@ -8,15 +8,13 @@ from slices.errors import SliceError
 from slices.estimate import Estimate, ratio
 from slices.manifest import Verdict
 from slices.measure.bits_per_byte import score_text
-from slices.measure.compare_mode import CompareMode
-from slices.measure.dominated import unknown_verdict, verdict, verdict_without_rival
+from slices.measure.compare_mode import CompareMode, skip_reason
+from slices.measure.dominated import unknown_verdict, verdict
 from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_heldout
 from slices.measure.plain import plain_quants
 from slices.model_ref import locate
 from slices.progress import Progress
 from slices.runtimes.open import open_runtime
-
-CHEAP = 4_000_000_000  # bytes of a parent whose plain quants are measured without being asked
 
 
 def judge(
@@ -32,7 +30,7 @@ def judge(
     It is "unknown", with the reason, where nothing can be measured: never an error, since the slice is made.
 
     Args:
-        when: auto leaves out parents of more than `CHEAP` bytes, always does not, never measures nothing.
+        when: AUTO skips parents of more than `MAX_AUTO_PARENT_BYTES`, ALWAYS does not, NEVER measures none.
 
     Raises:
         NotFound: there is no slice.
@@ -62,13 +60,9 @@ def _measured(
     threads: int | None,
     progress: Progress | None,
 ) -> Verdict:
-    if when == "never":
-        return unknown_verdict(variant, made.domain, "it was not measured; mom eval compares")
+    if reason := skip_reason(when, made.parent.bytes):
+        return unknown_verdict(variant, made.domain, reason)
     parent = locate(made.parent.model)
-    if when == "auto" and made.parent.bytes > CHEAP:
-        return unknown_verdict(
-            variant, made.domain, "the parent is big, so it was not measured; --compare always does"
-        )
     text = cut_heldout(documents, SAMPLE_BYTES)
     nbytes = _bytes(folder, variant)
     plain = plain_quants(parent, text, nbytes, threads, progress)
@@ -79,8 +73,6 @@ def _measured(
     finally:
         runtime.close()
     _record_bits(folder, variant, ratio(bits, sizes), text)
-    if not plain:
-        return verdict_without_rival(variant, made.domain, text)
     return verdict(variant, made.domain, bits, sizes, plain, text)
 
 

@@ -12,9 +12,8 @@ import numpy as np
 from slices import manifest
 from slices.estimate import Estimate, ratio
 from slices.manifest import BF16, Verdict
-from slices.measure.compare_mode import CompareMode
-from slices.measure.dominated import unknown_verdict, verdict, verdict_without_rival
-from slices.measure.judge import CHEAP
+from slices.measure.compare_mode import CompareMode, skip_reason
+from slices.measure.dominated import unknown_verdict, verdict
 from slices.measure.plain import PlainQuant, plain_quants
 from slices.progress import Progress, no_progress
 from slices.report.evaluate import EvalReport, ModelResult
@@ -42,7 +41,7 @@ def measure_parent_quants(
 
     Args:
         parent: of the slices; None measures nothing.
-        when: AUTO leaves out parents of more than `CHEAP` bytes, ALWAYS does not, NEVER measures none.
+        when: as for `slices.measure.judge.judge`.
     """
     slices = {name: result for name, result in report.models.items() if result.model.domain is not None}
     reason = _skip_reason(slices, parent, when)
@@ -61,20 +60,22 @@ def measure_parent_quants(
 
 def _skip_reason(slices: Mapping[str, ModelResult], parent: Path | None, when: CompareMode) -> str:
     """Why nothing is measured; empty where something is."""
-    if when is CompareMode.NEVER or not slices or parent is None:
-        return "it was not measured; --compare always does"
+    if not slices or parent is None:
+        return "it was not measured: there is no parent to compare with"
     folder = next(iter(slices.values())).model.folder
-    if when is CompareMode.AUTO and manifest.read(folder).parent.bytes > CHEAP:
-        return "the parent is big, so it was not measured; --compare always does"
-    return ""
+    return skip_reason(when, manifest.read(folder).parent.bytes) or ""
 
 
 def _verdict(result: ModelResult, domain: str, quants: list[PlainQuant], report: EvalReport) -> Verdict:
-    of, text = result.model.file or BF16, report.heldout[domain]
-    if not quants:
-        return verdict_without_rival(of, domain, text)
-    found = result.domains[domain]
-    return verdict(of, domain, np.array(found.bits), np.array(found.bytes), quants, text)
+    found, variant = result.domains[domain], result.model.file or BF16
+    return verdict(
+        variant=variant,
+        domain=domain,
+        bits=np.array(found.bits),
+        sizes=np.array(found.bytes),
+        rivals=quants,
+        text=report.heldout[domain],
+    )
 
 
 def _unknown(result: ModelResult, reason: str) -> Verdict:

@@ -15,7 +15,7 @@ from slices.errors import BadConfig
 from slices.home import home
 from slices.measure import plain
 from slices.measure.compare_mode import CompareMode
-from slices.measure.dominated import unknown_verdict, verdict, verdict_sentence, verdict_without_rival
+from slices.measure.dominated import unknown_verdict, verdict, verdict_sentence
 from slices.measure.heldout import Heldout, cut_heldout
 from slices.measure.judge import judge
 from slices.measure.plain import PlainQuant
@@ -56,7 +56,7 @@ def test_the_best_rival_counts() -> None:
 def test_sentences_say_what_is_not_known_and_what_has_no_rival() -> None:
     assert "not known: no text" in verdict_sentence(unknown_verdict("bf16", "law", "no text"))
     assert "dominated by nothing: no plain quant of the parent is as small" in verdict_sentence(
-        verdict_without_rival("bf16", "law", text())
+        verdict("bf16", "law", BITS, SIZES, [], text())
     )
 
 
