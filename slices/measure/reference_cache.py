@@ -51,22 +51,12 @@ def cached_reference(
     windows = tuple(windows)
     path = reference_file(identity, windows, ids)
     positions = sum(each.scored for each in windows)
-    if path.is_file():
-        try:
-            distribution, vocabulary = _read(path, positions)
-            return Reference(
-                name=name,
-                text=text,
-                windows=windows,
-                vocabulary=vocabulary,
-                restricted=ids is not None,
-                distribution=distribution,
-            )
-        except (BadCheckpoint, ValueError):
-            path.unlink()  # computed again
-    check_free_space(path, positions * 8 * (TOP + SAMPLED + 2), "the reference's distributions")
-    distribution, vocabulary = compute_distribution(name, open_runtime(), windows, ids, progress)
-    _write(path, distribution, vocabulary)
+    stored = _read(path, positions)
+    if stored is None:
+        check_free_space(path, positions * 8 * (TOP + SAMPLED + 2), "the reference's distributions")
+        stored = compute_distribution(name, open_runtime(), windows, ids, progress)
+        _write(path, *stored)
+    distribution, vocabulary = stored
     return Reference(
         name=name,
         text=text,
@@ -95,17 +85,18 @@ def _write(path: Path, distribution: SampledDistribution, vocabulary: int) -> No
         partial.write_bytes(data)
 
 
-def _read(path: Path, positions: int) -> tuple[SampledDistribution, int]:
-    """The distributions in a file, and the size of their vocabulary.
-
-    Raises:
-        BadCheckpoint, ValueError: it is damaged.
-    """
+def _read(path: Path, positions: int) -> tuple[SampledDistribution, int] | None:
+    """The distributions in a file and the size of their vocabulary; None where it is absent or damaged."""
     from safetensors.numpy import load_file
 
-    shapes = {entry.name: entry.shape for entry in read_header(path)[0]}
-    if set(shapes) != set(_FIELDS) or shapes["target_log_probs"] != (positions,):
-        raise BadCheckpoint(f"{path} does not hold what it should")
-    arrays = load_file(path)
+    if not path.is_file():
+        return None
+    try:
+        shapes = {entry.name: entry.shape for entry in read_header(path)[0]}
+        if set(shapes) != set(_FIELDS) or shapes["target_log_probs"] != (positions,):
+            return None
+        arrays = load_file(path)
+    except (BadCheckpoint, ValueError):
+        return None
     vocabulary = int(arrays.pop("vocabulary")[0])
     return SampledDistribution(**arrays), vocabulary

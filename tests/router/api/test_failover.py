@@ -127,7 +127,7 @@ def test_a_slow_expert_is_given_up(serve: Serve) -> None:
         assert client.post(CHAT, json=AUTO).headers["x-mom-expert"] == "lex"
 
 
-def test_a_slow_expert_that_was_named_is_told_of(serve: Serve) -> None:
+def test_a_slow_expert_that_was_named_is_reported(serve: Serve) -> None:
     lex = Silent()
     with serve(Limits(first_token_seconds=0.2), lex=lex) as client:
         named = client.post(CHAT, json=NAMED)
@@ -198,7 +198,7 @@ def test_a_request_at_fault_is_not_an_experts_failure(serve: Serve) -> None:
         assert samples(client, "mom_failovers") == {}
 
 
-class OneBadSeat:
+class OneBadSlot:
     """Refuses every other prompt; takes the rest and writes nothing."""
 
     max_num_seqs = 2
@@ -225,7 +225,7 @@ class OneBadSeat:
 
 def test_a_choice_that_fails_while_another_waits(serve: Serve) -> None:
     """It was a 500: the other choice's stream was closed while a task still read it."""
-    with serve(batcher=OneBadSeat) as client:
+    with serve(batcher=OneBadSlot) as client:
         answer = client.post(CHAT, json=NAMED | {"n": 2})
         assert (answer.status_code, answer.json()["error"]["code"]) == (503, "expert_failed")
 

@@ -218,7 +218,7 @@ class Failing(ScriptedRuntime):
         raise self.error
 
 
-def test_an_expert_that_fails_is_told(serve: Serve) -> None:
+def test_an_expert_that_fails_is_reported(serve: Serve) -> None:
     client = serve(bio=Failing(RunFailed("out of memory"), 0))
     error = error_of(client.post(CHAT, json={"messages": HI, "model": "bio"}), 503)
     assert (error["message"], error["type"]) == ("out of memory", "server_error")

@@ -82,7 +82,7 @@ def test_quantized_files_pass(type: str, tmp_path: Path) -> None:
     check_gguf(quantize(folder, type, tmp_path / "file.gguf", threads=1).path)
 
 
-def test_the_naive_export_without_a_spacer_is_refused(
+def test_the_naive_export_without_a_identity_layer_is_refused(
     pico_e4b: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """llama.cpp loads it and reads the K/V of the wrong layer without a word."""
@@ -207,7 +207,7 @@ def test_a_header_without_an_end_is_given_up(count: int, tmp_path: Path) -> None
         read_gguf_header(file)
 
 
-def test_what_is_no_file_is_told(tmp_path: Path) -> None:
+def test_what_is_no_file_is_reported(tmp_path: Path) -> None:
     for path in (tmp_path / "none.gguf", tmp_path):
         with pytest.raises(NotFound, match="no such file"):
             check_gguf(path)

@@ -93,7 +93,7 @@ def test_choice(goal: Goal, wanted: str | None) -> None:
     assert (found.type if found else None) == wanted
 
 
-def test_goals_are_checked_and_told() -> None:
+def test_goals_are_checked_and_reported() -> None:
     for bad in ({}, {"max_kl": 0.0}, {"max_kl": float("nan")}, {"max_kl": float("inf")}, {"budget": 0}):
         with pytest.raises(BadConfig, match=r"--max-kl|--budget"):
             Goal(**bad)

@@ -85,7 +85,7 @@ def test_one_of_another_slice_is_refused(pico: Path, tmp_path: Path) -> None:
     assert quantize(pico, "Q2_K", tmp_path / "x.gguf", imatrix=more).imatrix_sha256
 
 
-def test_a_spacer_needs_none(tmp_path: Path) -> None:
+def test_a_identity_layer_needs_none(tmp_path: Path) -> None:
     """It is in the GGUF only; llama.cpp wants values for its matrices of zeros all the same."""
     cut(
         SliceRequest(

@@ -27,7 +27,7 @@ from tests.slices.quant_fixtures import RUN, pico_slice, run_python, start, writ
 __all__ = ["pico_slice"]  # a fixture
 
 
-def test_refusal_by_llama_cpp_is_told_and_leaves_nothing(pico: Path, tmp_path: Path) -> None:
+def test_refusal_by_llama_cpp_is_reported_and_leaves_nothing(pico: Path, tmp_path: Path) -> None:
     small = quantize(pico, "Q8_0", tmp_path / "small.gguf").path
     before = visible_and_hidden(pico)
     with pytest.raises(RunFailed, match="requantizing from type q8_0 is disabled"):
@@ -36,7 +36,7 @@ def test_refusal_by_llama_cpp_is_told_and_leaves_nothing(pico: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("command", ["plan", "tokens", "quantize", "verify"])
-def test_abort_is_told_and_leaves_nothing(
+def test_abort_is_reported_and_leaves_nothing(
     pico: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
     before = visible_and_hidden(pico)
@@ -134,7 +134,7 @@ except SliceError as error:
 
 
 @pytest.mark.parametrize("begun", [False, True], ids=["export", "quantizer"])
-def test_a_disk_that_fills_amid_the_work_is_told_and_nothing_is_left(
+def test_a_disk_that_fills_amid_the_work_is_reported_and_nothing_is_left(
     pico: Path, tmp_path: Path, begun: bool
 ) -> None:
     """A limit on files' sizes stands for the full disk: first our own writing fails, then llama.cpp's."""

@@ -112,7 +112,7 @@ def test_pure_is_one_type_for_all(gemma4: Path) -> None:
     assert plan(gemma4, "Q3_K_M", pure=True, embedding_type="Q8_0").types[EMBEDDING] == "Q8_0"
 
 
-def test_a_type_that_does_not_fit_the_rows_gives_way_and_is_told(narrow: Path, tmp_path: Path) -> None:
+def test_a_type_that_does_not_fit_the_rows_gives_way_and_is_reported(narrow: Path, tmp_path: Path) -> None:
     done = quantize(narrow, "Q2_K", tmp_path / "x.gguf", embedding_type="Q4_K")
     assert done.predicted.types[EMBEDDING] == "Q5_0"
     assert done.bytes == done.predicted.bytes

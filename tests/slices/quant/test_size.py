@@ -61,7 +61,7 @@ def test_with_an_imatrix(gemma3: Path, tmp_path: Path, type: str) -> None:
 
 
 @pytest.mark.parametrize("type", ["Q2_K", "IQ4_XS", "Q4_K_M", "Q8_0", "BF16"])
-def test_gemma4_with_a_spacer(gemma4: Path, tmp_path: Path, type: str) -> None:
+def test_gemma4_with_a_identity_layer(gemma4: Path, tmp_path: Path, type: str) -> None:
     check_size(gemma4, type, tmp_path / "x.gguf")
 
 
@@ -71,7 +71,7 @@ def test_shapes_of_gemma4(tmp_path: Path, shape: str) -> None:
     check_size(write_shape(tmp_path / shape, shape), "Q4_K_M", tmp_path / "x.gguf")
 
 
-def test_the_export_on_the_way_is_foretold(gemma3: Path, tmp_path: Path) -> None:
+def test_the_export_on_the_way_is_predicted(gemma3: Path, tmp_path: Path) -> None:
     exported = export(gemma3, tmp_path / "x.gguf", name="pico")
     assert predict_size(gemma3, "Q2_K").export_bytes == exported.stat().st_size
 

@@ -123,7 +123,7 @@ def test_every_kind_of_slice(kind: str, calm_e4b: Path, tmp_path: Path) -> None:
     assert full == any(tensor.name == "rope_freqs.weight" for tensor in header.tensors)
 
 
-def test_parity_notices_a_missing_spacer(
+def test_parity_notices_a_missing_identity_layer(
     calm_e4b: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The naive SWA-only export, in which llama.cpp takes the K/V of layer K - 2 for that of K - 1."""
@@ -162,7 +162,7 @@ def test_identity_layers_are_small(calm_e4b: Path, tmp_path: Path) -> None:
             assert not any(raw[tensor.start : tensor.start + tensor.nbytes])
 
 
-def test_donors_that_no_spacer_mends_are_refused(tmp_path: Path) -> None:
+def test_donors_that_no_identity_layer_mends_are_refused(tmp_path: Path) -> None:
     """The full donor before the sliding one: stock llama.cpp would mix them up, so nothing is written."""
     types = [SLIDING, FULL, SLIDING, SLIDING, FULL]
     folder = write_gemma4(tmp_path / "parent", types, num_kv_shared_layers=2)

@@ -167,7 +167,7 @@ def test_damaged_files_are_named(pico: Path, tmp_path: Path) -> None:
         open_runtime(tmp_path)
 
 
-def test_header_that_passes_but_does_not_fit_is_told(pico: Path, tmp_path: Path) -> None:
+def test_header_that_passes_but_does_not_fit_is_reported(pico: Path, tmp_path: Path) -> None:
     raw = (pico / "pico.gguf").read_bytes()
     (tmp_path / "odd.gguf").write_bytes(raw.replace(b"blk.0.attn_norm.weight", b"blk.0.attn_xxxx.weight"))
     with pytest.raises(BadCheckpoint, match=r"odd\.gguf: .*blk\.0\.attn_norm\.weight"):
