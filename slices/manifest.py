@@ -17,7 +17,7 @@ from slices.files import atomic
 from slices.home import check_name, slices_home
 
 FILE = "slice.json"
-SCHEMA: Literal[2] = 2  # raised whenever a key changes its name or meaning
+SCHEMA: Literal[3] = 3  # raised whenever a key changes its name or meaning
 BF16, PARENT = "bf16", "parent"  # variants other than a GGUF file
 BITS, SPEED = "bits_per_byte", "tokens_per_second"  # names of metrics
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
@@ -43,6 +43,22 @@ class Calibration(_Part):
     sha256: str = ""
     documents: int = 0
     bytes: int = 0
+
+
+class TextUse(_Part):
+    """Text that a step read: `cut`, `heal`, `checkpoint`, `imatrix`, `quantization type` or `budget`.
+
+    `part` as in `slices.text.corpus.Part`; `files` are absolute paths of its whole corpus, none where the
+    parent generated it. `sha256`, `documents` and `bytes` are of the part.
+    """
+
+    step: str
+    part: Literal["calibration", "selection", "verdict"]
+    source: Literal["files", "parent"]
+    files: list[str] = []
+    sha256: str
+    documents: int
+    bytes: int
 
 
 class Parameters(_Part):
@@ -110,7 +126,7 @@ class Verdict(_Part):
 class Manifest(_Part):
     """A complete slice."""
 
-    schema_version: Literal[2] = Field(SCHEMA, alias="schema")
+    schema_version: Literal[3] = Field(SCHEMA, alias="schema")
     name: str
     domain: str
     created: str
@@ -126,6 +142,7 @@ class Manifest(_Part):
     quantized: list[Quantized] = []
     measurements: list[Measurement] = []
     verdicts: list[Verdict] = []
+    texts: list[TextUse] = []
     notes: list[str] = []
     healing: dict[str, Any] | None = None  # what `mom heal` did, as slices.heal.heal records it
     search: dict[str, Any] | None = None  # what `--budget` tried, as slices.search.search records it

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
 
-from slices.measure.heldout import Heldout, Window, cut_heldout, read_heldout
+from slices.measure.heldout import Heldout, Window, cut_heldout, read_verdict
 from slices.text.corpus import read_documents
 
 
@@ -13,7 +13,7 @@ def held_text(data: Path, domains: Sequence[str], limit: int) -> Heldout:
     """At most `limit` bytes, as much of each domain, as one text; its documents are numbered through."""
     windows: list[Window] = []
     digest = hashlib.sha256()
-    for documents in read_heldout(data, domains).values():
+    for documents in read_verdict(data, domains).values():
         first = 1 + max((window.document for window in windows), default=-1)
         cut = cut_heldout(documents, limit // len(domains))
         windows += [Window(first + window.document, window.text) for window in cut.windows]

@@ -11,7 +11,7 @@ from slices.checkpoint import weight_files
 from slices.estimate import Values, ratio
 from slices.measure.bits_per_byte import score_text
 from slices.measure.divergence import Divergence, measure_against
-from slices.measure.heldout import Heldout, cut_heldout, read_heldout
+from slices.measure.heldout import Heldout, cut_heldout, read_verdict
 from slices.measure.token_map import token_map
 from slices.probes.degeneration import REPETITION, degeneration
 from slices.probes.synthetic_tasks import arithmetic, brackets
@@ -39,7 +39,7 @@ class Bench:
     def text(self, domain: str) -> Heldout:
         """The windows of a domain's held-out text."""
         if domain not in self._texts:
-            self._texts[domain] = cut_heldout(read_heldout(self.data, [domain])[domain], self.limit)
+            self._texts[domain] = cut_heldout(read_verdict(self.data, [domain])[domain], self.limit)
         return self._texts[domain]
 
     def parent_bits(self, domain: str) -> Values:

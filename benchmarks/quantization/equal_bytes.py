@@ -23,7 +23,7 @@ from slices.errors import Unsupported
 from slices.estimate import Values, ratio
 from slices.files.atomic import write_text
 from slices.measure.divergence import Divergence, measure_divergence
-from slices.measure.heldout import Heldout, cut_heldout, read_heldout
+from slices.measure.heldout import Heldout, cut_heldout, read_verdict
 from slices.measure.reference import Reference, compute_reference
 from slices.measure.token_map import token_map
 from slices.measure.tokenized import TokenWindow, tokenize_windows
@@ -168,7 +168,7 @@ def figures(each: Measured, base: Measured, bf16: Values) -> dict[str, Any]:
 
 def bench_domain(domain: str, limit: int, settings: Settings) -> dict[str, Any]:
     """All files on one domain."""
-    documents = read_heldout(settings.data, [domain])[domain]
+    documents = read_verdict(settings.data, [domain])[domain]
     text = cut_heldout(documents, limit)
     print(f"{domain}: {text.documents} documents, {text.nbytes:,} bytes", flush=True)
     parents, bf16 = measured_parent(text, settings)

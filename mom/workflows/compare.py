@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from mom.display import console
-from mom.workflows.domain_text import own_text
+from mom.workflows.domain_text import unseen_documents
 from slices import manifest
 from slices.errors import SliceError
 from slices.manifest import Manifest, Verdict
@@ -29,7 +29,7 @@ def judge_file(
     documents: list[str] = []
     try:
         if when != "never":
-            documents = list(own_text(made.domain, made, report).heldout().documents)
+            documents = unseen_documents(made.domain, made, report)
     except SliceError as error:
         return record_verdict(folder, unknown_verdict(variant, made.domain, str(error)))
     return judge(folder, variant, documents, when, threads, report)

@@ -7,11 +7,11 @@ from typing import Any
 
 from mom import __version__
 from mom.display import console
-from mom.workflows.domain_text import own_text
+from mom.workflows.domain_text import own_text, used_documents
 from slices import manifest
 from slices.errors import NotFound
 from slices.measure.compare_mode import CompareMode
-from slices.measure.heldout import read_heldout
+from slices.measure.heldout import read_verdict
 from slices.measure.overlap import without_seen
 from slices.model_ref import locate
 from slices.progress import Progress
@@ -55,7 +55,8 @@ def run_evaluation(request: EvalRequest) -> dict[str, Any]:
     questions = _questions(request)
     with console.progress_bar() as progress:
         documents = _documents(request, manifests, progress)
-        texts, overlaps = without_seen(documents, _calibration(manifests, progress))
+        used = {made.name: used_documents(made, progress) for made in manifests}
+        texts, overlaps = without_seen(documents, used)
         config, notices = fit_context([*models, *([baseline] if baseline else [])], texts, request.config)
         for notice in notices:
             console.warn(notice)
@@ -88,9 +89,9 @@ def _documents(
     own = sorted({found.domain for found in manifests})
     selected = own if ALL in request.domains else list(request.domains or own)
     if request.data is not None:
-        found = read_heldout(request.data, [] if ALL in request.domains else selected)
+        found = read_verdict(request.data, [] if ALL in request.domains else selected)
         if not request.domains and (request.data / "corpora" / GENERAL / "heldout.jsonl").is_file():
-            found |= read_heldout(request.data, [GENERAL])
+            found |= read_verdict(request.data, [GENERAL])
         return found
     if not selected:
         raise NotFound("which domain? None of these is a finished slice that would say: give --domain NAME")
@@ -101,16 +102,10 @@ def _own_heldout(name: str, manifests: Sequence[manifest.Manifest], progress: Pr
     made = next((found for found in manifests if found.domain == name), manifests[0] if manifests else None)
     if made is None:
         raise NotFound(f"no held-out text for {name!r}: give --data DIR")
-    documents = list(own_text(name, made, progress).heldout().documents)
+    documents = list(own_text(name, made, progress).verdict().documents)
     if len(documents) < 2:
         raise NotFound(f"the text of {name!r} is too short to hold any of it out: give --data DIR")
     return documents
-
-
-def _calibration(manifests: Sequence[manifest.Manifest], progress: Progress) -> dict[str, tuple[str, ...]]:
-    """Calibration text by slice, of the slices that were cut or healed on text."""
-    used = [made for made in manifests if made.calibration.source != "none" or made.healing]
-    return {made.name: own_text(made.domain, made, progress).calibration().documents for made in used}
 
 
 def _questions(request: EvalRequest) -> list[Question]:

@@ -73,7 +73,7 @@ def show_healed(figures: dict[str, Any]) -> None:
     title = (
         f"{figures['path']}: step {figures['best_step']} of {figures['steps']}, {figures['tokens']:,} tokens"
     )
-    columns = ["held-out text", "KL to the parent", "bits per byte", "NLL per token"]
+    columns = ["verdict text", "KL to the parent", "bits per byte", "NLL per token"]
     console.print_table(title, columns, rows)
     if figures["stopped"]:
         console.warn(f"stopped early: {figures['stopped']}")
@@ -116,7 +116,7 @@ def _step_line(training: TrainingProgress, point: EvalPoint) -> str:
     kl, bits = point.kl, point.bits_per_byte
     return (
         f"step {training.step} of {training.total_steps}, {point.tokens:,} tokens, "
-        f"{training.tokens_per_second:.0f} tokens/s: held-out KL {kl.value:.4f} ± {kl.stderr:.4f}, "
+        f"{training.tokens_per_second:.0f} tokens/s: selection KL {kl.value:.4f} ± {kl.stderr:.4f}, "
         f"bits per byte {bits.value:.4f} ± {bits.stderr:.4f}"
     )
 
@@ -153,6 +153,7 @@ def _figures(result: HealResult, plot: Path | None) -> dict[str, Any]:
         "failed": result.stopped is not None and result.stopped.failed,
         "before": result.before.to_json(),
         "after": result.after.to_json(),
+        "selection": {"before": result.run.curve[0].to_json(), "after": result.selected.to_json()},
         "curve": [point.to_json() for point in result.run.curve],
         "plot": None if plot is None else str(plot),
     }

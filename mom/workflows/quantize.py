@@ -25,7 +25,8 @@ from slices.quant.quantize import default_target, quantize, resolve_target
 from slices.quant.recipe import make_recipe
 from slices.quant.size import SizePrediction, predict_size
 from slices.quant.types import find_type
-from slices.text.corpus import Corpus
+from slices.text.corpus import Corpus, Part
+from slices.text.use import record_text_use, text_use
 
 AUTO = "auto"
 IMATRIX = "imatrix.gguf"
@@ -134,6 +135,7 @@ def domain_imatrix(folder: Path, report: Progress) -> Imatrix:
     found = collect(folder, text, progress=report)
     named = replace(found, datasets=(manifest.read(folder).domain,))
     write_imatrix(named, folder / IMATRIX, force=True)
+    record_text_use(folder, text_use("imatrix", text.calibration(), Part.CALIBRATION))
     return named
 
 

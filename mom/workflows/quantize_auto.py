@@ -2,24 +2,28 @@
 
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mom.display import console
 from mom.workflows.compare import judge_made
-from mom.workflows.domain_text import own_text
+from mom.workflows.domain_text import own_text, used_documents
 from mom.workflows.quantize import AUTO, QuantizeOptions, domain_imatrix, imatrix_report, show_quantized
 from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.errors import BadConfig, NotFound
-from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_heldout, read_heldout
+from slices.errors import NotFound
+from slices.measure.divergence import Divergence
+from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_all, read_selection, read_verdict
 from slices.measure.ladder import Ladder, LadderOptions, predict_ladder_sizes, run_ladder
+from slices.measure.overlap import without_seen
 from slices.measure.predictor import Ratio, advise, sentence, verdict_against
 from slices.measure.quant_trials import Goal, GoalNotMet, QuantTrial
 from slices.progress import Progress
 from slices.quant.types import TYPES, find_type
+from slices.text.corpus import Part
+from slices.text.use import record_text_use, text_use
 
 OVER = "over the budget"
 
@@ -31,17 +35,27 @@ def climb_ladder(options: QuantizeOptions) -> dict[str, Any]:
     """
     goal, types, folder = _goal(options), _types(options), manifest.find_or_checkpoint(options.slice)
     with console.progress_bar() as report:
-        domain, text = _text(options, folder, report)
+        texts = _texts(options, folder, report)
         imatrix = domain_imatrix(folder, report) if options.imatrix == "domain" else None
         making = LadderOptions(imatrix, options.embedding_type, options.threads)
         try:
             found = run_ladder(
-                folder, text, domain, goal, types, making, options.output, options.force, report
+                folder,
+                texts.selection,
+                texts.domain,
+                goal,
+                types,
+                making,
+                options.output,
+                options.force,
+                report,
+                texts.verdict,
             )
         except GoalNotMet as error:
             for trial in error.trials:
                 console.warn(_in_words(trial))
             raise
+        record_text_use(folder, texts.use)
         verdict = judge_made(folder, found.kept.path, options.compare, options.threads, report)
     return {
         **_kept(found),
@@ -73,11 +87,21 @@ def show_ladder(figures: dict[str, Any]) -> None:
         console.print_table("nothing was written or measured", columns, rows)
         return
     text = figures["text"]
-    title = f"{figures['domain']}: {text['documents']} held-out documents, {text['bytes']:,} bytes"
+    title = f"{figures['domain']}: {text['documents']} selection documents, {text['bytes']:,} bytes"
     console.print_table(title, columns, rows)
+    if figures["kept"]:
+        console.out.print(_kept_line(figures), soft_wrap=True, markup=False)
     for line in figures["advice"].values():
         console.out.print(line, soft_wrap=True, markup=False)
     show_quantized(figures)
+
+
+def _kept_line(figures: dict[str, Any]) -> str:
+    kept, kl, bits = figures["kept"], figures["kept"]["kl"], figures["kept"]["bits_per_byte"]
+    return (
+        f"{figures['type']} on {kept['documents']} verdict documents, which did not choose it: KL "
+        f"{kl['value']:.4f} ± {kl['stderr']:.4f}, bits per byte {bits['value']:.3f} ± {bits['stderr']:.3f}"
+    )
 
 
 def _goal(options: QuantizeOptions) -> Goal:
@@ -88,8 +112,18 @@ def _types(options: QuantizeOptions) -> tuple[str, ...]:
     return tuple(TYPES) if options.type == AUTO else (find_type(options.type).name,)
 
 
-def _text(options: QuantizeOptions, folder: Path, report: Progress) -> tuple[str, Heldout]:
-    """The domain and its held-out text: of `--data`, else the slice's own."""
+@dataclass(frozen=True)
+class _Texts:
+    """The domain, the text that chooses the type, its record, and the text that measures the chosen one."""
+
+    domain: str
+    selection: Heldout
+    use: manifest.TextUse
+    verdict: Heldout
+
+
+def _texts(options: QuantizeOptions, folder: Path, report: Progress) -> _Texts:
+    """Selection and verdict text of the domain: of `--data`, else the slice's own."""
     made = manifest.read(folder) if (folder / manifest.FILE).is_file() else None
     domain = options.domain or (made.domain if made else None)
     if domain is None:
@@ -97,15 +131,23 @@ def _text(options: QuantizeOptions, folder: Path, report: Progress) -> tuple[str
             f"{folder} is no finished slice that would say its domain: give --domain NAME --data DIR"
         )
     if options.data is not None:
-        documents = read_heldout(options.data, [domain])[domain]
+        selection = read_selection(options.data, domain)
+        reported = read_verdict(options.data, [domain])[domain]
     elif made is not None:
-        documents = list(own_text(domain, made, report).heldout().documents)
+        own = own_text(domain, made, report)
+        selection, reported = own.selection(), list(own.verdict().documents)
     else:
         raise NotFound(f"{folder} is no finished slice, so it has no text of its own: give --data DIR")
-    try:
-        return domain, cut_heldout(documents, options.max_bytes or SAMPLE_BYTES)
-    except BadConfig as error:
-        raise BadConfig(f"the held-out text of {domain!r}: {error}; give --data DIR") from None
+    if made is not None:
+        reported = without_seen({domain: reported}, {made.name: used_documents(made, report)})[0][domain]
+    limit = options.max_bytes or SAMPLE_BYTES
+    texts = cut_all({"selection": selection.documents, "verdict": reported}, limit)
+    return _Texts(
+        domain=domain,
+        selection=texts["selection"],
+        use=text_use("quantization type", selection, Part.SELECTION),
+        verdict=texts["verdict"],
+    )
 
 
 def _kept(found: Ladder) -> dict[str, Any]:
@@ -123,8 +165,22 @@ def _kept(found: Ladder) -> dict[str, Any]:
         "text": {"documents": text.documents, "bytes": text.nbytes, "sha256": text.sha256},
         "sizes": dict(found.sizes),
         "left_out": _left_out(found),
+        "kept": None if found.reported is None else _kept_figures(found.reported),
         "ladder": [trial.to_json() | {"verdict": _verdict(found, trial)} for trial in found.trials],
         "notes": list(kept.predicted.notes),
+    }
+
+
+def _kept_figures(measured: Divergence) -> dict[str, Any]:
+    """The kept file on verdict text, which did not choose it."""
+    return {
+        "data": measured.data,
+        "documents": len(measured.sums.bytes),
+        "kl": asdict(measured.kl),
+        "same_top1": asdict(measured.same_top1),
+        "bits_per_byte": asdict(measured.bits_per_byte),
+        "against_bf16": asdict(measured.against),
+        "perplexity_ratio": asdict(measured.perplexity_ratio),
     }
 
 

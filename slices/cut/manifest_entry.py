@@ -11,7 +11,8 @@ from slices import manifest
 from slices.checkpoint import Checkpoint
 from slices.cut.plan import Plan
 from slices.cut.request import SliceRequest
-from slices.text.corpus import Corpus
+from slices.text.corpus import Corpus, Part
+from slices.text.use import text_use
 
 
 def build_manifest(
@@ -56,6 +57,7 @@ def build_manifest(
         parameters=plan.parameters,
         bytes=plan.nbytes,
         calibration=calibration,
+        texts=[] if text is None else [text_use("cut", text, Part.CALIBRATION)],
         seed=request.seed,
         versions=versions(),
         notes=list(notes),

@@ -11,6 +11,7 @@ from slices.heal.objective import evaluate_losses, next_token_ids
 from slices.heal.student import Student
 from slices.heal.teacher import Teacher
 from slices.heal.text import HealText
+from slices.text.corpus import Part
 
 
 @dataclass(frozen=True)
@@ -58,15 +59,17 @@ def evaluate(
     step: int = 0,
     tokens: int = 0,
     train_loss: float | None = None,
+    part: Part = Part.SELECTION,
 ) -> EvalPoint:
-    """Evaluate the student on every held-out window; standard errors are over documents.
+    """Evaluate the student on every window of a held-out part; standard errors are over documents.
 
     Raises:
         RunFailed: the slice gives no finite probability to the text.
     """
-    documents = sorted({window.document for window in text.heldout.windows})
+    heldout, indices = text.heldout(part)
+    documents = sorted({window.document for window in heldout.windows})
     sums = np.zeros((4, len(documents)))  # KL, NLL, tokens, bytes
-    for index, window in enumerate(text.heldout.windows):
+    for index, window in zip(indices, heldout.windows, strict=True):
         sums[:, documents.index(window.document)] += (
             *_window_sums(student, teacher, text, index),
             window.nbytes,

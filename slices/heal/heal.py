@@ -1,7 +1,7 @@
 """Healing: knowledge distillation of the parent into a slice on domain text; the best weights become a slice.
 
-What is written is what was measured: the best weights on held-out text, rounded as they are stored. Where
-they are no better than the slice as given, nothing is written.
+What is written is what was measured: the best weights on selection text, rounded as they are stored. Where
+they are no better there than the slice as given, nothing is written. Verdict text then measures both.
 """
 
 from collections.abc import Callable
@@ -36,15 +36,21 @@ from slices.heal.teacher import ParentTeacher, Teacher, find_parent
 from slices.heal.text import HealText, read_text
 from slices.heal.time_budget import TIMED_STEPS, steps_within
 from slices.progress import Progress, no_progress
+from slices.text.corpus import Part
 
 
 @dataclass(frozen=True)
 class HealResult:
-    """A finished run. `after` is measured on the weights as stored; `stopped` says why it ended early."""
+    """A finished run.
+
+    `before` and `after` are measured on verdict text, `after` on the weights as stored; `selected` is the
+    same on the selection text that chose them. `stopped` says why the run ended early.
+    """
 
     path: Path
     before: EvalPoint
     after: EvalPoint
+    selected: EvalPoint
     run: RunState
     stopped: EarlyStop | None
     manifest: manifest.Manifest
@@ -87,18 +93,27 @@ def heal(
     run = loaded.run
     if not run.curve:
         run.curve.append(evaluate(loaded.student, loaded.teacher, loaded.text))
-    before = run.curve[0]
-    request = resolve_defaults(request, before.kl.value)
+    initial = run.curve[0]
+    request = resolve_defaults(request, initial.kl.value)
     stopped = train(loaded.student, loaded.teacher, loaded.text, request.config, run, on_step)
-    weights, after = _best_weights(request, loaded)
-    if not after.improves(before, request.config.hard_label_weight or 0.0):
+    stored = _stored_form(request, loaded)
+    before = evaluate(stored, loaded.teacher, loaded.text, part=Part.VERDICT)
+    weights, selected = _best_weights(request, loaded, stored)
+    if not selected.improves(initial, request.config.hard_label_weight or 0.0):
         run_state.delete(run)
-        raise RunFailed(no_improvement(before, after, stopped, run.step))
-    healed = healed_manifest(request, loaded.device, loaded.text, run, after, stopped)
+        raise RunFailed(no_improvement(initial, selected, stopped, run.step))
+    after = _evaluate_as(selected, stored, loaded, Part.VERDICT)
+    healed = healed_manifest(request, loaded.device, loaded.text, run, (before, after, selected), stopped)
     save_healed_slice(request.slice, request.target, weights, healed, request.force)
     run_state.delete(run)
     return HealResult(
-        path=request.target, before=before, after=after, run=run, stopped=stopped, manifest=healed
+        path=request.target,
+        before=before,
+        after=after,
+        selected=selected,
+        run=run,
+        stopped=stopped,
+        manifest=healed,
     )
 
 
@@ -191,15 +206,31 @@ def _run_key(request: HealRequest, text: HealText, parent: Path, device: Device)
     }
 
 
-def _best_weights(request: HealRequest, loaded: _Loaded) -> tuple[dict[str, Any], EvalPoint]:
-    """The best weights as they will be stored, and their evaluation in that form."""
+def _stored_form(request: HealRequest, loaded: _Loaded) -> Student:
+    """The slice as given, with every weight that can be trained: for weights as they will be stored."""
+    full = replace(request.config, method=HealMethod.FULL)
+    return load_student(request.slice, full, loaded.device, loaded.absent_rows)
+
+
+def _best_weights(request: HealRequest, loaded: _Loaded, stored: Student) -> tuple[dict[str, Any], EvalPoint]:
+    """The best weights as they will be stored, put into `stored`, and their evaluation on selection text."""
     student, run = loaded.student, loaded.run
     if not run.best:
         return {}, run.curve[0]
     student.restore(run_state.read(run.best_file))
     weights = to_stored_dtypes(request.slice, trained_weights(student))
-    full = replace(request.config, method=HealMethod.FULL)
-    stored = load_student(request.slice, full, loaded.device, loaded.absent_rows)
     stored.restore({**stored.trainable, **weights})
-    best = run.point(run.best)
-    return weights, evaluate(stored, loaded.teacher, loaded.text, best.step, best.tokens, best.train_loss)
+    return weights, _evaluate_as(run.point(run.best), stored, loaded, Part.SELECTION)
+
+
+def _evaluate_as(point: EvalPoint, student: Student, loaded: _Loaded, part: Part) -> EvalPoint:
+    """An evaluation on a held-out part under the step and tokens of `point`."""
+    return evaluate(
+        student,
+        loaded.teacher,
+        loaded.text,
+        step=point.step,
+        tokens=point.tokens,
+        train_loss=point.train_loss,
+        part=part,
+    )

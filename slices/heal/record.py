@@ -10,6 +10,8 @@ from slices.heal.loop import EarlyStop
 from slices.heal.request import HealRequest
 from slices.heal.run_state import RunState
 from slices.heal.text import HealText
+from slices.text.corpus import Part
+from slices.text.use import text_use
 
 
 def healed_manifest(
@@ -17,10 +19,15 @@ def healed_manifest(
     device: Device,
     text: HealText,
     run: RunState,
-    after: EvalPoint,
+    points: tuple[EvalPoint, EvalPoint, EvalPoint],
     stopped: EarlyStop | None,
 ) -> manifest.Manifest:
-    """The manifest of the healed slice: the original's, without what was measured of the old weights."""
+    """The manifest of the healed slice: the original's, without what was measured of the old weights.
+
+    Args:
+        points: the slice as given and as healed on verdict text, and as healed on selection text.
+    """
+    before, after, selected = points
     original = manifest.read(request.slice)
     healing: dict[str, Any] = {
         "slice": original.name,
@@ -30,13 +37,14 @@ def healed_manifest(
         "threads": device.threads,
         "compute": str(device.compute).removeprefix("torch."),
         "text": {"source": request.text.source, "sha256": request.text.sha256, "tokens_sha256": text.sha256},
-        "heldout": {"sha256": text.heldout.sha256, "documents": text.heldout.documents},
+        "heldout": {"sha256": text.verdict.sha256, "documents": text.verdict.documents},
         "steps": run.step,
         "tokens": run.curve[-1].tokens,
         "seconds": round(run.seconds, 1),
         "stopped": stopped.reason if stopped else None,
-        "before": run.curve[0].to_json(),
+        "before": before.to_json(),
         "after": after.to_json(),
+        "selection": {"before": run.curve[0].to_json(), "after": selected.to_json()},
         "curve": [point.to_json() for point in run.curve],
     }
     return original.model_copy(
@@ -47,9 +55,16 @@ def healed_manifest(
             "measurements": [],
             "verdicts": [],
             "versions": versions(),
+            "texts": [*original.texts, *_text_uses(request)],
             "healing": healing,
         }
     )
+
+
+def _text_uses(request: HealRequest) -> list[manifest.TextUse]:
+    """Training reads calibration text; the checkpoint is chosen on selection text."""
+    steps = {"heal": Part.CALIBRATION, "checkpoint": Part.SELECTION}
+    return [text_use(step, request.text.part(part), part) for step, part in steps.items()]
 
 
 def no_improvement(before: EvalPoint, after: EvalPoint, stopped: EarlyStop | None, steps: int) -> str:

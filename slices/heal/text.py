@@ -1,4 +1,7 @@
-"""The domain's text in the slice's token ids: training rows, and held-out windows for evaluation.
+"""The domain's text in the slice's token ids: training rows, and windows of held-out text for evaluation.
+
+Rows are of calibration text. The windows of selection text choose the checkpoint and decide whether it is
+written; those of verdict text measure what is reported.
 
 A row is a bos and the next `context` - 1 tokens of a stream of documents, each of which begins with a bos.
 Documents are ordered by hash, so a run reads the same rows on every machine. Runs no model.
@@ -16,7 +19,7 @@ from numpy.typing import NDArray
 from slices.errors import BadConfig, NotFound
 from slices.heal.settings import HealConfig
 from slices.measure.heldout import Heldout, cut_heldout
-from slices.text.corpus import Corpus
+from slices.text.corpus import Corpus, Part, part_of
 
 HELDOUT_BYTES = 16_000
 _DOCUMENTS_PER_BATCH = 64  # tokenized together
@@ -24,12 +27,23 @@ _DOCUMENTS_PER_BATCH = 64  # tokenized together
 
 @dataclass(frozen=True)
 class HealText:
-    """Training rows, and held-out windows that begin with a bos, in the slice's token ids."""
+    """Training rows, and held-out windows that begin with a bos, in the slice's token ids.
+
+    `windows` are those of `selection`, then those of `verdict`.
+    """
 
     rows: NDArray[np.int32]  # (rows, context)
     windows: tuple[NDArray[np.int32], ...]
-    heldout: Heldout
+    selection: Heldout
+    verdict: Heldout
     seed: int
+
+    def heldout(self, part: Part) -> tuple[Heldout, range]:
+        """The text of a held-out part, and the indices of its windows."""
+        count = len(self.selection.windows)
+        if part == Part.SELECTION:
+            return self.selection, range(count)
+        return self.verdict, range(count, len(self.windows))
 
     @property
     def sha256(self) -> str:
@@ -53,43 +67,47 @@ class HealText:
 def read_text(
     folder: Path, corpus: Corpus, config: HealConfig, heldout_bytes: int = HELDOUT_BYTES
 ) -> HealText:
-    """Tokenize as much of a domain's training text as the steps read, and a sample of its held-out text.
+    """Tokenize as much of a domain's training text as the steps read, and samples of its held-out parts.
 
     Raises:
         NotFound: the slice has no tokenizer.json or no bos, or the training text is less than a row.
-        BadConfig: there are fewer than two held-out documents, or none is left to train on.
+        BadConfig: a held-out part has fewer than two documents, or none is left to train on.
     """
     tokenizer, bos = _tokenizer(folder)
-    training, held_out = _split(corpus)
-    rows = _rows(tokenizer, bos, training, config)
-    try:
-        heldout = cut_heldout(held_out, heldout_bytes)
-    except BadConfig:
-        raise BadConfig(
-            f"the text has {len(held_out)} held-out documents, and healing is measured on at least two; "
-            "bring more text with --corpus"
-        ) from None
-    texts = [window.text for window in heldout.windows]
+    rows = _rows(tokenizer, bos, _training_documents(corpus), config)
+    selection, verdict = (_windows(corpus, part, heldout_bytes) for part in (Part.SELECTION, Part.VERDICT))
+    texts = [window.text for heldout in (selection, verdict) for window in heldout.windows]
     windows = [np.array([bos, *ids], dtype=np.int32) for ids in _encode(tokenizer, texts)]
-    return HealText(rows=rows, windows=tuple(windows), heldout=heldout, seed=config.seed)
+    return HealText(rows=rows, windows=tuple(windows), selection=selection, verdict=verdict, seed=config.seed)
 
 
-def _split(corpus: Corpus) -> tuple[list[str], list[str]]:
-    """Training and held-out documents, disjoint.
+def _training_documents(corpus: Corpus) -> list[str]:
+    """The calibration documents.
 
     Raises:
-        BadConfig: the held-out split leaves no document to train on.
+        BadConfig: the held-out parts leave no document to train on.
     """
-    held_out = list(corpus.heldout().documents)
-    training = [text for text in corpus.calibration().documents if text not in set(held_out)]
-    if held_out and not training:
-        taken = "the only document" if len(held_out) == 1 else f"all {len(held_out)} documents"
+    training = [text for text in corpus.documents if part_of(text) == Part.CALIBRATION]
+    if not training:
+        count = len(corpus.documents)
+        taken = "the only document" if count == 1 else f"all {count} documents"
         raise BadConfig(
-            f"the held-out split (one document in ten) took {taken} of the text and leaves none to train on: "
-            "healing needs at least two documents, not all of them held out; bring more, or a longer corpus, "
-            "with --corpus"
+            f"the held-out split (two documents in ten) took {taken} of the text and leaves none to train "
+            "on: healing needs at least two documents, not all of them held out; bring more, or a longer "
+            "corpus, with --corpus"
         )
-    return training, held_out
+    return training
+
+
+def _windows(corpus: Corpus, part: Part, max_bytes: int) -> Heldout:
+    documents = corpus.part(part).documents
+    try:
+        return cut_heldout(documents, max_bytes)
+    except BadConfig:
+        raise BadConfig(
+            f"the text has {len(documents)} {part} documents (one in ten, by a hash of their content), and "
+            "healing is measured on at least two; bring more text with --corpus"
+        ) from None
 
 
 def _rows(tokenizer: Any, bos: int, documents: Sequence[str], config: HealConfig) -> NDArray[np.int32]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slices.errors import BadConfig, NotFound
-from slices.text.corpus import read_documents
+from slices.text.corpus import Corpus, Part, part_of, read_documents
 
 WINDOW_BYTES = 1800
 SAMPLE_BYTES = 12_000  # of text by default, where many models are measured: 2,700 tokens
@@ -50,7 +50,7 @@ class Heldout:
         return len({window.document for window in self.windows})
 
 
-def read_heldout(data: Path, domains: Sequence[str] = ()) -> dict[str, list[str]]:
+def read_verdict(data: Path, domains: Sequence[str] = ()) -> dict[str, list[str]]:
     """Documents of `data/corpora/<domain>/heldout.jsonl` by domain; all domains there, if none is named.
 
     Raises:
@@ -63,6 +63,29 @@ def read_heldout(data: Path, domains: Sequence[str] = ()) -> dict[str, list[str]
         wanted = f"corpora/{missing[0] if missing else '<domain>'}/heldout.jsonl"
         raise NotFound(f"{data} holds no {wanted}; its domains: {', '.join(known) or '(none)'}")
     return {domain: _documents(data / "corpora" / domain / "heldout.jsonl") for domain in domains or known}
+
+
+def read_selection(data: Path, domain: str) -> Corpus:
+    """The selection part of `data/corpora/<domain>/calibration.jsonl`, without documents of `read_verdict`.
+
+    Raises:
+        NotFound: there is no such file, or none of its text is of that part.
+        BadConfig: a line is not as expected; file and line are named.
+    """
+    path = data / "corpora" / domain / "calibration.jsonl"
+    if not path.is_file():
+        raise NotFound(
+            f"{data} holds no corpora/{domain}/calibration.jsonl, of which one document in ten is used to "
+            "choose by measurement; what is chosen on heldout.jsonl could not be judged on it"
+        )
+    heldout = path.with_name("heldout.jsonl")
+    reported = set(read_documents(heldout)) if heldout.is_file() else set()
+    found = [text for text in _documents(path) if part_of(text) == Part.SELECTION and text not in reported]
+    if not found:
+        raise NotFound(
+            f"{path}: none of its documents falls into the selection part, one in ten by their hash"
+        )
+    return Corpus("files", tuple(found), (path.absolute(),))
 
 
 def cut_heldout(

@@ -18,7 +18,7 @@ from slices.export import write_gguf
 from slices.files.atomic import refuse_existing, staged
 from slices.files.disk_space import check_free_space
 from slices.files.temp_files import temp_dir
-from slices.measure.divergence import measure_divergence
+from slices.measure.divergence import Divergence, measure_divergence
 from slices.measure.heldout import Heldout
 from slices.measure.ladder_record import record_ladder
 from slices.measure.quant_trials import Goal, QuantTrial, choose_trial, goal_not_met
@@ -49,8 +49,11 @@ class LadderOptions:
 
 @dataclass(frozen=True)
 class Ladder:
-    """What was measured, smallest first, and what was kept. `sizes`: predicted bytes of every type there
-    is, those above the budget and those that were not come to included."""
+    """What was measured, smallest first, and what was kept.
+
+    `text` chose the type; `reported` measures it on other text, None where there is none. `sizes`: predicted
+    bytes of every type there is, those above the budget and those that were not come to included.
+    """
 
     goal: Goal
     domain: str
@@ -59,6 +62,7 @@ class Ladder:
     trials: tuple[QuantTrial, ...]
     chosen: QuantTrial
     kept: Quantized
+    reported: Divergence | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ def run_ladder(
     out: Path | None = None,
     force: bool = False,
     progress: Progress = no_progress,
+    verdict: Heldout | None = None,
 ) -> Ladder:
     """Quantize the slice in `folder` to the type that `goal` asks for, found by measuring on `text`.
 
@@ -94,6 +99,7 @@ def run_ladder(
     Args:
         out: where to; by default `<folder>/<name>-<TYPE>.gguf`.
         force: replace what is there. By default only the very same file may be.
+        verdict: other text, on which the chosen file is measured for what is reported.
 
     Raises:
         GoalNotMet: no type met the goal; nothing is written. It holds the trials measured.
@@ -118,12 +124,19 @@ def run_ladder(
         chosen = choose_trial(trials, goal)
         if chosen is None or made is None:
             raise goal_not_met(trials, goal, sizes)
+        reported = None if verdict is None else _measure(on, made, _reference(on, verdict))
         done = _keep(folder, made, out, force)
-    ladder = Ladder(
-        goal=goal, domain=domain, text=text, sizes=sizes, trials=tuple(trials), chosen=chosen, kept=done
+    record_ladder(done.path, domain, goal, trials, reported or chosen.measured)
+    return Ladder(
+        goal=goal,
+        domain=domain,
+        text=text,
+        sizes=sizes,
+        trials=tuple(trials),
+        chosen=chosen,
+        kept=done,
+        reported=reported,
     )
-    record_ladder(done.path, domain, goal, trials, chosen)
-    return ladder
 
 
 def predict_ladder_sizes(
@@ -194,11 +207,7 @@ def _run_trial(on: _LadderRun, type: str, reference: Reference) -> tuple[QuantTr
         embedding_type=on.options.embedding_type_of(type),
         exported=on.exported,
     )
-    runtime = open_runtime(on.folder, made.path.resolve(), on.options.threads)
-    try:
-        found = measure_divergence(type, runtime, reference, on.progress)
-    finally:
-        runtime.close()
+    found = _measure(on, made, reference)
     passes = on.goal.passes(found.kl)
     return QuantTrial(
         type=type,
@@ -208,6 +217,14 @@ def _run_trial(on: _LadderRun, type: str, reference: Reference) -> tuple[QuantTr
         measured=found,
         seconds=perf_counter() - started,
     ), made
+
+
+def _measure(on: _LadderRun, made: Quantized, reference: Reference) -> Divergence:
+    runtime = open_runtime(on.folder, made.path.resolve(), on.options.threads)
+    try:
+        return measure_divergence(made.type, runtime, reference, on.progress)
+    finally:
+        runtime.close()
 
 
 def _keep(folder: Path, made: Quantized, out: Path | None, force: bool) -> Quantized:

@@ -10,10 +10,13 @@ from slices.measure.quant_trials import Goal, QuantTrial
 
 
 def record_ladder(
-    file: Path, domain: str, goal: Goal, trials: Sequence[QuantTrial], chosen: QuantTrial
+    file: Path, domain: str, goal: Goal, trials: Sequence[QuantTrial], measured: Divergence
 ) -> None:
-    """Tell the slice.json beside `file` of the ladder, if it knows that file; over older values of the
-    same text."""
+    """Write the ladder into the slice.json beside `file`, if it knows that file; over older values.
+
+    Args:
+        measured: the file's values, of text that did not choose its type where there is such text.
+    """
     folder = file.parent
     if not (folder / manifest.FILE).is_file():
         return
@@ -22,7 +25,7 @@ def record_ladder(
     quantized = [q.model_copy(update=ladder_fields) if q.file == file.name else q for q in slice_.quantized]
     if quantized == slice_.quantized:
         return
-    new = _measurements(file.name, domain, chosen.measured)
+    new = _measurements(file.name, domain, measured)
     replaced = {(each.variant, each.domain, each.metric, each.data) for each in new}
     kept = [m for m in slice_.measurements if (m.variant, m.domain, m.metric, m.data) not in replaced]
     update = {"quantized": quantized, "measurements": [*kept, *new]}

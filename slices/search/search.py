@@ -114,7 +114,7 @@ def _best_and_next_larger(rows: str, vocabs: list[str]) -> list[str]:
 
 def _heldout(text: Corpus) -> Heldout:
     try:
-        return cut_heldout(text.heldout().documents, SAMPLE_BYTES)
+        return cut_heldout(text.selection().documents, SAMPLE_BYTES)
     except BadConfig as error:
         raise BadConfig(f"a search measures on held-out text: {error}; bring more with --corpus") from None
 

@@ -221,7 +221,7 @@ def test_a_slice_of_an_older_schema_is_refused(mom_home: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema": 1}))
     done = mom("list")
     assert done.returncode == 1
-    assert f"{path}: schema 1, expected 2: written by an older mom; cut the slice again" in done.stderr
+    assert f"{path}: schema 1, expected 3: written by an older mom; cut the slice again" in done.stderr
 
 
 def test_the_home_defaults_to_the_data_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 from mom.cli import app
 from slices import manifest
 from slices.errors import SliceError
-from slices.text.corpus import is_heldout
+from slices.text.corpus import Part, part_of
 from tests.slices.heal_fixtures import parent_gemma4, sentences, slice_of
 
 FEW = ["--steps", "40", "--context", "32", "--batch", "4", "--lr", "0.01", "--hard-label-weight", "0"]
@@ -86,7 +86,7 @@ def test_settings_are_checked_first(slice_: str) -> None:
 
 def held_out(document: str) -> str:
     """The document with a suffix by which the held-out split takes it."""
-    return next(text for n in range(1000) if is_heldout(text := f"{document} {n}"))
+    return next(text for n in range(1000) if part_of(text := f"{document} {n}") == Part.VERDICT)
 
 
 @pytest.mark.parametrize(("count", "taken"), [(1, "the only document"), (2, "all 2 documents")])

@@ -80,7 +80,7 @@ def test_every_method_brings_a_swa_slice_nearer_to_its_parent(
 
 
 def _kl(folder: Path, parent: Path) -> float:
-    text = cut_heldout(sentences().heldout().documents, 16_000)
+    text = cut_heldout(sentences().verdict().documents, 16_000)
     ours, theirs = TorchRuntime(folder, threads=1), TorchRuntime(parent, threads=1)
     found = measure_against("healed", ours, theirs, token_map(folder, parent), text)
     return found.kl.value

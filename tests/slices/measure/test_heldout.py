@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from slices.errors import BadConfig, NotFound
-from slices.measure.heldout import WINDOW_BYTES, cut, cut_heldout, read_heldout
+from slices.measure.heldout import WINDOW_BYTES, cut, cut_heldout, read_verdict
 
 
 @pytest.mark.parametrize(
@@ -46,21 +46,21 @@ def write_heldout(data: Path, domain: str, content: str) -> Path:
 
 def test_data_is_read_by_lines_not_by_unicode_lines(tmp_path: Path) -> None:
     write_heldout(tmp_path, "law", '{"text": "a\u2028b", "source": "s"}\n{"text": "c"}\n\n{"text": ""}\n')
-    assert read_heldout(tmp_path) == {"law": ["a\u2028b", "c"]}
+    assert read_verdict(tmp_path) == {"law": ["a\u2028b", "c"]}
     with pytest.raises(NotFound, match=r"corpora/maths/heldout\.jsonl; its domains: law"):
-        read_heldout(tmp_path, ["maths"])
+        read_verdict(tmp_path, ["maths"])
     with pytest.raises(NotFound, match="its domains: \\(none\\)"):
-        read_heldout(tmp_path / "corpora")
+        read_verdict(tmp_path / "corpora")
 
 
 @pytest.mark.parametrize("line", ["{", "[]", '{"text": 1}', '{"txt": "a"}', '{"text": "\\ud800"}'])
 def test_bad_line_is_named(line: str, tmp_path: Path) -> None:
     path = write_heldout(tmp_path, "law", '{"text": "a"}\n' + line + "\n")
     with pytest.raises(BadConfig, match=f"{path}, line 2"):
-        read_heldout(tmp_path, ["law"])
+        read_verdict(tmp_path, ["law"])
 
 
 def test_empty_file_is_named(tmp_path: Path) -> None:
     write_heldout(tmp_path, "law", "\n")
     with pytest.raises(NotFound, match=r"law/heldout\.jsonl holds no text"):
-        read_heldout(tmp_path)
+        read_verdict(tmp_path)

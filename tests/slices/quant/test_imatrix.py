@@ -19,7 +19,7 @@ from slices.quant.calibration import token_batches
 from slices.quant.coverage import measure_coverage
 from slices.quant.imatrix import collect, collect_on, hook_model
 from slices.quant.imatrix_file import Imatrix, read_imatrix, write_imatrix
-from slices.text.corpus import Corpus, is_heldout
+from slices.text.corpus import Corpus, Part, part_of
 from tests.paths import PROSE
 from tests.picos import SHAPES, calm, load, write_shape
 from tests.slices.gguf_fixtures import SAMPLES
@@ -86,7 +86,7 @@ def test_llama_cpp_sees_the_same_in_the_real_model(tmp_path: Path) -> None:
 
 def test_only_calibration_text_is_read(pico_gemma3: Path) -> None:
     corpus = Corpus("files", tuple(DOCUMENTS))
-    kept = [document for document in DOCUMENTS if not is_heldout(document)]
+    kept = [document for document in DOCUMENTS if part_of(document) == Part.CALIBRATION]
     assert 0 < len(kept) < len(DOCUMENTS)
     everything, alone = (collect(pico_gemma3, text, tokens=1500, context=64) for text in (corpus, kept))
     assert everything.tokens == alone.tokens >= 1500 and everything.context == 64

@@ -10,7 +10,7 @@ from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
 from slices.errors import BadConfig, NotFound, SliceError
 from slices.text import domains, synthetic
-from slices.text.corpus import is_heldout, read_corpus
+from slices.text.corpus import Part, part_of, read_corpus
 from slices.text.domains import Domain
 
 WANTED = {"biochem", "medicine", "law", "computing", "math", "history", "general"}
@@ -62,9 +62,13 @@ def test_corpus_forms_and_split(tmp_path: Path) -> None:
     (tmp_path / "c.bin").write_bytes(b"\xff")
     corpus = read_corpus([tmp_path])
     assert len(corpus.documents) == 401
-    assert len(corpus.calibration().documents) + len(corpus.heldout().documents) == 401
-    assert 15 < len(corpus.heldout().documents) < 75
-    assert not any(is_heldout(document) for document in corpus.calibration().documents)
+    parts = {part: corpus.part(part).documents for part in Part}
+    assert sorted(each for documents in parts.values() for each in documents) == sorted(corpus.documents)
+    assert 15 < len(parts[Part.VERDICT]) < 75
+    assert 15 < len(parts[Part.SELECTION]) < 75
+    assert all(part_of(document) == part for part, documents in parts.items() for document in documents)
+    assert parts[Part.VERDICT] == corpus.verdict().documents
+    assert not set(parts[Part.SELECTION]) & set(parts[Part.VERDICT])
     assert corpus.sha256 == read_corpus([tmp_path]).sha256
 
 
