@@ -43,7 +43,7 @@ def quantize(
     ] = None,
     data: Annotated[Path | None, typer.Option(help="A folder with corpora/<domain>/heldout.jsonl.")] = None,
     max_bytes: Annotated[
-        int | None, typer.Option(min=1, help="Bytes of text to measure on; default 12,000.")
+        int | None, typer.Option(min=1, help="Bytes of text to measure on; default 24,000.")
     ] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Default: beside the slice.")] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Processor threads; default all cores.")] = None,

@@ -14,7 +14,8 @@ from slices.errors import BadConfig, NotFound
 from slices.text.corpus import Corpus, Part, part_of, read_documents
 
 WINDOW_BYTES = 1800
-SAMPLE_BYTES = 12_000  # of text by default, where many models are measured: 2,700 tokens
+SAMPLE_BYTES = 24_000  # of text by default, where many models are measured: 5,400 tokens
+SAMPLE_DOCUMENTS = 8  # that a sample covers, where so many are there and fit: fewer make no verdict
 _WHITESPACE = (b" ", b"\n", b"\t", b"\r")
 
 
@@ -92,7 +93,8 @@ def cut_heldout(
     documents: Sequence[str], limit: int | None = None, size: int = WINDOW_BYTES, stride: int | None = None
 ) -> Heldout:
     """The windows of `documents`, or a sample of them of at most `limit` bytes (but at least one a piece
-    of two documents). The sample is fixed by the text itself, so it is the same on every machine.
+    of two documents), of eight documents where they fit. The sample is fixed by the text itself, so it is the
+    same on every machine.
 
     Args:
         size: most bytes of a window, context included.
@@ -111,7 +113,7 @@ def cut_heldout(
         for text, context in strides(document, size, stride)
     ]
     if limit is not None:
-        windows = list(_sample(windows, limit))
+        windows = _sample(windows, limit)
     if len({window.document for window in windows}) < 2:
         raise BadConfig("measuring needs at least two documents with text: one alone has no standard error")
     digest = hashlib.sha256()
@@ -179,14 +181,25 @@ def _end_of(text: str, size: int) -> str:
     return kept[at:]
 
 
-def _sample(windows: list[Window], limit: int) -> Iterator[Window]:
-    """Windows in the order of their hash while they fit, then as many as two documents take."""
-    used, seen = 0, set[int]()
-    for window in sorted(windows, key=lambda each: (_digest(each.text), each.document)):
+def _sample(windows: list[Window], limit: int) -> list[Window]:
+    """Windows in the order of their hash while they fit: first one of each of eight documents, then any; and
+    as many as two documents take."""
+    ordered = sorted(windows, key=_rank)
+    firsts = {window.document: window for window in reversed(ordered)}
+    covering = sorted(firsts.values(), key=_rank)[:SAMPLE_DOCUMENTS]
+    used, seen, found = 0, set[int](), list[Window]()
+    rest = [window for window in ordered if not any(window is each for each in covering)]
+    for window in [*covering, *rest]:
         if used + window.nbytes <= limit or (len(seen) < 2 and window.document not in seen):
             used += window.nbytes
             seen.add(window.document)
-            yield window
+            found.append(window)
+    return sorted(found, key=_rank)
+
+
+def _rank(window: Window) -> tuple[bytes, int]:
+    """The place of a window in the order that is fixed by the text."""
+    return _digest(window.text), window.document
 
 
 def _digest(text: str) -> bytes:

@@ -1,5 +1,6 @@
 """Held-out text: read by lines, cut into windows that join to it, sampled by what it says."""
 
+import hashlib
 from pathlib import Path
 
 import pytest
@@ -35,6 +36,30 @@ def test_sample_is_fixed_by_the_text_and_spans_documents() -> None:
     assert backwards.sha256 == some.sha256
     assert cut_heldout(documents, 1).documents == 2
     assert cut_heldout(documents).nbytes == sum(len(d.encode()) for d in documents)
+
+
+def test_a_sample_covers_eight_documents_where_they_fit() -> None:
+    """One long document has most of the windows: a sample of windows alone would be mostly of it."""
+    long = "".join(f"word{n} " for n in range(20_000))
+    documents = [long, *(f"{n} " * 800 for n in range(10, 21))]
+    found = cut_heldout(documents, 24_000)
+    assert found.documents >= 8 and found.nbytes <= 24_000
+    assert cut_heldout(documents[:5], 24_000).documents == 5
+    assert cut_heldout(documents, 4_000).documents == 2
+    assert found.sha256 == cut_heldout(documents[::-1], 24_000).sha256
+
+
+def test_a_sample_of_many_documents_is_that_of_their_hashes_alone() -> None:
+    """So that figures on text with enough documents are those of earlier versions."""
+    documents = [f"document {n}. " + f"word{n} " * 400 for n in range(40)]
+    found = cut_heldout(documents, 24_000)
+    ranked = sorted(cut_heldout(documents).windows, key=lambda w: hashlib.sha256(w.text.encode()).digest())
+    used, expected = 0, []
+    for window in ranked:
+        if used + window.nbytes <= 24_000:
+            used += window.nbytes
+            expected.append(window)
+    assert list(found.windows) == expected
 
 
 def write_heldout(data: Path, domain: str, content: str) -> Path:
