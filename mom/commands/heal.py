@@ -35,7 +35,7 @@ def heal(
     ] = 0.0,
     batch: Annotated[int, typer.Option(help="Batch size, in rows.")] = 4,
     grad_accum: Annotated[int, typer.Option(help="Batches per optimizer step (gradient accumulation).")] = 1,
-    context: Annotated[int, typer.Option(help="Tokens per row.")] = 512,
+    row_tokens: Annotated[int, typer.Option(help="Tokens per row.")] = 512,
     rank: Annotated[int, typer.Option(help="LoRA rank.")] = 16,
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="torch.compile; default for long runs.")
@@ -66,7 +66,7 @@ def heal(
         lr=lr,
         batch=batch,
         grad_accum=grad_accum,
-        context=context,
+        row_tokens=row_tokens,
         hard_label_weight=hard_label_weight,
         hidden_state_weight=hidden_state_weight,
         label_only_fraction=label_only_fraction,

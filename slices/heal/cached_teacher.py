@@ -64,7 +64,7 @@ class CachedTeacher:
         if bytes(stored["text"]).hex() != text.sha256:
             raise BadCheckpoint(
                 f"{path} was saved for other text: give the same slice, --corpus, --steps, --batch, "
-                "--context and --seed"
+                "--row-tokens and --seed"
             )
         self._stored, self._device, self._width = stored, device, text.rows.shape[1]
         self._starts = np.cumsum([0, *map(len, text.windows)])

@@ -22,8 +22,8 @@ def can_compile(device: str) -> bool:
     return any(which(name) for name in (environ.get("CXX", ""), "c++", "g++", "clang++") if name)
 
 
-def compile_layers(model: Any, rows: int, context: int) -> None:
-    """Compile every decoder layer of `model` for hidden states of shape (rows, context, hidden).
+def compile_layers(model: Any, rows: int, row_tokens: int) -> None:
+    """Compile every decoder layer of `model` for hidden states of shape (rows, row_tokens, hidden).
 
     What cannot be compiled, and any other shape, runs eagerly.
     """
@@ -35,7 +35,7 @@ def compile_layers(model: Any, rows: int, context: int) -> None:
     dynamo.config.recompile_limit = max(dynamo.config.recompile_limit, 4 * len(layers))
     for layer in layers:
         layer.forward = _for_shape(
-            layer.forward, torch.compile(layer.forward, dynamic=False), (rows, context)
+            layer.forward, torch.compile(layer.forward, dynamic=False), (rows, row_tokens)
         )
 
 

@@ -179,7 +179,7 @@ def _load(request: HealRequest, on_memory_bound: MemoryCallback) -> _Loaded:
     student = load_student(request.slice, config, device, absent_rows, own_layers)
     if config.compiled:
         for model in [student.model, *([teacher.model] if isinstance(teacher, ParentTeacher) else [])]:
-            compile_layers(model, config.batch, config.context)
+            compile_layers(model, config.batch, config.row_tokens)
     return _Loaded(
         student=student, teacher=teacher, text=text, run=run, device=device, absent_rows=absent_rows
     )

@@ -39,7 +39,7 @@ def matching_layers(parent: Anatomy, layers: Sequence[int], portable: bool) -> t
 
 
 def forward_hidden_states(model: Any, layers: Sequence[Any], device: Device, tokens: Any) -> HiddenStates:
-    """Run `model` over token ids (rows, context), capturing the inputs of `layers`; rows are flattened."""
+    """Run `model` over token ids (rows, row_tokens), capturing the inputs of `layers`; rows are flattened."""
     with capture_inputs(layers) as captured, device.autocast():
         last = model.base_model(input_ids=tokens, use_cache=False).last_hidden_state
     return HiddenStates(tuple(each.flatten(0, 1) for each in captured), last.flatten(0, 1))

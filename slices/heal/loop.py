@@ -54,7 +54,7 @@ class _RunningStats:
 
     def tokens_per_second(self, config: HealConfig, step: int) -> float:
         """Training throughput since the start of this process."""
-        tokens = (step - self.first_step) * config.rows_per_step * config.context
+        tokens = (step - self.first_step) * config.rows_per_step * config.row_tokens
         return tokens / max(monotonic() - self.started, 1e-9)
 
 
@@ -163,7 +163,7 @@ def _evaluate_if_due(
 ) -> EvalPoint | None:
     if run.step % config.eval_every and run.step != config.steps:
         return None
-    tokens = run.step * config.rows_per_step * config.context
+    tokens = run.step * config.rows_per_step * config.row_tokens
     train_loss = sum(stats.losses) / len(stats.losses)
     point = evaluate(student, teacher, text, run.step, tokens, train_loss)
     stats.losses.clear()

@@ -98,4 +98,4 @@ def _activations(anatomy: Anatomy, config: HealConfig) -> int:
         80 * shape.hidden + 16 * layer.ffn + 24 * width + 40 * shape.ple
         for layer, width in zip(anatomy.layers, heads, strict=True)
     )
-    return config.batch * config.context * per_token + _LOGIT_COPIES * 4 * CHUNK * shape.vocab
+    return config.batch * config.row_tokens * per_token + _LOGIT_COPIES * 4 * CHUNK * shape.vocab

@@ -118,7 +118,7 @@ def label_loss(hidden: Any, head: OutputHead, target_ids: Any) -> Any:
 
 
 def next_token_ids(tokens: Any) -> Any:
-    """Targets of rows of token ids (rows, context), int64 (rows x context,); `IGNORE_INDEX` at row ends."""
+    """Targets of token ids (rows, row_tokens), int64 (rows x row_tokens,); `IGNORE_INDEX` at row ends."""
     import torch
 
     last = torch.full_like(tokens[:, :1], IGNORE_INDEX)

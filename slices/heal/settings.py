@@ -33,7 +33,7 @@ _AT_LEAST_ONE = ("steps", "batch", "grad_accum", "eval_every", "patience", "rank
 
 @dataclass(frozen=True)
 class HealConfig:
-    """Hyperparameters of one run. An optimizer step reads `batch` x `grad_accum` rows of `context` tokens.
+    """Hyperparameters of one run. An optimizer step reads `batch` x `grad_accum` rows of `row_tokens` tokens.
 
     Attributes:
         method: `norms` trains norm gains and layer scalars; `lora` low-rank adapters on every matrix, which
@@ -59,7 +59,7 @@ class HealConfig:
     lr: float | None = None
     batch: int = 4
     grad_accum: int = 1
-    context: int = 512
+    row_tokens: int = 512
     hard_label_weight: float | None = None
     hidden_state_weight: float | None = None
     label_only_fraction: float = 0.0
@@ -84,8 +84,10 @@ class HealConfig:
         for name in _AT_LEAST_ONE:
             if getattr(self, name) < 1:
                 raise BadConfig(f"{_option(name)} {getattr(self, name)}: expected at least 1")
-        if self.context < 2:
-            raise BadConfig(f"--context {self.context}: expected at least 2 tokens, a bos and one to predict")
+        if self.row_tokens < 2:
+            raise BadConfig(
+                f"--row-tokens {self.row_tokens}: expected at least 2 tokens, a bos and one to predict"
+            )
         if self.warmup_steps < 0 or self.seed < 0:
             raise BadConfig("warmup_steps and --seed: expected no negative number")
         if self.lr is not None and not 0 < self.lr < float("inf"):
@@ -113,7 +115,7 @@ class HealConfig:
 
     @property
     def _lr_scale(self) -> float:
-        return min(_MAX_LR_SCALE, sqrt(self.rows_per_step * self.context / _LR_TOKENS))
+        return min(_MAX_LR_SCALE, sqrt(self.rows_per_step * self.row_tokens / _LR_TOKENS))
 
     @property
     def rows_per_step(self) -> int:
@@ -123,7 +125,7 @@ class HealConfig:
     @property
     def tokens(self) -> int:
         """Tokens that all steps read, repetitions included."""
-        return self.steps * self.rows_per_step * self.context
+        return self.steps * self.rows_per_step * self.row_tokens
 
     def is_label_only(self, step: int) -> bool:
         """Whether a step, counted from 0, trains without the teacher."""

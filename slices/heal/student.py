@@ -36,11 +36,11 @@ class Student:
     captured_layers: Sequence[Any] = ()
 
     def hidden_states(self, tokens: Any) -> HiddenStates:
-        """The hidden states of rows of token ids (rows, context): captured inputs, and the last."""
+        """The hidden states of rows of token ids (rows, row_tokens): captured inputs, and the last."""
         return forward_hidden_states(self.model, self.captured_layers, self.device, tokens)
 
     def last_hidden_state(self, tokens: Any) -> Any:
-        """The last hidden states of rows of token ids (rows, context): (rows x context, hidden)."""
+        """The last hidden states of rows of token ids (rows, row_tokens): (rows x row_tokens, hidden)."""
         return forward_hidden_states(self.model, (), self.device, tokens).last
 
     def snapshot(self) -> dict[str, Any]:

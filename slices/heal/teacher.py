@@ -27,7 +27,7 @@ class Teacher(Protocol):
     """Distillation targets for the rows and held-out windows of a text."""
 
     def rows(self, indices: NDArray[np.int64]) -> TeacherOutput:
-        """Targets of some rows, concatenated: rows x context positions."""
+        """Targets of some rows, concatenated: rows x row_tokens positions."""
         ...
 
     def window(self, index: int) -> TeacherOutput:

@@ -3,7 +3,7 @@
 Rows are of calibration text. The windows of selection text choose the checkpoint and decide whether it is
 written; those of verdict text measure what is reported.
 
-A row is a bos and the next `context` - 1 tokens of a stream of documents, each of which begins with a bos.
+A row is a bos and the next `row_tokens` - 1 tokens of a stream of documents, each of which begins with a bos.
 Documents are ordered by hash, so a run reads the same rows on every machine. Runs no model.
 """
 
@@ -32,7 +32,7 @@ class HealText:
     `windows` are those of `selection`, then those of `verdict`.
     """
 
-    rows: NDArray[np.int32]  # (rows, context)
+    rows: NDArray[np.int32]  # (rows, row_tokens)
     windows: tuple[NDArray[np.int32], ...]
     selection: Heldout
     verdict: Heldout
@@ -111,7 +111,7 @@ def _windows(corpus: Corpus, part: Part, max_bytes: int) -> Heldout:
 
 
 def _rows(tokenizer: Any, bos: int, documents: Sequence[str], config: HealConfig) -> NDArray[np.int32]:
-    width = config.context - 1
+    width = config.row_tokens - 1
     max_tokens = config.steps * config.rows_per_step * width
     stream: list[int] = []
     for ids in _encode(tokenizer, _hash_order(documents, config.seed)):
@@ -121,8 +121,8 @@ def _rows(tokenizer: Any, bos: int, documents: Sequence[str], config: HealConfig
     count = min(len(stream), max_tokens) // width
     if not count:
         raise NotFound(
-            f"the training text has {len(stream)} tokens, less than one row of {config.context} "
-            "(--context); bring more text with --corpus, or take a smaller --context"
+            f"the training text has {len(stream)} tokens, less than one row of {config.row_tokens} "
+            "(--row-tokens); bring more text with --corpus, or take a smaller --row-tokens"
         )
     body = np.array(stream[: count * width], dtype=np.int32).reshape(count, width)
     return np.concatenate([np.full((count, 1), bos, dtype=np.int32), body], axis=1)

@@ -35,7 +35,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("MOM_HOME", str(folder / "home"))
         slice_of(parent_gemma3(folder / "parent"), folder / "swa", "swa")
         corpus = ["--corpus", str(data / "corpora" / "biochem" / "calibration.jsonl")]
-        few = ["--steps", "40", "--context", "128", "--batch", "2", "--lr", "0.003", "--threads", "1"]
+        few = ["--steps", "40", "--row-tokens", "128", "--batch", "2", "--lr", "0.003", "--threads", "1"]
         run(
             "heal",
             str(folder / "swa"),

@@ -12,7 +12,7 @@ from slices.errors import SliceError
 from slices.text.corpus import Part, part_of
 from tests.slices.heal_fixtures import parent_gemma4, sentences, slice_of
 
-FEW = ["--steps", "40", "--context", "32", "--batch", "4", "--lr", "0.01", "--hard-label-weight", "0"]
+FEW = ["--steps", "40", "--row-tokens", "32", "--batch", "4", "--lr", "0.01", "--hard-label-weight", "0"]
 FEW += ["--threads", "1"]
 
 

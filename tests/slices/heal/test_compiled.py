@@ -20,7 +20,7 @@ from tests.slices.heal_fixtures import parent_gemma3, parent_gemma4, sentences, 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # in inductor
 SHORT = HealConfig(
     steps=30,
-    context=128,
+    row_tokens=128,
     batch=2,
     eval_every=15,
     hard_label_weight=0.0,
@@ -41,7 +41,9 @@ def test_only_long_runs_are_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     slice_ = slice_of(parent_gemma4(tmp_path / "parent"), tmp_path / "slices" / "s", "swa")
     compiled_shapes = list[tuple[int, int]]()
     monkeypatch.setattr(
-        heal_module, "compile_layers", lambda model, rows, context: compiled_shapes.append((rows, context))
+        heal_module,
+        "compile_layers",
+        lambda model, rows, row_tokens: compiled_shapes.append((rows, row_tokens)),
     )
 
     def compiled_setting(name: str) -> object:

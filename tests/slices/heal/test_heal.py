@@ -24,7 +24,7 @@ from tests.slices.heal_fixtures import parent_gemma3, parent_gemma4, sentences, 
 
 SHORT = HealConfig(
     steps=40,
-    context=32,
+    row_tokens=32,
     batch=4,
     eval_every=20,
     hard_label_weight=0.0,
@@ -96,7 +96,7 @@ def test_a_cut_vocabulary_learns_from_the_text(parent: Path, tmp_path: Path) -> 
 
 def test_gemma3_heals_too(tmp_path: Path) -> None:
     slice_ = slice_of(parent_gemma3(tmp_path / "parent"), tmp_path / "slices" / "s", "swa")
-    healed = heal(ordered(slice_, tmp_path / "healed", replace(SHORT, context=128, batch=2)))
+    healed = heal(ordered(slice_, tmp_path / "healed", replace(SHORT, row_tokens=128, batch=2)))
     assert healed.after.kl.value < 0.9 * healed.before.kl.value
 
 
@@ -217,7 +217,7 @@ def test_too_little_memory_is_said_before_the_start(
     [
         ({"method": "magic"}, "--method magic"), ({"steps": 0}, "--steps 0"),
         ({"hard_label_weight": 1.5}, "--hard-label-weight 1.5"), ({"grad_accum": 0}, "--grad-accum 0"),
-        ({"lr": -1.0}, "--lr -1.0"), ({"context": 1}, "--context 1"),
+        ({"lr": -1.0}, "--lr -1.0"), ({"row_tokens": 1}, "--row-tokens 1"),
         ({"lr": float("nan")}, "--lr nan"), ({"label_only_fraction": 1.5}, "--label-only-fraction 1.5"),
     ],
 )  # fmt: skip
