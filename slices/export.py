@@ -141,6 +141,7 @@ def _describe(writer: "gguf.GGUFWriter", model: _Model, name: str, precision: Pr
 def _add_origin(writer: "gguf.GGUFWriter", model: _Model, hashed: bool) -> None:
     """Add the provenance: sha256 of the weights, recipe of the slice, indices of the identity layers.
 
+    The seconds that the cut took are left out: the same slice is the same file.
     Without `hashed` the digest is a stand-in of the same length, so that the header's size is the same.
     """
     folder = model.checkpoint.folder
@@ -152,7 +153,8 @@ def _add_origin(writer: "gguf.GGUFWriter", model: _Model, hashed: bool) -> None:
         made = manifest.read(folder)
         writer.add_string("mom.domain", made.domain)
         writer.add_string("mom.parent_headers_sha256", made.parent.headers_sha256)
-        writer.add_string("mom.recipe", json.dumps(made.recipe, sort_keys=True, ensure_ascii=False))
+        recipe = {key: value for key, value in made.recipe.items() if key != "seconds"}
+        writer.add_string("mom.recipe", json.dumps(recipe, sort_keys=True, ensure_ascii=False))
 
 
 def _digest(checkpoint: Checkpoint) -> str:

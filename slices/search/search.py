@@ -130,7 +130,7 @@ def _write_best(
             f"--budget {cache.budget:,} bytes: nothing fits; the smallest planned file takes {smallest:,}"
         )
     final = request_for(request, chosen.structure, request.target)
-    cut(replace(final, name=request.name, force=request.force), progress)
+    cut(replace(final, force=request.force), progress)
     quantized = quantize(
         request.target,
         chosen.type,

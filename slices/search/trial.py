@@ -67,9 +67,9 @@ def measure_parent(
 
 
 def request_for(request: SliceRequest, structure: Structure, target: Path) -> SliceRequest:
-    """The request that cuts `structure` into `target`."""
+    """The request that cuts `structure` into `target`, under the final slice's name: it is in the GGUF."""
     return replace(
-        request, output=target, name=None, force=False,
+        request, output=target, name=request.slice_name, force=False,
         layers=structure.layers, vocab=structure.vocab, ffn=structure.ffn,
     )  # fmt: skip
 

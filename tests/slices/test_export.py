@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from slices import manifest
 from slices.errors import BadCheckpoint, Exists, SliceError, Unsupported
 from slices.export import export
 from slices.gguf.header import read_gguf_header
@@ -25,6 +26,7 @@ from tests.slices.gguf_fixtures import (
     tokenizer_json,
     visible_and_hidden,
     write_gemma3,
+    write_manifest,
 )
 
 TEXT = " ".join(SAMPLES.values())
@@ -56,6 +58,19 @@ def test_shards_give_the_same_file(tmp_path: Path) -> None:
     assert len(list(sharded.glob("*.safetensors"))) > 1
     one, many = (export(f, tmp_path / f"{f.name}.gguf", name="x") for f in (folder, sharded))
     assert one.read_bytes() == many.read_bytes()
+
+
+def test_the_time_of_a_cut_does_not_change_the_file(tmp_path: Path) -> None:
+    """The same slice is the same file, on a fast and on a slow machine."""
+    folder, files = write_gemma3(tmp_path / "pico", [SLIDING]), []
+    write_manifest(folder, "pico")
+    made = manifest.read(folder)
+    for seconds in (0.1, 12345.25):
+        recipe = {"layers": "all", "seconds": seconds}
+        manifest.write(folder, made.model_copy(update={"recipe": recipe}))
+        files.append(export(folder, tmp_path / f"{seconds}.gguf").read_bytes())
+    assert files[0] == files[1]
+    assert json.loads(read_gguf_header(tmp_path / "0.1.gguf").metadata["mom.recipe"]) == {"layers": "all"}
 
 
 def test_wider_weights_are_rounded(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The budget search: what is tried, what a frontier is, and whole searches on a pico."""
 
 import json
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,10 +12,13 @@ from typer.testing import CliRunner
 
 from mom.cli import app
 from slices import manifest
+from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
 from slices.errors import BadConfig, RunFailed, SliceError
 from slices.estimate import Estimate
+from slices.export import write_gguf
 from slices.home import home
+from slices.quant.size import model_name
 from slices.search.candidates import (
     Structure,
     ffn_choices,
@@ -25,7 +29,7 @@ from slices.search.candidates import (
 )
 from slices.search.frontier import Candidate, best, frontier
 from slices.search.search import search
-from slices.search.trial import try_structure
+from slices.search.trial import request_for, try_structure
 from tests.slices.gguf_fixtures import FULL, SLIDING, write_gemma3
 from tests.slices.heal_fixtures import sentences
 
@@ -120,6 +124,23 @@ def test_a_search_finds_writes_and_records_the_best(tmp_path: Path) -> None:
     (file,) = made.quantized
     assert (file.file, file.bytes, file.type) == (result.gguf.name, result.chosen.bytes, result.chosen.type)
     assert not list((home() / "search").glob(".scratch*"))
+
+
+def test_a_trial_has_the_headers_of_the_final_file(tmp_path: Path) -> None:
+    """To the byte, whatever the lengths of the slice's name, of its folder's and of the scratch folder's."""
+    parent = request(tmp_path, "all")
+    for length in (1, 17, 64):
+        named = replace(parent, name="n" * length, output=tmp_path / f"folder-{length}", vocab="400")
+        trial = cut(request_for(named, CUT, tmp_path / str(length) / "slice"))
+        assert trial.name == cut(named).name
+        assert headers(tmp_path / str(length) / "slice") == headers(named.target)
+
+
+def headers(folder: Path) -> bytes:
+    """The BF16 GGUF of a slice without its weights."""
+    path = folder.parent / "headers.gguf"
+    write_gguf(folder, path, model_name(folder), data=False)
+    return path.read_bytes()
 
 
 @pytest.mark.usefixtures("few")
