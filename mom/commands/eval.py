@@ -54,7 +54,7 @@ IncludePath = Annotated[
     Path | None, typer.Option(metavar="DIR", help="Folder of further task files for --harness.")
 ]
 Threads = Annotated[int | None, typer.Option(min=1, help="CPU threads. Default: all cores.")]
-Seed = Annotated[int, typer.Option(help="Random seed of probes and bootstrap.")]
+Seed = Annotated[int, typer.Option(help="Random seed of probes and tests of differences.")]
 Json = Annotated[Path | None, typer.Option(help="Write the report as JSON; - for stdout.")]
 Html = Annotated[Path | None, typer.Option(help="Write the report as a self-contained HTML page.")]
 

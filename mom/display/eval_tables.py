@@ -152,6 +152,8 @@ def _value(estimate: Json) -> str:
 def _difference(difference: Json | None) -> str:
     if difference is None:
         return "-"
+    if difference["p"] is None:
+        return f"{difference['value']:+.3f} (n = {difference['n']}, not tested)"
     return f"{difference['value']:+.3f} ({difference['low']:+.3f} to {difference['high']:+.3f})"
 
 

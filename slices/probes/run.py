@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from slices.measure.paired import Difference, bootstrap, holm
+from slices.estimate import Values
+from slices.measure.paired import Difference, corrected, mcnemar, paired_difference
 from slices.probes.degeneration import OOV_RATE, REPETITION, degeneration
 from slices.probes.needle_in_a_haystack import LENGTHS, needle_in_a_haystack
 from slices.probes.synthetic_tasks import arithmetic, brackets, end_of_turn
@@ -15,7 +16,6 @@ from slices.tasks.item_scores import ItemScores
 ITEMS = 50
 NEEDLES_PER_LENGTH = 10
 LOWER_IS_BETTER = (REPETITION, OOV_RATE)
-SIGNIFICANCE_LEVEL = 0.05
 
 
 def run_probes(
@@ -50,21 +50,17 @@ def differences(model: Mapping[str, ItemScores], baseline: Mapping[str, ItemScor
     names = [
         name for name in model if name in baseline and model[name].data_sha256 == baseline[name].data_sha256
     ]
-    found = [
-        bootstrap(model[name].scores, baseline[name].scores, np.ones(len(model[name].scores)))
-        for name in names
-    ]
-    corrected = holm([each.p for each in found])
-    return {
-        name: Difference(value=each.value, low=each.low, high=each.high, p=p, n=each.n)
-        for name, each, p in zip(names, found, corrected, strict=True)
-    }
+    return corrected({name: _difference(model[name].scores, baseline[name].scores) for name in names})
 
 
 def significantly_worse(found: Mapping[str, Difference]) -> list[str]:
-    """The probes on which the model is worse than the baseline at `SIGNIFICANCE_LEVEL`."""
-    return [
-        name
-        for name, each in found.items()
-        if each.p < SIGNIFICANCE_LEVEL and (each.value > 0) == (name in LOWER_IS_BETTER) and each.value != 0
-    ]
+    """The probes on which the model is worse than the baseline; none of too few items is known to be."""
+    significant = {name: each.value > 0 for name, each in found.items() if each.significant}
+    return [name for name, higher in significant.items() if higher == (name in LOWER_IS_BETTER)]
+
+
+def _difference(ours: Values, theirs: Values) -> Difference:
+    """McNemar's test where every score is 0 or 1."""
+    if np.isin([ours, theirs], (0, 1)).all():
+        return mcnemar(ours > 0, theirs > 0)
+    return paired_difference(ours, theirs, np.ones(len(ours)))

@@ -20,7 +20,7 @@ from slices.report.own_domain import OwnDomainResult, compare_on_own_domain
 from slices.report.parent_quants import ParentQuants
 from slices.tasks.lm_eval_harness import HarnessResult
 
-SCHEMA = 4
+SCHEMA = 5
 Json = dict[str, Any]
 
 

@@ -1,16 +1,13 @@
 """Every model minus the baseline, paired by document and item, with p-values corrected by Holm's method."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from dataclasses import dataclass
 
 import numpy as np
 
-from slices.measure.paired import Difference, bootstrap, holm, mcnemar
+from slices.measure.paired import Difference, corrected, mcnemar, paired_difference
 from slices.probes.run import differences
 from slices.report.evaluate import EvalReport, ModelResult
-
-Key = TypeVar("Key")
 
 
 @dataclass(frozen=True)
@@ -19,7 +16,7 @@ class BaselineComparison:
 
     `bits_per_byte` by model and domain, `tasks` by model, domain and task, `probes` by model and probe.
     P-values are corrected by Holm's method: those of bits per byte and those of tasks over all models and
-    domains (`comparisons` is the number of the former), those of probes over one model's.
+    domains (`comparisons` is the number of the former that are known), those of probes over one model's.
     """
 
     bits_per_byte: Mapping[tuple[str, str], Difference]
@@ -38,7 +35,7 @@ def compare_to_baseline(report: EvalReport) -> BaselineComparison:
     for name, result in others.items():
         for domain, found in result.domains.items():
             theirs, seed = baseline.domains[domain], report.config.seed
-            bits[name, domain] = bootstrap(
+            bits[name, domain] = paired_difference(
                 np.array(found.bits), np.array(theirs.bits), np.array(found.bytes), seed
             )
             for task, stored in found.scores.items():
@@ -47,10 +44,10 @@ def compare_to_baseline(report: EvalReport) -> BaselineComparison:
                     right, theirs_right = stored.load(task).scores > 0, known.load(task).scores > 0
                     tasks[name, domain, task] = mcnemar(right, theirs_right, seed)
     return BaselineComparison(
-        bits_per_byte=_corrected(bits),
-        tasks=_corrected(tasks),
+        bits_per_byte=corrected(bits),
+        tasks=corrected(tasks),
         probes={name: _probe_differences(result, baseline) for name, result in others.items()},
-        comparisons=len(bits),
+        comparisons=sum(each.p is not None for each in bits.values()),
     )
 
 
@@ -60,8 +57,3 @@ def _probe_differences(result: ModelResult, baseline: ModelResult) -> dict[str, 
         for each in (result, baseline)
     )
     return differences(ours, theirs)
-
-
-def _corrected(found: Mapping[Key, Difference]) -> dict[Key, Difference]:
-    corrected = holm([each.p for each in found.values()])
-    return {key: replace(each, p=p) for (key, each), p in zip(found.items(), corrected, strict=True)}

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from slices.measure.paired import MIN_DOCUMENTS
+
 _TEMPLATE = Path(__file__).with_name("html_report.html")
 _TASKS = ("mcq", "mcq_text", "exact_match", "cloze", "code")
 
@@ -29,6 +31,7 @@ def html_report(report: Mapping[str, Any], plots: Sequence[Plot]) -> str:
     return render_template(
         _TEMPLATE,
         report=report,
+        min_documents=MIN_DOCUMENTS,
         plots=plots,
         tasks=tasks,
         best=best,

@@ -1,12 +1,11 @@
 """Whether each slice is the best on its own domain: compared with all other slices there, by document."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
-from slices.measure.paired import Difference, bootstrap, holm
-from slices.probes.run import SIGNIFICANCE_LEVEL
+from slices.measure.paired import Difference, corrected, paired_difference
 from slices.report.evaluate import EvalReport
 
 
@@ -23,7 +22,7 @@ class OwnDomainResult:
     @property
     def best(self) -> bool:
         """Whether it needs significantly fewer bits than each of them."""
-        lower = [each.p < SIGNIFICANCE_LEVEL and each.value < 0 for each in self.differences.values()]
+        lower = [each.significant and each.value < 0 for each in self.differences.values()]
         return bool(lower) and all(lower)
 
 
@@ -42,9 +41,7 @@ def compare_on_own_domain(report: EvalReport) -> dict[str, list[OwnDomainResult]
 def _differences(report: EvalReport, name: str, domain: str, others: list[str]) -> dict[str, Difference]:
     results = {each: report.models[each].domains[domain] for each in (name, *others)}
     own, seed = results[name], report.config.seed
-    found = [
-        bootstrap(np.array(own.bits), np.array(results[other].bits), np.array(own.bytes), seed)
-        for other in others
-    ]
-    corrected = holm([each.p for each in found])
-    return {other: replace(each, p=p) for other, each, p in zip(others, found, corrected, strict=True)}
+    bits, sizes = np.array(own.bits), np.array(own.bytes)
+    return corrected(
+        {other: paired_difference(bits, np.array(results[other].bits), sizes, seed) for other in others}
+    )

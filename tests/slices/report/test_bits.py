@@ -47,9 +47,18 @@ def test_difference_is_taken_document_by_document(tmp_path: Path) -> None:
     assert list(found) == ["low", "high"]
     assert found["low"]["domains"]["d"]["vs_baseline"] is None
     difference = found["high"]["domains"]["d"]["vs_baseline"]
-    assert [difference[key] for key in ("value", "low", "high", "n")] == pytest.approx([1, 1, 1, 3])
+    assert difference == {"value": pytest.approx(1), "low": None, "high": None, "p": None, "n": 3}
     assert found["high"]["domains"]["d"]["bits_per_byte"]["stderr"] > 0.2
     assert "no KL to low" in found["high"]["notes"][0]  # neither has a tokenizer to compare
+
+
+def test_eight_documents_are_enough_for_an_interval_and_a_p_value(tmp_path: Path) -> None:
+    runtimes: dict[str, Runtime] = {"low": Biased(bits=2), "high": Biased(bits=3)}
+    low, high = fake(tmp_path, "low"), fake(tmp_path, "high")
+    texts = {"d": ["xxab", "ab"] * 4}
+    report = evaluate([low, high], texts, EvalConfig(), low, opener=lambda s, config: runtimes[s.name])
+    found = report_json(report)["slices"]["high"]["domains"]["d"]["vs_baseline"]
+    assert found == pytest.approx({"value": 1, "low": 1, "high": 1, "p": 2 / 2**8, "n": 8})
 
 
 def test_ratio_matches_resampling() -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from mom.display.eval_tables import show_report
 from slices import manifest
 from slices.errors import BadConfig, NotFound
 from slices.measure.compare_mode import CompareMode
@@ -56,11 +57,11 @@ def test_slice_and_its_files_are_measured_and_recorded(tmp_path: Path) -> None:
     assert [s.name for s in measured] == ["pico", "pico-BF16", "pico-Q2_K", "parent"]
     assert measured[0].nbytes == (folder / "model.safetensors").stat().st_size
     seen: list[tuple[str, int, int]] = []
-    texts = {"demo": list(SAMPLES.values()), "law": DOCUMENTS}
+    texts = {"demo": [*SAMPLES.values(), *DOCUMENTS], "law": DOCUMENTS}
     config = EvalConfig(threads=1)
     report = evaluate(measured, texts, config, measured[3], progress=lambda *step: seen.append(step))
     assert list(report.models) == ["parent", "pico", "pico-BF16", "pico-Q2_K"]
-    assert seen[0] == ("evaluate parent on demo", 1, 7)
+    assert seen[0] == ("evaluate parent on demo", 1, 10)
     found = report_json(report)
     cells = {name: row["domains"]["demo"] for name, row in found["slices"].items()}
     assert cells["pico"]["bits_per_byte"] == cells["parent"]["bits_per_byte"]  # the same random weights
@@ -140,7 +141,7 @@ def test_tasks_are_paired_item_by_item(tmp_path: Path) -> None:
         "fool": Biased(bits=8.0056),
     }
     models = [fake(tmp_path, "fool"), fake(tmp_path, "clever")]
-    texts = {"law": ["some text here", "more text there"]}
+    texts = {"law": [f"some text here, {n}" for n in range(8)]}
     report = evaluate(
         models, texts, EvalConfig(parse_tasks("text,mcq,generate"), limit=30), models[0], questions,
         opener=lambda model, config: runtimes[model.name],
@@ -246,6 +247,19 @@ def test_higher_accuracy_is_green_and_more_bits_are_red(tmp_path: Path) -> None:
     }
     html = html_report(found, [])
     assert html.index('<span class="bad">+0.500') < html.index('<span class="good">+0.500')
+
+
+def test_fewer_than_eight_documents_are_shown_as_not_tested(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    models = [fake(tmp_path, name) for name in ("low", "high")]
+    opener = lambda model, config: Biased(bits={"low": 2.0, "high": 3.0}[model.name])  # noqa: E731
+    report = evaluate(models, {"law": ["some text"] * 7}, EvalConfig(), models[0], opener=opener)
+    found = report_json(report)
+    assert found["comparisons"] == 0
+    assert '<span class="quiet">+1.000</span> <small>n = 7, not tested</small>' in html_report(found, [])
+    show_report(found)
+    assert "n = 7, not tested" in " ".join(capsys.readouterr().out.split())
 
 
 def test_tasks_by_name() -> None:
