@@ -1,4 +1,4 @@
-"""Whether held-out text is new: runs of 13 words that the calibration text holds too.
+"""Whether verdict text is new: runs of 13 words that the text holds too which a slice was made from.
 
 The 13-gram test is that of GPT-3's report (Brown et al. 2020, appendix C). A single shared run says little
 in a long document: statutes and textbooks repeat themselves. So a document counts as seen where more than a
@@ -13,6 +13,7 @@ from slices.errors import BadConfig
 
 RUN = 13  # words
 SEEN = 0.1  # share of a document's runs from which it counts as seen
+MAX_SEEN = 0.5  # share of a domain's documents: with more seen ones the text is not held out
 _WORD = re.compile(r"[^\W_]+")
 
 
@@ -51,16 +52,18 @@ def without_seen(
     """`overlap` by domain, against the calibration text of all: slices are compared across domains.
 
     Raises:
-        BadConfig: fewer than two documents of a domain are left; it and the counts are named.
+        BadConfig: more than half of a domain's documents are seen, or fewer than two are left; it and the
+            counts are named.
     """
     known = [document for documents in calibration.values() for document in documents]
     fresh, found = {}, {}
     for domain, documents in texts.items():
         fresh[domain], found[domain] = overlap(documents, known)
-        if len(fresh[domain]) < 2 <= len(documents):
+        seen = found[domain].seen
+        if len(fresh[domain]) < 2 <= len(documents) or seen > MAX_SEEN * len(documents):
             raise BadConfig(
-                f"the text of {domain!r} is not held out: {found[domain].seen} of its {len(documents)} "
-                f"documents share more than {SEEN:.0%} of their runs of {RUN} words with the calibration text"
+                f"the text of {domain!r} is not held out: {seen} of its {len(documents)} documents share "
+                f"more than {SEEN:.0%} of their runs of {RUN} words with text that the slices were made from"
             )
     return fresh, found
 
