@@ -74,7 +74,8 @@ class Quantized(_Part):
     """A GGUF beside the slice. `file` is a bare name in the slice's folder.
 
     `embedding_type` is ggml's type of the embeddings, None where llama.cpp chose; `overrides` are regular
-    expressions on tensor names and their types.
+    expressions on tensor names and their types. `healing_kept` is the share of the healing that the file
+    keeps, as `slices.quant.healing_kept` measures it; None for a slice that was not healed.
     """
 
     file: str
@@ -86,6 +87,7 @@ class Quantized(_Part):
     overrides: dict[str, str] = {}
     pure: bool = False
     imatrix_sha256: str | None = None
+    healing_kept: dict[str, Any] | None = None
 
 
 class Measurement(_Part):

@@ -19,9 +19,10 @@ from slices.measure.compare_mode import CompareMode
 from slices.progress import Progress
 from slices.quant.coverage import explain_coverage, measure_coverage
 from slices.quant.fit import imatrix_sha256
+from slices.quant.healing_kept import measure_healing_kept, record_healing_kept
 from slices.quant.imatrix import collect
 from slices.quant.imatrix_file import Imatrix, write_imatrix
-from slices.quant.quantize import default_target, quantize, resolve_target
+from slices.quant.quantize import Quantized, default_target, quantize, resolve_target
 from slices.quant.recipe import make_recipe
 from slices.quant.size import SizePrediction, predict_size
 from slices.quant.types import find_type
@@ -71,9 +72,11 @@ def quantize_slice(options: QuantizeOptions) -> dict[str, Any]:
             imatrix,
             options.embedding_type,
         )
+        kept = healing_kept(folder, done, imatrix, report)
         found = judge_made(folder, done.path, options.compare, options.threads, report)
     return {
         "verdict": found,
+        "healing_kept": kept,
         "path": str(done.path),
         "type": done.type,
         "bytes": done.bytes,
@@ -162,6 +165,17 @@ def imatrix_report(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
     }
 
 
+def healing_kept(
+    folder: Path, done: Quantized, imatrix: Imatrix | None, report: Progress
+) -> dict[str, Any] | None:
+    """The share of a slice's healing that the file keeps, recorded in slice.json; None if not healed."""
+    weights = None if done.imatrix_sha256 is None else imatrix
+    found = measure_healing_kept(folder, done.type, done.predicted.types, weights, report)
+    if done.path.parent.resolve() == folder.resolve():
+        record_healing_kept(folder, done.path.name, found)
+    return None if found is None else found.to_json()
+
+
 def _embedding_types(found: SizePrediction) -> dict[str, str]:
     return {name: found.types[name] for name in EMBEDDING_TENSORS if name in found.types}
 
@@ -186,7 +200,21 @@ def show_quantized(figures: dict[str, Any]) -> None:
             markup=False,
         )
         console.out.print(found["explained"], soft_wrap=True, markup=False)
+    if figures.get("healing_kept"):
+        _show_healing_kept(figures["healing_kept"])
     if figures.get("verdict"):
         show_verdict(figures["verdict"])
     for note in figures["notes"]:
         console.out.print(note, soft_wrap=True, markup=False)
+
+
+def _show_healing_kept(found: dict[str, Any]) -> None:
+    """The share of the healing's change that is kept, by kind of matrix; a warning below a half."""
+    if found["share"] is None:
+        console.out.print(f"healing kept: unknown, {found['reason']}", soft_wrap=True, markup=False)
+        return
+    shares = {"all matrices": found["share"], **found["by_kind"]}
+    rows = [[kind, f"{share['value']:.1%} ± {share['stderr']:.1%}"] for kind, share in shares.items()]
+    console.print_table("share of the healing's change that is kept", ["matrices", "healing kept"], rows)
+    if found["warning"]:
+        console.warn(found["warning"])

@@ -9,7 +9,14 @@ from typing import Any
 from mom.display import console
 from mom.workflows.compare import judge_made
 from mom.workflows.domain_text import own_text, used_documents
-from mom.workflows.quantize import AUTO, QuantizeOptions, domain_imatrix, imatrix_report, show_quantized
+from mom.workflows.quantize import (
+    AUTO,
+    QuantizeOptions,
+    domain_imatrix,
+    healing_kept,
+    imatrix_report,
+    show_quantized,
+)
 from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
@@ -56,10 +63,12 @@ def climb_ladder(options: QuantizeOptions) -> dict[str, Any]:
                 console.warn(_in_words(trial))
             raise
         record_text_use(folder, texts.use)
+        healing = healing_kept(folder, found.kept, imatrix, report)
         verdict = judge_made(folder, found.kept.path, options.compare, options.threads, report)
     return {
         **_kept(found),
         "verdict": verdict,
+        "healing_kept": healing,
         "imatrix": None if imatrix is None else imatrix_report(folder, imatrix),
         "advice": _advice(folder, found.trials),
     }

@@ -25,3 +25,10 @@ def row_bytes(name: str, columns: int) -> int:
     if columns % block:
         raise AssertionError(f"a row of {columns} numbers cannot be {name}, whose blocks hold {block}")
     return columns // block * nbytes
+
+
+def block_size(name: str) -> int:
+    """Numbers in a block of a tensor's type, which must divide a row."""
+    import gguf
+
+    return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]][0])

@@ -3,6 +3,7 @@
 from typing import Any
 
 from slices import manifest
+from slices.checkpoint import fingerprint, open_checkpoint
 from slices.cut.manifest_entry import versions
 from slices.device import Device
 from slices.heal.curve import EvalPoint
@@ -31,6 +32,8 @@ def healed_manifest(
     original = manifest.read(request.slice)
     healing: dict[str, Any] = {
         "slice": original.name,
+        "slice_folder": str(request.slice.resolve()),
+        "slice_fingerprint": fingerprint(open_checkpoint(request.slice)),
         "settings": request.config.to_json(),
         "teacher": "cached" if request.teacher else "parent",
         "device": device.name,

@@ -41,7 +41,7 @@ def test_dry_run_tells_the_size_and_writes_nothing(law: Path) -> None:
     assert made["bytes"] == made["predicted_bytes"] == planned["bytes"] == Path(made["path"]).stat().st_size
     assert made["embedding_types"] == planned["embedding_types"] == {"token_embd.weight": "Q8_0"}
     assert made["bits_per_weight"] == planned["bits_per_weight"]
-    assert (made["imatrix"], made["ladder"]) == (None, [])
+    assert (made["imatrix"], made["ladder"], made["healing_kept"]) == (None, [], None)
     assert manifest.read(law).quantized[0].embedding_type == "Q8_0"
 
 
@@ -53,6 +53,33 @@ def test_a_type_that_needs_an_imatrix_measures_it_on_the_domains_text(law: Path)
     kept = read_imatrix(Path(made["imatrix"]["file"]))
     assert (kept.datasets, kept.sha256) == (("law",), made["imatrix"]["text_sha256"])
     assert "covers 42 of 42" in made["imatrix"]["explained"]
+
+
+@pytest.fixture(scope="module")
+def healed_once(cut_once: Path) -> Path:
+    """That slice, healed for a few steps."""
+    target = cut_once.parent / "law-healed"
+    parsed("heal", str(cut_once), "--steps", "4", "--row-tokens", "32", "--lr", "0.001", "--threads", "1",
+           "--hard-label-weight", "1", "--corpus", str(cut_once.parent / "text.jsonl"), "-o", str(target),
+           "--compare", "never", "--json")  # fmt: skip
+    return target
+
+
+@pytest.mark.parametrize("options", [["--type", "Q8_0"], ["--type", "auto", "--budget", "1GB"]])
+def test_a_healed_slice_is_told_what_its_file_keeps(
+    healed_once: Path, tmp_path: Path, options: list[str]
+) -> None:
+    healed = Path(shutil.copytree(healed_once, tmp_path / "law"))
+    made = parsed("quantize", str(healed), *options, "--compare", "never", "--json")
+    kept = made["healing_kept"]
+    if made["type"] == "BF16":
+        assert kept["reason"] == "no matrix is quantized whose weights before healing are known"
+    else:
+        assert kept["share"]["value"] == pytest.approx(1, abs=0.1)
+        assert set(kept["by_kind"]) >= {"attn_q", "ffn_down"}
+    assert (kept["type"], kept["source"], kept["warning"]) == (made["type"], "slice", None)
+    recorded = {each.file: each.healing_kept for each in manifest.read(healed).quantized}
+    assert recorded[Path(made["path"]).name] == kept
 
 
 @pytest.mark.parametrize(
