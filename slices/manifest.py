@@ -75,7 +75,7 @@ class Quantized(_Part):
 
     `embedding_type` is ggml's type of the embeddings, None where llama.cpp chose; `overrides` are regular
     expressions on tensor names and their types. `healing_kept` is the share of the healing that the file
-    keeps, as `slices.quant.healing_kept` measures it; None for a slice that was not healed.
+    keeps, as `slices.measure.healing_kept` measures it; None for a slice that was not healed.
     """
 
     file: str

@@ -16,10 +16,10 @@ from slices.checkpoint import open_checkpoint
 from slices.errors import Unsupported
 from slices.gguf.tensor_types import EMBEDDING_TENSORS
 from slices.measure.compare_mode import CompareMode
+from slices.measure.healing_kept import measure_healing_kept, record_healing_kept
 from slices.progress import Progress
 from slices.quant.coverage import explain_coverage, measure_coverage
 from slices.quant.fit import imatrix_sha256
-from slices.quant.healing_kept import measure_healing_kept, record_healing_kept
 from slices.quant.imatrix import collect
 from slices.quant.imatrix_file import Imatrix, write_imatrix
 from slices.quant.quantize import Quantized, default_target, quantize, resolve_target

@@ -1,7 +1,7 @@
 """Rows of a matrix quantized by ggml and dequantized again: the values that a quantized model computes with.
 
 ggml quantizes each row by itself, so a row comes out as it does in the quantized file. ggml ends the process
-on arguments that it does not expect: callers run this in a child process (`slices.quant.healing_kept_child`).
+on arguments that it does not expect: callers run this in a child process (`slices.quant.requantize_child`).
 """
 
 import ctypes

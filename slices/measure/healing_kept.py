@@ -25,13 +25,13 @@ from slices.estimate import Estimate, ratio
 from slices.export import gguf_names
 from slices.files.child_process import run_child
 from slices.files.safetensors_header import Entry
-from slices.heal.unhealed import unhealed_weights
+from slices.measure.unhealed import unhealed_weights
 from slices.progress import Progress, no_progress
 from slices.quant.fit import save_values
 from slices.quant.imatrix_file import Imatrix
 
 WARN_BELOW = 0.5  # of the change
-_CHILD = "slices.quant.healing_kept_child"
+_CHILD = "slices.quant.requantize_child"
 _FLOATS = ("BF16", "F16", "F32")
 
 

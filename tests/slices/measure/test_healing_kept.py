@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from slices import manifest
 from slices.checkpoint import fingerprint, open_checkpoint
 from slices.export import gguf_names
-from slices.quant.healing_kept import HealingKept, measure_healing_kept
-from slices.quant.healing_kept_child import sample_rows
+from slices.measure.healing_kept import HealingKept, measure_healing_kept
 from slices.quant.quantization_grid import find_grid
 from slices.quant.quantize import quantize
 from slices.quant.requantize import requantize
+from slices.quant.requantize_child import sample_rows
 from tests.slices.gguf_fixtures import write_manifest
 from tests.slices.quant_fixtures import made_up_imatrix, pico_slice
 

@@ -1,8 +1,8 @@
 """The child process that requantizes rows before and after healing, since ggml may abort.
 
-    python -m slices.quant.healing_kept_child JOB.json [IMPORTANCE.safetensors]
+    python -m slices.quant.requantize_child JOB.json [IMPORTANCE.safetensors]
 
-JOB.json is a list of `slices.quant.healing_kept.MatrixJob`. Prints a JSON object for each matrix:
+JOB.json is a list of `slices.measure.healing_kept.MatrixJob`. Prints a JSON object for each matrix:
 `{"name", "kept": [...], "changed": [...], "grid"}`, with a number a sampled row.
 """
 

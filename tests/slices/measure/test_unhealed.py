@@ -12,7 +12,7 @@ from slices.errors import NotFound
 from slices.heal.heal import heal
 from slices.heal.request import HealRequest
 from slices.heal.settings import HealConfig
-from slices.heal.unhealed import unhealed_weights
+from slices.measure.unhealed import unhealed_weights
 from tests.slices.heal_fixtures import parent_gemma4, sentences, slice_of
 
 SHORT = HealConfig(
@@ -82,7 +82,7 @@ def test_a_cut_vocabulary_leaves_the_embedding_out(folders: tuple[Path, Path, Pa
     slice_ = slice_of(parent, tmp_path / "words", "all", "400")
     target = tmp_path / "words-healed"
     heal(
-        HealRequest(slice=slice_, target=target, text=sentences(), config=replace(SHORT, lr=1e-3), threads=1)
+        HealRequest(slice=slice_, target=target, text=sentences(), config=replace(SHORT, steps=20), threads=1)
     )
     shutil.rmtree(slice_)
     entries = unhealed_weights(target).entries
