@@ -49,6 +49,9 @@ def heal(
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Tokens per position that --save-teacher keeps.")] = 64,
     plot: Annotated[Path | None, typer.Option(help="Plot the held-out curve: .svg or .png.")] = None,
+    control: Annotated[
+        bool, typer.Option("--control", help="Also heal the uncut parent alike, as a control for mom eval.")
+    ] = False,
     output: Output = None,
     device: Annotated[DeviceName, typer.Option(help="Where to train.")] = DeviceName.AUTO,
     threads: Annotated[int | None, typer.Option(min=1, help="CPU threads; default all cores.")] = None,
@@ -88,6 +91,7 @@ def heal(
         threads=threads,
         force=force,
         compare=compare,
+        control=control,
     )
     figures = heal.heal_slice(options)
     emit(json, figures, lambda: heal.show_healed(figures))

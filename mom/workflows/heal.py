@@ -9,8 +9,9 @@ from mom.workflows.compare import judge_file, show_verdict, verdict_json
 from mom.workflows.domain_text import own_text
 from slices import manifest
 from slices.errors import BadConfig
+from slices.heal.control import Control, check_control, control_folder, heal_control, is_healed_by
 from slices.heal.curve import EvalPoint
-from slices.heal.heal import HealResult, fit_steps, heal, save_teacher
+from slices.heal.heal import fit_steps, heal, save_teacher
 from slices.heal.loop import StepCallback, TrainingProgress
 from slices.heal.memory_bound import MemoryBound
 from slices.heal.request import HealRequest
@@ -22,6 +23,11 @@ from slices.pictures.figure import check_plot_path
 from slices.pictures.healing import plot_healing_curves
 from slices.progress import Progress
 from slices.text.corpus import Corpus, read_corpus
+
+NO_CONTROL = (
+    "no control: mom heal --control heals the uncut parent alike, which tells training on the domain apart "
+    "from healing the cut"
+)
 
 
 @dataclass(frozen=True)
@@ -41,6 +47,7 @@ class HealOptions:
     threads: int | None = None
     force: bool = False
     compare: CompareMode = CompareMode.AUTO
+    control: bool = False
 
 
 def heal_slice(options: HealOptions) -> dict[str, Any]:
@@ -56,11 +63,29 @@ def heal_slice(options: HealOptions) -> dict[str, Any]:
             console.warn(f"{options.minutes:g} minutes are about {request.config.steps} steps here")
         if options.save_teacher is not None:
             return _save_teacher(request, options.save_teacher, options.top_k, progress)
-        result = heal(request, _show_step(progress, folder.name), _show_memory)
-        verdict = judge_file(result.path, BF16, options.compare, options.threads, progress)
+        figures = _healed(options, request, progress)
+        verdict = judge_file(request.target, BF16, options.compare, options.threads, progress)
+    return {**figures, "verdict": verdict_json(verdict)}
+
+
+def _healed(options: HealOptions, request: HealRequest, progress: Progress) -> dict[str, Any]:
+    """Heal the slice, and its control where one is asked for; what is finished already is taken."""
+    if options.control:
+        check_control(request)
+    if options.control and not options.force and is_healed_by(request):
+        console.warn(f"{request.target} is healed already; its control follows")
+        figures = _figures(request.target)
+    else:
+        result = heal(request, _show_step(progress, request.slice.name), _show_memory)
+        figures = _figures(result.path, result.stopped is not None and result.stopped.failed)
     if options.plot is not None:
-        plot_healing_curves({result.manifest.name: result.run.curve}, options.plot)
-    return {**_figures(result, options.plot), "verdict": verdict_json(verdict)}
+        curve = [EvalPoint.from_json(point) for point in figures["curve"]]
+        plot_healing_curves({figures["name"]: curve}, options.plot)
+    control = None
+    if options.control:
+        name = control_folder(request.target).name
+        control = _control_figures(heal_control(request, _show_step(progress, name), _show_memory))
+    return {**figures, "plot": None if options.plot is None else str(options.plot), "control": control}
 
 
 def show_healed(figures: dict[str, Any]) -> None:
@@ -70,6 +95,9 @@ def show_healed(figures: dict[str, Any]) -> None:
         console.out.print(f"{figures['path']}: cached teacher of {figures['tokens']:,} tokens, {size}")
         return
     rows = [_row(name, figures[name]) for name in ("before", "after")]
+    control = figures["control"]
+    if control is not None and control["folder"] is not None:
+        rows += [_row(f"control {name}", control[name]) for name in ("before", "after")]
     title = (
         f"{figures['path']}: step {figures['best_step']} of {figures['steps']}, {figures['tokens']:,} tokens"
     )
@@ -77,6 +105,10 @@ def show_healed(figures: dict[str, Any]) -> None:
     console.print_table(title, columns, rows)
     if figures["stopped"]:
         console.warn(f"stopped early: {figures['stopped']}")
+    if control is not None and control["reason"]:
+        console.warn(control["reason"])
+    if control is None:
+        console.warn(NO_CONTROL)
     show_verdict(figures["verdict"])
 
 
@@ -139,24 +171,28 @@ def _save_teacher(request: HealRequest, path: Path, top_k: int, progress: Progre
     }
 
 
-def _figures(result: HealResult, plot: Path | None) -> dict[str, Any]:
-    healing = result.manifest.healing
+def _figures(folder: Path, failed: bool = False) -> dict[str, Any]:
+    """What slice.json says of the healing of the slice in `folder`."""
+    made = manifest.read(folder)
+    healing = made.healing or {}
+    kept = ("steps", "tokens", "seconds", "stopped", "before", "after", "selection", "curve")
     return {
-        "path": str(result.path),
-        "name": result.manifest.name,
-        "method": healing["settings"]["method"] if healing else None,
-        "steps": result.run.step,
-        "best_step": result.after.step,
-        "tokens": result.run.curve[-1].tokens,
-        "seconds": round(result.run.seconds, 1),
-        "stopped": result.stopped.reason if result.stopped else None,
-        "failed": result.stopped is not None and result.stopped.failed,
-        "before": result.before.to_json(),
-        "after": result.after.to_json(),
-        "selection": {"before": result.run.curve[0].to_json(), "after": result.selected.to_json()},
-        "curve": [point.to_json() for point in result.run.curve],
-        "plot": None if plot is None else str(plot),
+        "path": str(folder),
+        "name": made.name,
+        "method": healing["settings"]["method"],
+        "best_step": healing["after"]["step"],
+        "failed": failed,
+        **{key: healing[key] for key in kept},
     }
+
+
+def _control_figures(control: Control) -> dict[str, Any]:
+    """Where the control is, and its evaluations before and after; `reason` where it is the parent itself."""
+    points = {"before": None, "after": None}
+    if control.folder is not None:
+        healing = manifest.read(control.folder).healing or {}
+        points = {name: healing[name] for name in points}
+    return {**control.to_json(), **points}
 
 
 def _row(name: str, point: dict[str, Any]) -> list[str]:

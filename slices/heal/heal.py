@@ -17,7 +17,7 @@ from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import fingerprint, open_checkpoint
 from slices.device import Device, choose_device
-from slices.errors import BadConfig, RunFailed
+from slices.errors import BadConfig
 from slices.files import atomic
 from slices.heal import cached_teacher, memory_bound, run_state
 from slices.heal.cached_teacher import CachedTeacher
@@ -84,7 +84,8 @@ def heal(
 
     Raises:
         Exists: the target is there and `force` is false.
-        RunFailed: the memory is too small, or no weights were better, so that nothing is written.
+        NoImprovement: no weights were better, so that nothing is written.
+        RunFailed: the memory is too small.
         SliceError: the slice, its parent, the text or a file of the run is missing or damaged.
     """
     atomic.refuse_existing(request.target, request.force)
@@ -101,7 +102,7 @@ def heal(
     weights, selected = _best_weights(request, loaded, stored)
     if not selected.improves(initial, request.config.hard_label_weight or 0.0):
         run_state.delete(run)
-        raise RunFailed(no_improvement(initial, selected, stopped, run.step))
+        raise no_improvement(initial, selected, stopped, run.step)
     after = _evaluate_as(selected, stored, loaded, Part.VERDICT)
     healed = healed_manifest(request, loaded.device, loaded.text, run, (before, after, selected), stopped)
     save_healed_slice(request.slice, request.target, weights, healed, request.force)

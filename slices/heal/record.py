@@ -6,6 +6,7 @@ from slices import manifest
 from slices.checkpoint import fingerprint, open_checkpoint
 from slices.cut.manifest_entry import versions
 from slices.device import Device
+from slices.errors import RunFailed
 from slices.heal.curve import EvalPoint
 from slices.heal.loop import EarlyStop
 from slices.heal.request import HealRequest
@@ -70,10 +71,16 @@ def _text_uses(request: HealRequest) -> list[manifest.TextUse]:
     return [text_use(step, request.text.part(part), part) for step, part in steps.items()]
 
 
-def no_improvement(before: EvalPoint, after: EvalPoint, stopped: EarlyStop | None, steps: int) -> str:
-    """The message of a run whose best weights are no better than the original's, with figures."""
+class NoImprovement(RunFailed):
+    """A run whose best weights are no better than the original's."""
+
+
+def no_improvement(
+    before: EvalPoint, after: EvalPoint, stopped: EarlyStop | None, steps: int
+) -> NoImprovement:
+    """The error of such a run, with figures."""
     reason = f"{stopped.reason}. " if stopped else ""
-    return (
+    return NoImprovement(
         f"{reason}Healing made no better slice on held-out text, so nothing is written: KL "
         f"{before.kl.value:.4f} before and {after.kl.value:.4f} at best (step {after.step} of {steps}), "
         f"bits per byte {before.bits_per_byte.value:.4f} and {after.bits_per_byte.value:.4f}. A lower "

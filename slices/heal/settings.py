@@ -1,9 +1,10 @@
 """Hyperparameters of a healing run. Every field changes the weights that come out."""
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
+from enum import EnumType, StrEnum
 from math import sqrt
-from typing import Any
+from typing import Any, get_type_hints
 
 from slices.errors import BadConfig
 
@@ -139,6 +140,19 @@ class HealConfig:
     def to_json(self) -> dict[str, Any]:
         """Every field."""
         return {**asdict(self), "method": self.method.value}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> "HealConfig":
+        """Back from JSON.
+
+        Raises:
+            BadConfig: a field is unknown, as another version of mom may have written it.
+        """
+        kinds = get_type_hints(cls)
+        if unknown := value.keys() - kinds.keys():
+            raise BadConfig(f"a healing has the setting {min(unknown)!r}, which this version does not know")
+        enums = {name: kind for name, kind in kinds.items() if isinstance(kind, EnumType)}
+        return cls(**{name: enums[name](each) if name in enums else each for name, each in value.items()})
 
 
 def _option(field: str) -> str:
