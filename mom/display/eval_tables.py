@@ -24,6 +24,7 @@ def show_report(report: Json) -> None:
     _show_probes(report)
     _show_costs(report)
     _show_harness(report)
+    _show_controls(report)
     _show_verdicts(report)
 
 
@@ -130,6 +131,22 @@ def _show_harness(report: Json) -> None:
     ]
     if rows:
         console.print_table("lm-evaluation-harness", ["slice", "task", "metric", "value", "samples"], rows)
+
+
+def _show_controls(report: Json) -> None:
+    """Healed slices against the uncut parent healed alike; a warning where there is no such control."""
+    controls = {name: each["control"] for name, each in report["slices"].items() if each["control"]}
+    rows = [
+        [name, domain, control["control"], _difference(difference)]
+        for name, control in controls.items()
+        for domain, difference in control["bits_per_byte"].items()
+    ]
+    if rows:
+        columns = ["healed slice", "domain", "control", "bits/byte vs. the control"]
+        console.print_table("controls: the uncut parent, healed alike", columns, rows)
+    for name, control in controls.items():
+        if control["reason"]:
+            console.warn(f"{name}: {control['reason']}")
 
 
 def _show_verdicts(report: Json) -> None:

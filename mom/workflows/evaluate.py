@@ -18,6 +18,7 @@ from slices.progress import Progress
 from slices.report.as_json import as_json
 from slices.report.config import EvalConfig
 from slices.report.context_fit import fit_context
+from slices.report.controls import compare_to_controls, find_controls
 from slices.report.cost import InferenceCost, measure_cost
 from slices.report.eval_task import QUESTION_TASKS, EvalTask
 from slices.report.evaluate import EvalReport, evaluate, open_model
@@ -50,6 +51,8 @@ def run_evaluation(request: EvalRequest) -> dict[str, Any]:
     """Evaluate, record the measurements in slice.json, and return the report of `mom eval --json`."""
     folders = [_locate(reference, request) for reference in request.slices]
     models = [model for folder in folders for model in find_models(folder)]
+    controls = find_controls(folders)
+    models = list(dict.fromkeys([*models, *(row.model for row in controls.values() if row.model)]))
     manifests = [manifest.read(folder) for folder in folders if (folder / manifest.FILE).is_file()]
     baseline = _baseline(request.baseline, manifests)
     questions = _questions(request)
@@ -66,7 +69,8 @@ def run_evaluation(request: EvalRequest) -> dict[str, Any]:
         costs = _costs(report, progress) if EvalTask.COST in config.tasks else {}
         harness = _harness(report, request, progress) if request.harness else {}
     record_measurements(report, __version__)
-    return as_json(report, quants, overlaps, costs, harness, __version__)
+    compared = compare_to_controls(report, controls)
+    return as_json(report, quants, overlaps, costs, harness, __version__, compared)
 
 
 def _locate(reference: str, request: EvalRequest) -> Path:

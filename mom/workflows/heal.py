@@ -9,7 +9,7 @@ from mom.workflows.compare import judge_file, show_verdict, verdict_json
 from mom.workflows.domain_text import own_text
 from slices import manifest
 from slices.errors import BadConfig
-from slices.heal.control import Control, check_control, control_folder, heal_control, is_healed_by
+from slices.heal.control import NO_CONTROL, Control, check_control, control_folder, heal_control, is_healed_by
 from slices.heal.curve import EvalPoint
 from slices.heal.heal import fit_steps, heal, save_teacher
 from slices.heal.loop import StepCallback, TrainingProgress
@@ -23,11 +23,6 @@ from slices.pictures.figure import check_plot_path
 from slices.pictures.healing import plot_healing_curves
 from slices.progress import Progress
 from slices.text.corpus import Corpus, read_corpus
-
-NO_CONTROL = (
-    "no control: mom heal --control heals the uncut parent alike, which tells training on the domain apart "
-    "from healing the cut"
-)
 
 
 @dataclass(frozen=True)

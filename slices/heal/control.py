@@ -2,7 +2,8 @@
 
 What it gains is training on the domain, which needs no slice; only what a healed slice gains beyond it is
 owed to healing a cut. The rows hold the same documents in the same order and as many tokens in as many steps,
-in the parent's own tokens. The control lies in `.controls` beside the healed slice, where no catalogue of
+in the parent's own tokens. The hidden-state loss is left out: it compares what enters the layers behind a cut,
+and would hold an uncut parent to itself. The control lies in `.controls` beside the healed slice, where no catalogue of
 slices looks, and the healed slice's slice.json says where.
 """
 
@@ -26,6 +27,10 @@ from slices.heal.settings import HealConfig
 from slices.heal.teacher import find_parent
 
 FOLDER = ".controls"
+NO_CONTROL = (
+    "no control: mom heal --control heals the uncut parent alike, which tells training on the domain apart "
+    "from healing the cut"
+)
 _LONGEST_NAME = 64  # of a slice
 
 
@@ -51,6 +56,11 @@ def read_control(made: manifest.Manifest) -> Control | None:
         return None
     folder = found["folder"]
     return Control(None if folder is None else Path(folder), found["reason"])
+
+
+def is_control(made: manifest.Manifest) -> bool:
+    """Whether a healed slice is a control of another."""
+    return "control_of" in (made.healing or {})
 
 
 def control_folder(healed: Path) -> Path:
@@ -104,27 +114,34 @@ def heal_control(
     """
     target = control_folder(request.target)
     made = manifest.read(request.target)
-    settings = dict((made.healing or {})["settings"])
-    control = _existing(target, made)
+    config = _control_config(made)
+    control = _existing(target, made, config)
     if control is None:
-        config = HealConfig.from_json(settings)
         with temp_dir(target.parent) as scratch:
             whole = scratch / "parent"
             _cut_whole(made, whole)
             alike = replace(request, slice=whole, target=target, config=config, force=True)
             control = _heal(alike, on_step, on_memory_bound)
-    _record(request.target, control)
+    if control.folder is not None:
+        _add_to_healing(control.folder, {"control_of": made.name})
+    _add_to_healing(request.target, {"control": control.to_json()})
     return control
 
 
-def _existing(target: Path, made: manifest.Manifest) -> Control | None:
+def _control_config(made: manifest.Manifest) -> HealConfig:
+    """The hyperparameters that a slice was healed by, without the hidden-state loss."""
+    settings = (made.healing or {})["settings"]
+    return replace(HealConfig.from_json(settings), hidden_state_weight=0.0)
+
+
+def _existing(target: Path, made: manifest.Manifest, config: HealConfig) -> Control | None:
     """The control of an earlier run, where it was healed like the slice of the manifest `made`."""
     if not (target / manifest.FILE).is_file():
         return None
     found = manifest.read(target)
-    ours, theirs = ({**(each.healing or {})} for each in (made, found))
-    same = all(ours[key] == theirs.get(key) for key in ("settings", "heldout"))
-    same_text = ours["text"]["sha256"] == theirs.get("text", {}).get("sha256")
+    ours, theirs = made.healing or {}, found.healing or {}
+    same = theirs.get("settings") == config.to_json() and theirs.get("heldout") == ours["heldout"]
+    same_text = theirs.get("text", {}).get("sha256") == ours["text"]["sha256"]
     return Control(target) if same and same_text and found.parent == made.parent else None
 
 
@@ -144,7 +161,7 @@ def _heal(request: HealRequest, on_step: StepCallback, on_memory_bound: MemoryCa
     return Control(request.target)
 
 
-def _record(folder: Path, control: Control) -> None:
+def _add_to_healing(folder: Path, values: dict[str, Any]) -> None:
+    """Add to what a slice's slice.json says of its healing."""
     made = manifest.read(folder)
-    healing = {**(made.healing or {}), "control": control.to_json()}
-    manifest.write(folder, made.model_copy(update={"healing": healing}))
+    manifest.write(folder, made.model_copy(update={"healing": {**(made.healing or {}), **values}}))

@@ -13,6 +13,7 @@ from slices.measure.overlap import Overlap
 from slices.measure.paired import Difference
 from slices.probes.run import significantly_worse
 from slices.report.baseline_comparison import BaselineComparison, compare_to_baseline
+from slices.report.controls import ControlComparison
 from slices.report.cost import InferenceCost
 from slices.report.domain_result import DomainResult, StoredScores
 from slices.report.evaluate import EvalReport, ModelResult
@@ -31,6 +32,7 @@ def as_json(
     costs: Mapping[str, InferenceCost],
     harness: Mapping[str, list[HarnessResult]],
     code: str,
+    controls: Mapping[str, ControlComparison] | None = None,
 ) -> Json:
     """Everything that was measured.
 
@@ -38,6 +40,7 @@ def as_json(
         overlaps: of the held-out text with calibration text, by domain.
         costs, harness: by model, where they were asked for.
         code: the version that measured.
+        controls: of the healed slices, by their name.
     """
     comparison = compare_to_baseline(report)
     own_domain = compare_on_own_domain(report)
@@ -53,6 +56,7 @@ def as_json(
             name: {
                 **_model(name, result, comparison),
                 "verdict": _verdict(name, quants),
+                "control": controls[name].to_json() if controls and name in controls else None,
                 "cost": asdict(costs[name]) if name in costs else None,
                 "harness": [_harness(each) for each in harness.get(name, [])],
             }

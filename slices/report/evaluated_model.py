@@ -10,6 +10,7 @@ from slices.checkpoint import fingerprint, open_checkpoint, weight_files
 from slices.errors import NotFound
 from slices.gguf.header import read_gguf_header
 from slices.gguf.layout import setting
+from slices.heal.control import is_control
 from slices.runtime import Runtime
 from slices.runtimes.open import open_runtime
 
@@ -34,8 +35,11 @@ class EvaluatedModel:
 
     @property
     def domain(self) -> str | None:
-        """The domain that a slice was cut for; None for other models."""
-        return manifest.read(self.folder).domain if (self.folder / manifest.FILE).is_file() else None
+        """The domain that a slice was cut for; None for other models, and for the control of a healing."""
+        if not (self.folder / manifest.FILE).is_file():
+            return None
+        made = manifest.read(self.folder)
+        return None if is_control(made) else made.domain
 
     def fingerprint(self) -> str:
         """A digest of the weights: a whole GGUF, or a checkpoint's headers and a sample of each tensor."""

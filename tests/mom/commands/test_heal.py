@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -10,7 +11,7 @@ from mom.cli import app
 from slices import manifest
 from slices.errors import SliceError
 from slices.text.corpus import Part, part_of
-from tests.slices.heal_fixtures import parent_gemma4, sentences, slice_of
+from tests.slices.heal_fixtures import parent_gemma4, sentences, slice_of, write_data
 
 FEW = ["--steps", "40", "--row-tokens", "32", "--batch", "4", "--lr", "0.01", "--hard-label-weight", "0"]
 FEW += ["--threads", "1"]
@@ -63,6 +64,37 @@ def test_a_teacher_can_be_saved_and_used(slice_: str, corpus: str, tmp_path: Pat
     assert figures["bytes"] == Path(file).stat().st_size
     figures = json.loads(run(slice_, *few, "--teacher", file))
     assert figures["after"]["kl"]["value"] < figures["before"]["kl"]["value"]
+
+
+def test_a_control_is_a_row_of_its_own(slice_: str, corpus: str, mom_home: Path, tmp_path: Path) -> None:
+    """A second call takes what is finished; `mom eval` adds the control, and says where there is none."""
+    few = [*FEW, "--corpus", corpus, "--hard-label-weight", "0.5", "--lr", "0.003", "--json"]
+    healed = json.loads(run(slice_, *few))
+    assert healed["control"] is None
+    data = str(write_data(tmp_path / "data", ["biochem"]))
+    alone = evaluated("swa-healed", "--data", data)["slices"]
+    assert list(alone) == ["parent", "swa-healed"]
+    assert alone["swa-healed"]["control"]["reason"].startswith("no control: mom heal --control")
+    again = json.loads(run(slice_, *few, "--control"))
+    assert again["after"] == healed["after"]
+    control = again["control"]
+    assert control["folder"] == str(mom_home / "slices" / ".controls" / "swa-healed-control")
+    assert control["after"]["bits_per_byte"]["value"] < control["before"]["bits_per_byte"]["value"]
+    found = evaluated("swa-healed", "--data", data)["slices"]
+    assert list(found) == ["parent", "swa-healed", "swa-healed-control"]
+    assert found["parent"]["control"] is found["swa-healed-control"]["control"] is None
+    compared = found["swa-healed"]["control"]
+    assert (compared["control"], compared["reason"]) == ("swa-healed-control", None)
+    bits = {name: each["domains"]["biochem"]["bits_per_byte"]["value"] for name, each in found.items()}
+    expected = bits["swa-healed"] - bits["swa-healed-control"]
+    assert compared["bits_per_byte"]["biochem"]["value"] == pytest.approx(expected, abs=1e-6)
+
+
+def evaluated(*arguments: str) -> dict[str, Any]:
+    done = CliRunner().invoke(app, ["eval", *arguments, "--compare", "never", "--json", "-"])
+    assert done.exit_code == 0, done.output
+    parsed: dict[str, Any] = json.loads(done.stdout)
+    return parsed
 
 
 def test_the_slice_itself_is_never_the_target(slice_: str, corpus: str, mom_home: Path) -> None:
