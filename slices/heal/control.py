@@ -2,9 +2,11 @@
 
 What it gains is training on the domain, which needs no slice; only what a healed slice gains beyond it is
 owed to healing a cut. The rows hold the same documents in the same order and as many tokens in as many steps,
-in the parent's own tokens. The hidden-state loss is left out: it compares what enters the layers behind a cut,
-and would hold an uncut parent to itself. The control lies in `.controls` beside the healed slice, where no catalogue of
-slices looks, and the healed slice's slice.json says where.
+in the parent's own tokens. The hidden-state loss is left out: it compares what enters the layers behind a
+cut, and would hold an uncut parent to itself.
+
+The control lies in `.controls` beside the healed slice, where no catalogue of slices looks, and the healed
+slice's slice.json says where.
 """
 
 from dataclasses import dataclass, replace

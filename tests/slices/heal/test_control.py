@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from slices import manifest
+from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import fingerprint, open_checkpoint
 from slices.errors import BadConfig, RunFailed
 from slices.heal import control
@@ -53,7 +54,7 @@ def test_the_uncut_parent_is_healed_alike(request_: HealRequest, parent: Path) -
     assert found.healing["settings"] == {**healed.healing["settings"], "hidden_state_weight": 0.0}
     assert (found.healing["steps"], found.healing["tokens"]) == (20, healed.healing["tokens"])
     assert found.healing["text"]["sha256"] == healed.healing["text"]["sha256"]
-    assert found.vocabulary == open_checkpoint(parent).config["text_config"]["vocab_size"]
+    assert found.vocabulary == read_anatomy(open_checkpoint(parent).config).dims.vocab
     assert (
         found.healing["after"]["bits_per_byte"]["value"] < found.healing["before"]["bits_per_byte"]["value"]
     )
