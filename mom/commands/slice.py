@@ -16,6 +16,7 @@ from mom.commands.options import (
     parse_size,
 )
 from slices.cut.request import FfnRank
+from slices.errors import BadConfig
 from slices.measure.compare_mode import CompareMode
 
 
@@ -59,6 +60,9 @@ def slice_(
             help="Search for the best slice whose GGUF is at most this size: 100MB.",
         ),
     ] = None,
+    heal_steps: Annotated[
+        int, typer.Option(min=0, help="With --budget: steps of healing before a candidate is measured.")
+    ] = 0,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print the plan and its exact size; write nothing.")
     ] = False,
@@ -85,8 +89,10 @@ def slice_(
         portable=portable,
     )
     if budget is not None:
-        _search(request, budget, vocab, ffn, compare, dry_run, json)
+        _search(request, budget, vocab, ffn, heal_steps, compare, dry_run, json)
         return
+    if heal_steps:
+        raise BadConfig(f"--heal-steps {heal_steps}: expected --budget with it; `mom heal` heals a slice")
     figures = slice.dry_run(request) if dry_run else slice.slice_model(request, compare)
     emit(json, figures, lambda: slice.show(figures))
 
@@ -96,15 +102,17 @@ def _search(
     budget: int,
     vocab: str | None,
     ffn: str | None,
+    heal_steps: int,
     compare: CompareMode,
     dry_run: bool,
     json: bool,
 ) -> None:
     from mom.workflows import search
 
+    options = search.SearchOptions(cut=request, budget=budget, vocab=vocab, ffn=ffn, heal_steps=heal_steps)
     if dry_run:
-        planned = search.plan_search(request, budget, vocab, ffn)
+        planned = search.plan_search(options)
         emit(json, planned, lambda: search.show_plan(planned))
         return
-    figures = search.search_slice(request, budget, vocab, ffn, compare)
+    figures = search.search_slice(options, compare)
     emit(json, figures, lambda: search.show_search(figures))

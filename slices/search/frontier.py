@@ -13,10 +13,12 @@ class Candidate:
     """A measured GGUF file.
 
     Attributes:
-        bits_per_byte: on held-out text; comparable across vocabularies.
+        bits_per_byte: on selection text; comparable across vocabularies.
         bits_over_parent: bits per byte minus the parent's, in its own tokens.
         kl: to the parent over the kept tokens, nats per token.
         lost_mass: probability that the parent gives to tokens that were cut.
+        heal_steps: optimizer steps of the healing before quantization; 0 for none.
+        note: why a candidate that was to be healed is not; else empty.
     """
 
     structure: Structure
@@ -27,11 +29,13 @@ class Candidate:
     bits_over_parent: Estimate
     kl: Estimate
     lost_mass: Estimate | None
+    heal_steps: int = 0
+    note: str = ""
 
     @property
     def label(self) -> str:
-        """Structure and types in words."""
-        return file_label(self.structure, self.type, self.embedding_type)
+        """Structure, types and healing in words."""
+        return file_label(self.structure, self.type, self.embedding_type) + healed_label(self.heal_steps)
 
     def to_json(self) -> dict[str, Any]:
         """As JSON."""
@@ -50,6 +54,11 @@ class Candidate:
 def file_label(structure: Structure, type: str, embedding_type: str | None) -> str:
     """A structure and its types in words."""
     return f"{structure}: {type}" + (f", {embedding_type} embeddings" if embedding_type else "")
+
+
+def healed_label(steps: int) -> str:
+    """A healing in words, to follow a structure or file; empty for none."""
+    return f", healed {steps} steps" if steps else ""
 
 
 def frontier(candidates: Sequence[Candidate]) -> list[Candidate]:

@@ -2,48 +2,41 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 
-from slices.checkpoint import Checkpoint, fingerprint
-from slices.cut.request import SliceRequest
 from slices.errors import BadConfig
 from slices.estimate import Values
 from slices.files import atomic
 from slices.files.safetensors_header import parse_json_object
 from slices.home import home
-from slices.measure.heldout import Heldout
 from slices.search.candidates import Structure
 from slices.search.frontier import Candidate
 from slices.search.trial import Skipped
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 class SearchCache:
-    """Results by structure, and the parent's bits; written to disk after each."""
+    """Results by structure, and the parent's bits; written to disk after each.
 
-    def __init__(
-        self, checkpoint: Checkpoint, corpus_sha256: str, heldout: Heldout, request: SliceRequest, budget: int
-    ) -> None:
-        """Open the cache of a search over this parent and text under that budget.
+    `kept_folder` is the place for the healed slice of the best candidate so far.
+    """
+
+    def __init__(self, key: Mapping[str, Any], budget: int) -> None:
+        """Open the cache of the search that `key` (`slices.search.request.cache_key`) identifies.
 
         Raises:
             BadConfig: the file on disk is damaged or of another schema; it is named.
         """
-        key = [
-            fingerprint(checkpoint),
-            corpus_sha256,
-            heldout.sha256,
-            request.seed,
-            request.portable,
-            budget,
-        ]
-        digest = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:20]
+        text = json.dumps(dict(key), sort_keys=True)
+        digest = hashlib.sha256(text.encode()).hexdigest()[:20]
         self.budget = budget
+        self.kept_folder = home() / "search" / f"{digest}-best"
+        self._key = dict(key)
         self._path = home() / "search" / f"{digest}.json"
         self._parent: dict[str, list[float]] | None = None
         self._results: dict[Structure, list[Candidate | Skipped]] = {}
@@ -89,7 +82,7 @@ class SearchCache:
             }
             for structure, results in self._results.items()
         ]
-        content = {"schema": SCHEMA, "parent": self._parent, "structures": structures}
+        content = {"schema": SCHEMA, "key": self._key, "parent": self._parent, "structures": structures}
         atomic.write_text(self._path, json.dumps(content, indent=1) + "\n")
 
     def _read(self) -> None:
