@@ -7,17 +7,20 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.healing.rows import DOMAINS
 from slices.checkpoint import weight_files
 from slices.estimate import Values, ratio
 from slices.measure.bits_per_byte import score_text
 from slices.measure.divergence import Divergence, measure_against
 from slices.measure.heldout import Heldout, cut_heldout, read_verdict
+from slices.measure.overlap import without_seen
 from slices.measure.token_map import token_map
 from slices.probes.degeneration import REPETITION, degeneration
 from slices.probes.synthetic_tasks import arithmetic, brackets
 from slices.quant.quantize import quantize
 from slices.runtime import Runtime
 from slices.runtimes.open import open_runtime
+from slices.text.corpus import read_corpus
 
 TYPE = "Q4_K_M"
 WRITTEN = 50  # items of each task
@@ -37,10 +40,21 @@ class Bench:
     _bits: dict[str, Values] = field(default_factory=dict)
 
     def text(self, domain: str) -> Heldout:
-        """The windows of a domain's held-out text."""
+        """The windows of a domain's verdict text, without documents that any row's calibration text holds."""
         if domain not in self._texts:
-            self._texts[domain] = cut_heldout(read_verdict(self.data, [domain])[domain], self.limit)
+            fresh, found = without_seen(read_verdict(self.data, [domain]), self._calibration())
+            print(f"  {domain}: {found[domain].seen} of {found[domain].documents} documents seen", flush=True)
+            self._texts[domain] = cut_heldout(fresh[domain], self.limit)
         return self._texts[domain]
+
+    def calibration(self, domain: str) -> Path:
+        """A domain's calibration text."""
+        return self.data / "corpora" / domain / "calibration.jsonl"
+
+    def _calibration(self) -> dict[str, tuple[str, ...]]:
+        """The calibration documents of every domain that rows are made from, where they are there."""
+        files = {domain: self.calibration(domain) for domain in DOMAINS}
+        return {domain: read_corpus([file]).documents for domain, file in files.items() if file.is_file()}
 
     def parent_bits(self, domain: str) -> Values:
         """Bits of each document under the parent, in its own tokens, (documents,)."""

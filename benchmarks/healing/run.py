@@ -90,7 +90,7 @@ def slice_of(row: Row, bench: Bench, model: str) -> Path:
         layers = row.layers
         if layers.startswith("chance:"):
             layers = by_chance(model, int(layers.removeprefix("chance:")), row.seed)
-        text = (corpus(bench, row.by or row.domain),)
+        text = (bench.calibration(row.by or row.domain),)
         cut(
             SliceRequest(
                 domain=row.domain,
@@ -124,7 +124,7 @@ def healed_of(raw: Path, row: Row, bench: Bench) -> Path:
     settings = f"{row.steps}x{row.batch}{given}"
     folder = raw.with_name(f"{raw.name}-healed-{settings}")
     if not (folder / manifest.FILE).is_file():
-        text = read_corpus([corpus(bench, row.domain)])
+        text = read_corpus([bench.calibration(row.domain)])
         config = HealConfig(
             steps=row.steps,
             lr=row.lr,
@@ -142,11 +142,6 @@ def healed_of(raw: Path, row: Row, bench: Bench) -> Path:
         )
         heal(request, print_evaluation)
     return folder
-
-
-def corpus(bench: Bench, domain: str) -> Path:
-    """A domain's calibration text."""
-    return bench.data / "corpora" / domain / "calibration.jsonl"
 
 
 def print_evaluation(progress: TrainingProgress) -> None:

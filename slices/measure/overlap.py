@@ -31,10 +31,11 @@ class Overlap:
 
 def overlap(heldout: Sequence[str], calibration: Sequence[str]) -> tuple[list[str], Overlap]:
     """The documents of `heldout` that are not seen, and how much they all share with `calibration`."""
-    known = {run for document in calibration for run in runs(document)}
+    heldout_runs = [list(runs(document)) for document in heldout]
+    wanted = {run for found in heldout_runs for run in found}
+    known = {run for document in calibration for run in runs(document) if run in wanted}
     fresh, touched, shared, total = [], 0, 0, 0
-    for document in heldout:
-        found = list(runs(document))
+    for document, found in zip(heldout, heldout_runs, strict=True):
         hits = sum(run in known for run in found)
         touched += hits > 0
         shared, total = shared + hits, total + len(found)
