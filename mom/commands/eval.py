@@ -47,6 +47,14 @@ Needle = Annotated[
     list[int] | None,
     typer.Option(min=64, metavar="TOKENS", help="Context length of the needle in a haystack; repeatable."),
 ]
+LongDocuments = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Documents per domain of 1,024 to 8,192 tokens, for bits by position and needles of slices with "
+        "less attention than their parent (of all models: --tasks long-context); 0: none.",
+    ),
+]
 Harness = Annotated[
     list[str] | None, typer.Option(metavar="TASK", help="Task of lm-evaluation-harness; repeatable.")
 ]
@@ -70,6 +78,7 @@ def eval_(
     window: Window = 1800,
     stride: Stride = None,
     needle: Needle = None,
+    long_documents: LongDocuments = 8,
     harness: Harness = None,
     include_path: IncludePath = None,
     compare: Compare = CompareMode.AUTO,
@@ -93,6 +102,7 @@ def eval_(
         stride_bytes=stride,
         limit=limit,
         needle_lengths=tuple(needle) if needle else LENGTHS,
+        long_documents=long_documents,
         threads=threads,
         seed=seed,
     )

@@ -7,6 +7,7 @@ from typing import Any
 from slices import manifest
 from slices.files.atomic import write_text
 from slices.pictures import report as plots
+from slices.pictures.bits_by_position import plot_bits_by_position
 from slices.report.html_report import Plot, html_report
 
 
@@ -27,6 +28,10 @@ def _result_plots(report: Mapping[str, Any]) -> Iterator[Plot]:
             plots.plot_size_and_quality(report, domain),
             f"Size and bits per byte on {domain}; lower left is better.",
         )
+    for domain, text in (report["long_context"] or {"domains": {}})["domains"].items():
+        if text["bins"]:
+            caption = "Bits per byte by position in long documents, with standard errors; lower is better."
+            yield Plot(plot_bits_by_position(report, domain), caption)
 
 
 def _slice_plots(reference: str) -> Iterator[Plot]:

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mom.display import console
+from mom.display.long_context_table import show_long_context
 
 Json = Mapping[str, Any]
 TASKS = {
@@ -21,6 +22,7 @@ def show_report(report: Json) -> None:
         _show_domain(report, domain)
     if len(report["domains"]) > 1:
         _show_all_domains(report)
+    show_long_context(report)
     _show_probes(report)
     _show_costs(report)
     _show_harness(report)

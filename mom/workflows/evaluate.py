@@ -23,6 +23,7 @@ from slices.report.cost import InferenceCost, measure_cost
 from slices.report.eval_task import QUESTION_TASKS, EvalTask
 from slices.report.evaluate import EvalReport, evaluate, open_model
 from slices.report.evaluated_model import EvaluatedModel, find_models
+from slices.report.long_context import add_needles, measure_long_context
 from slices.report.parent_quants import measure_parent_quants
 from slices.report.record import record_measurements
 from slices.tasks.lm_eval_harness import HarnessResult, run_harness
@@ -64,13 +65,15 @@ def run_evaluation(request: EvalRequest) -> dict[str, Any]:
         for notice in notices:
             console.warn(notice)
         report = evaluate(models, texts, config, baseline, questions, progress)
+        long_context = measure_long_context(report, texts, progress)
+        report = add_needles(report, long_context)
         parent = locate(manifests[0].parent.model) if manifests else None
         quants = measure_parent_quants(report, parent, request.compare, progress)
         costs = _costs(report, progress) if EvalTask.COST in config.tasks else {}
         harness = _harness(report, request, progress) if request.harness else {}
     record_measurements(report, __version__)
     compared = compare_to_controls(report, controls)
-    return as_json(report, quants, overlaps, costs, harness, __version__, compared)
+    return as_json(report, quants, overlaps, costs, harness, __version__, compared, long_context)
 
 
 def _locate(reference: str, request: EvalRequest) -> Path:

@@ -7,6 +7,7 @@ number of five digits in it, and the beginning of that sentence as the question.
 import random
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -15,10 +16,17 @@ from slices.progress import Progress, no_progress
 from slices.runtime import Runtime, Sampling
 from slices.tasks.item_scores import ItemScores
 
-LENGTHS = (512, 2048, 8192)  # context lengths in tokens
+LENGTHS = (1024, 2048, 4096, 8192)  # context lengths in tokens
 _SAMPLING = Sampling(max_tokens=8, temperature=0)
 _NEEDLE = "The pass key is {key}. Remember it. {key} is the pass key."
 _QUESTION = "What is the pass key? The pass key is"
+
+
+class Needle(NamedTuple):
+    """A prompt and the number that completes it."""
+
+    prompt: str
+    key: str
 
 
 def needle_in_a_haystack(
@@ -30,7 +38,13 @@ def needle_in_a_haystack(
     progress: Progress = no_progress,
 ) -> ItemScores:
     """Exact match of the number in a context of `length` tokens, with the needle at evenly spaced depths."""
-    items = needle_prompts(runtime, texts, length, count, seed)
+    return score_needles(runtime, needle_prompts(runtime, texts, length, count, seed), length, progress)
+
+
+def score_needles(
+    runtime: Runtime, items: Sequence[Needle], length: int, progress: Progress = no_progress
+) -> ItemScores:
+    """Exact match of each number after its prompt; `length` names the task."""
     scores = np.zeros(len(items))
     for index, (prompt, key) in enumerate(items):
         match = re.search(r"\d+", complete(runtime, prompt, _SAMPLING))
@@ -41,7 +55,7 @@ def needle_in_a_haystack(
 
 def needle_prompts(
     runtime: Runtime, texts: Sequence[str], length: int, count: int, seed: int
-) -> list[tuple[str, str]]:
+) -> list[Needle]:
     """Prompts of at most `length` tokens of `runtime`, each with its number."""
     rng = random.Random(f"{seed} {length}")
     prompts = []
@@ -49,7 +63,7 @@ def needle_prompts(
         key = str(rng.randint(10_000, 99_999))
         overhead = len(runtime.encode(_insert_needle("", key, 0)))
         haystack = _haystack(runtime, texts, length - overhead, rng)
-        prompts.append((_insert_needle(haystack, key, (index + 0.5) / count), key))
+        prompts.append(Needle(_insert_needle(haystack, key, (index + 0.5) / count), key))
     return prompts
 
 

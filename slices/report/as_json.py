@@ -17,6 +17,8 @@ from slices.report.controls import ControlComparison
 from slices.report.cost import InferenceCost
 from slices.report.domain_result import DomainResult, StoredScores
 from slices.report.evaluate import EvalReport, ModelResult
+from slices.report.long_context_json import long_context_json, positions_json
+from slices.report.long_context_result import LongContextReport
 from slices.report.own_domain import OwnDomainResult, compare_on_own_domain
 from slices.report.parent_quants import ParentQuants
 from slices.tasks.lm_eval_harness import HarnessResult
@@ -33,6 +35,7 @@ def as_json(
     harness: Mapping[str, list[HarnessResult]],
     code: str,
     controls: Mapping[str, ControlComparison] | None = None,
+    long_context: LongContextReport | None = None,
 ) -> Json:
     """Everything that was measured.
 
@@ -41,9 +44,11 @@ def as_json(
         costs, harness: by model, where they were asked for.
         code: the version that measured.
         controls: of the healed slices, by their name.
+        long_context: where a model called for it.
     """
     comparison = compare_to_baseline(report)
     own_domain = compare_on_own_domain(report)
+    positions = positions_json(long_context)
     return {
         "schema": SCHEMA,
         "code": code,
@@ -57,11 +62,13 @@ def as_json(
                 **_model(name, result, comparison),
                 "verdict": _verdict(name, quants),
                 "control": controls[name].to_json() if controls and name in controls else None,
+                "long_context": positions.get(name),
                 "cost": asdict(costs[name]) if name in costs else None,
                 "harness": [_harness(each) for each in harness.get(name, [])],
             }
             for name, result in report.models.items()
         },
+        "long_context": long_context_json(long_context),
         "parent_quants": {label: _quant(label, quants) for label in quants.bytes},
         "own_domain": {domain: [_own_domain(each) for each in found] for domain, found in own_domain.items()},
     }

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from slices.measure.long_text import LENGTHS
 from slices.measure.tokenized import tokenize_windows
 from slices.report.config import NEEDLE_MARGIN, EvalConfig
 from slices.report.eval_task import EvalTask
@@ -36,6 +37,17 @@ def fit_context(
         fitted = replace(fitted, needle_lengths=kept)
     label = f"{model.name} has a context of {length:,} tokens"
     return fitted, [f"{label}: {change}" for change in _changes(config, fitted)]
+
+
+def fit_long_windows(models: Sequence[EvaluatedModel]) -> tuple[int, list[str]]:
+    """Tokens of the longest window of long text that every model takes, 0 for none; a notice if shortened."""
+    lengths = {model: length for model in models if (length := model.context_length()) is not None}
+    if not lengths or min(lengths.values()) >= LENGTHS[-1]:
+        return LENGTHS[-1], []
+    model = min(lengths, key=lengths.__getitem__)
+    longest = max((length for length in LENGTHS if length <= lengths[model]), default=0)
+    windows = f"of at most {longest:,} tokens" if longest else f"none, which takes {LENGTHS[0]:,}"
+    return longest, [f"{model.name} has a context of {lengths[model]:,} tokens: long text {windows}"]
 
 
 def _changes(config: EvalConfig, fitted: EvalConfig) -> list[str]:

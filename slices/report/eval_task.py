@@ -15,6 +15,7 @@ class EvalTask(StrEnum):
     CODE = "code"
     PROBES = "probes"
     COST = "cost"
+    LONG_CONTEXT = "long-context"
 
 
 QUESTION_TASKS = frozenset({EvalTask.MCQ, EvalTask.GENERATE, EvalTask.CODE})  # tasks with questions as data
