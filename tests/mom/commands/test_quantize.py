@@ -65,7 +65,9 @@ def healed_once(cut_once: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("options", [["--type", "Q8_0"], ["--type", "auto", "--budget", "1GB"]])
+@pytest.mark.parametrize(
+    "options", [["--type", "Q8_0"], ["--type", "Q8_0", "--max-kl", "5"], ["--type", "BF16"]]
+)
 def test_a_healed_slice_is_told_what_its_file_keeps(
     healed_once: Path, tmp_path: Path, options: list[str]
 ) -> None:
