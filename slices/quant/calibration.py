@@ -32,7 +32,7 @@ def token_batches(
 
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise NotFound(f"{folder} has no tokenizer.json, which an importance matrix needs")
+        raise NotFound(f"{folder} has no tokenizer.json, which reading a text needs")
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.encode_special_tokens = True  # control tokens in a text are text
     bos = tokenizer.token_to_id("<bos>")
@@ -52,7 +52,7 @@ def token_batches(
         found.append([*first, *stretch])
         missing -= len(found[-1])
     if not found:
-        raise NotFound("the text has no token to measure an importance matrix on; give more text")
+        raise NotFound("the text has no token to measure on; give more text")
     return found
 
 

@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 
 from slices.architecture.anatomy import Anatomy
 from slices.checkpoint import Checkpoint, fingerprint
-from slices.errors import BadCheckpoint, NotFound
+from slices.errors import BadCheckpoint
 from slices.files import atomic
 from slices.gemma4_slice import register
 from slices.home import home
 from slices.progress import Progress, no_progress
+from slices.quant.calibration import token_batches
 from slices.runtimes.torch_runtime import load_libraries
 from slices.text.corpus import Corpus
 
 MAX_TOKENS = 32_768  # of the text
 CONTEXT = 512
+SAMPLING = "stretches"  # of the text: those of `token_batches`
 _DOWN_PROJ = re.compile(r"(?:^|\.)(?:language_model|model)\.layers\.(\d+)\.mlp\.down_proj$")
 _FLOAT32_BELOW = 4_000_000_000  # bytes of weights up to which float32 is used on a CPU
 NeuronScores = Mapping[int, NDArray[np.float32]]  # layer -> (neurons,)
@@ -51,35 +53,16 @@ def neuron_scores(
     cache = home() / "scores" / f"{_cache_key(checkpoint, text)}.safetensors"
     if cache.is_file():
         return _read(cache, anatomy)
-    scores = _measure(checkpoint.folder, checkpoint.nbytes, _batches(checkpoint.folder, text), progress)
+    batches = token_batches(checkpoint.folder, text.documents, MAX_TOKENS, CONTEXT)
+    scores = _measure(checkpoint.folder, checkpoint.nbytes, batches, progress)
     _check(scores, anatomy, checkpoint.folder)
     _write(cache, scores)
     return scores
 
 
 def _cache_key(checkpoint: Checkpoint, text: Corpus) -> str:
-    parts = [fingerprint(checkpoint), text.sha256, MAX_TOKENS, CONTEXT]
+    parts = [fingerprint(checkpoint), text.sha256, MAX_TOKENS, CONTEXT, SAMPLING]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:24]
-
-
-def _batches(folder: Path, text: Corpus) -> list[list[int]]:
-    """Token ids of the documents, each truncated to CONTEXT, up to MAX_TOKENS in all."""
-    from tokenizers import Tokenizer
-
-    path = folder / "tokenizer.json"
-    if not path.is_file():
-        raise NotFound(f"{folder} has no tokenizer.json, which scoring needs")
-    tokenizer = Tokenizer.from_file(str(path))
-    bos = tokenizer.token_to_id("<bos>")
-    batches: list[list[int]] = []
-    for document in text.documents:
-        ids = tokenizer.encode(document, add_special_tokens=False).ids
-        batches.append([*([] if bos is None else [bos]), *ids][:CONTEXT])
-        if sum(map(len, batches)) >= MAX_TOKENS:
-            break
-    if not any(batches):
-        raise NotFound("the domain's text has no token to score on")
-    return [ids for ids in batches if ids]
 
 
 def _measure(

@@ -16,6 +16,7 @@ from slices.cut.neurons import best_neurons, random_neurons
 from slices.cut.pipeline import cut
 from slices.cut.request import FfnRank, SliceRequest
 from slices.errors import BadCheckpoint, NotFound
+from slices.quant.calibration import token_batches
 from slices.scores import neurons as scores
 from slices.scores.neurons import neuron_scores
 from slices.text.corpus import Corpus
@@ -144,7 +145,7 @@ def test_score_is_mean_activation_times_column_norm(tmp_path: Path) -> None:
             lambda module, inputs, output, name=name: seen.setdefault(name, []).append(output[0].double())
         )
     with torch.inference_mode():
-        for ids in scores._batches(parent, TEXT):
+        for ids in token_batches(parent, TEXT.documents):
             model(torch.tensor([ids]))
     gate, up = (torch.cat(seen[name]) for name in ("gate_proj", "up_proj"))
     active = (torch.nn.functional.gelu(gate, approximate="tanh") * up).abs().mean(dim=0)
@@ -160,6 +161,15 @@ def test_a_multimodal_parent_scores_as_its_text_side(shape: str, tmp_path: Path)
     first, second = (neuron_scores(*opened(folder), TEXT) for folder in (whole, tmp_path / "text"))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[i], second[i]) for i in first)
+
+
+def test_scores_read_more_than_the_beginnings_of_documents(tmp_path: Path) -> None:
+    """Texts that differ only after their first thousand tokens have other scores."""
+    parent = write_shape(tmp_path / "parent", "gemma3")
+    start = TEXT.documents[0] * 100
+    texts = [Corpus("files", (start + end,)) for end in (TEXT.documents[1] * 20, "lazy fox " * 20)]
+    first, second = (neuron_scores(*opened(parent), text) for text in texts)
+    assert not any(np.array_equal(first[i], second[i]) for i in first)
 
 
 def test_scores_are_cached_by_parent_and_text(
@@ -216,7 +226,7 @@ def test_random_ranks_are_refused_unless_asked_for(tmp_path: Path) -> None:
     parent = write_shape(tmp_path / "parent", "gemma3")
     (parent / "tokenizer.json").unlink()
     options: dict[str, Any] = {"corpus": corpus(tmp_path), "ffn": "32", "output": tmp_path / "out"}
-    with pytest.raises(NotFound, match=r"no tokenizer\.json, which scoring needs"):
+    with pytest.raises(NotFound, match=r"no tokenizer\.json, which reading a text needs"):
         cut(SliceRequest(domain="biochem", layers="all", model=str(parent), **options))
     assert not (tmp_path / "out").exists()
     made = cut_exactly(
