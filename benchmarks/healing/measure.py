@@ -120,7 +120,7 @@ def weight_bytes(folder: Path) -> int:
 
 
 def _estimates(found: Divergence) -> dict[str, Any]:
-    values = ("kl", "same_top1", "bits_per_byte", "lost_mass")
+    values = ("kl", "kl_first_piece", "same_top1", "bits_per_byte", "lost_mass")
     return {name: value and asdict(value) for name in values for value in [getattr(found, name)]}
 
 

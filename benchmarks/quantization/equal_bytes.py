@@ -111,8 +111,8 @@ def measured_slices(domain: str, text: Heldout, settings: Settings) -> Iterator[
         folder = slice_of(domain, rows, settings)
         tokens = windows(folder, text, settings)
         runtime = open_runtime(settings.parent, None, settings.threads)
-        ids = token_map(folder, settings.parent)
-        reference = compute_reference("parent", runtime, text, tokens, ids)
+        vocabulary = token_map(folder, settings.parent)
+        reference = compute_reference("parent", runtime, text, tokens, vocabulary)
         runtime.close()
         yield from measured_files(folder, rows, types, reference, settings)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from mom.commands.options import Compare, Corpus, DeviceName, Force, Json, Output, emit
-from slices.heal.settings import HealConfig, HealMethod
+from slices.heal.settings import HealConfig, HealMethod, LostTokens
 from slices.measure.compare_mode import CompareMode
 
 
@@ -29,6 +29,13 @@ def heal(
     hidden_state_weight: Annotated[
         float | None, typer.Option(help="Hidden-state loss weight; default by the initial KL.")
     ] = None,
+    lost_tokens: Annotated[
+        LostTokens,
+        typer.Option(
+            help="The parent's probability of tokens that were cut: moved to the first token that spells "
+            "them, or dropped."
+        ),
+    ] = LostTokens.DROP,
     label_only_fraction: Annotated[
         float,
         typer.Option(help="Fraction of the steps, at the end, without teacher: faster, but a higher KL."),
@@ -72,6 +79,7 @@ def heal(
         row_tokens=row_tokens,
         hard_label_weight=hard_label_weight,
         hidden_state_weight=hidden_state_weight,
+        lost_tokens=lost_tokens,
         label_only_fraction=label_only_fraction,
         rank=rank,
         seed=seed,

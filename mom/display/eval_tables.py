@@ -49,7 +49,8 @@ def _show_domain(report: Json, domain: str) -> None:
     text = report["domains"][domain]
     title = f"{domain}: {text['documents']} held-out documents, {text['bytes']:,} bytes"
     columns = ["slice", "size", "bits/byte", f"vs. {report['baseline'] or 'baseline'}"]
-    columns += ["KL, nats/token (p99)", "same top-1", "lost mass", *tasks.values(), "decode tokens/s"]
+    columns += ["KL, nats/token (p99)", "KL, first pieces", "same top-1", "lost mass"]
+    columns += [*tasks.values(), "decode tokens/s"]
     console.print_table(title, columns, rows)
     overlap = text["overlap"]
     if overlap and overlap["seen"]:
@@ -177,12 +178,13 @@ def _difference(difference: Json | None) -> str:
 
 
 def _divergence(scores: Json) -> list[str]:
-    """KL, top-1 agreement and lost mass; dashes in the baseline's own row."""
+    """Both KLs, top-1 agreement and lost mass; dashes in the baseline's own row."""
     if "kl" not in scores:
-        return ["-", "-", "-"]
-    kl = scores["kl"]
+        return ["-"] * 4
+    kl, spelled = scores["kl"], scores["kl_first_piece"]
     mean = f"{kl['mean']:.3f} ± {kl['stderr']:.3f} ({kl['p99']:.2f})"
-    return [mean, f"{scores['same_top1']['value']:.1%}", f"{scores['lost_mass']:.2%}"]
+    first_pieces = f"{spelled['mean']:.3f} ± {spelled['stderr']:.3f}"
+    return [mean, first_pieces, f"{scores['same_top1']['value']:.1%}", f"{scores['lost_mass']:.2%}"]
 
 
 def _percent(estimate: Json | None, key: str = "accuracy") -> str:

@@ -2,7 +2,8 @@
 
 One safetensors file: for each row and window the ids of the top k tokens (I32) and their log probabilities
 (F16). The probability of all other tokens together is distributed among them as the student distributes it,
-so they get no gradient: the KL is that of the k tokens and one class for the rest.
+so they get no gradient: the KL is that of the k tokens and one class for the rest. The file says what became
+of the parent's tokens that the slice lacks (`slices.heal.settings.LostTokens`), and serves no other runs.
 """
 
 import hashlib
@@ -21,13 +22,14 @@ from slices.files.safetensors_header import read_header
 from slices.files.safetensors_writer import Slot, lay_out
 from slices.heal.hidden_states import HiddenStates
 from slices.heal.objective import CHUNK, TeacherOutput
+from slices.heal.settings import LostTokens
 from slices.heal.teacher import Teacher
 from slices.heal.text import HealText
 from slices.progress import Progress
 
 _ROWS_PER_BATCH = 4
 _MIN_REST = 1e-7  # probability of all tokens outside the top k, at least
-_TENSORS = ("rows.ids", "rows.logprobs", "windows.ids", "windows.logprobs", "text")
+_TENSORS = ("rows.ids", "rows.logprobs", "windows.ids", "windows.logprobs", "text", "lost_tokens")
 
 
 @dataclass(frozen=True)
@@ -53,18 +55,23 @@ class TopKOutput:
 class CachedTeacher:
     """A teacher that reads its outputs from a file of `save_teacher`."""
 
-    def __init__(self, path: Path, text: HealText, device: str) -> None:
+    def __init__(self, path: Path, text: HealText, device: str, lost_tokens: LostTokens) -> None:
         """Map the file `path`.
 
         Raises:
             NotFound: there is no such file.
-            BadCheckpoint: it is damaged, or was saved for another text.
+            BadCheckpoint: it is damaged, or was saved for another text or other `lost_tokens`.
         """
         stored = _open(path)
         if bytes(stored["text"]).hex() != text.sha256:
             raise BadCheckpoint(
                 f"{path} was saved for other text: give the same slice, --corpus, --steps, --batch, "
                 "--row-tokens and --seed"
+            )
+        saved = list(LostTokens)[int(stored["lost_tokens"][0]) % len(LostTokens)]
+        if saved != lost_tokens:
+            raise BadCheckpoint(
+                f"{path} was saved with --lost-tokens {saved}, but this run has {lost_tokens}: give the same"
             )
         self._stored, self._device, self._width = stored, device, text.rows.shape[1]
         self._starts = np.cumsum([0, *map(len, text.windows)])
@@ -90,6 +97,7 @@ class CachedTeacher:
 
 def save_teacher(
     teacher: Teacher,
+    lost_tokens: LostTokens,
     text: HealText,
     vocabulary: int,
     k: int,
@@ -113,6 +121,7 @@ def save_teacher(
             file.truncate(shard.nbytes)
         stored = _open(partial, writable=True)
         stored["text"][:] = np.frombuffer(bytes.fromhex(text.sha256), dtype=np.uint8)
+        stored["lost_tokens"][:] = list(LostTokens).index(lost_tokens)
         _fill(teacher, text, k, stored, progress)
         for array in stored.values():
             array.flush()
@@ -139,7 +148,7 @@ def _slots(text: HealText, k: int) -> list[Slot]:
         for part, count in positions.items()
         for name, dtype in (("ids", "I32"), ("logprobs", "F16"))
     ]
-    return [*tensors, Slot("text", "U8", (32,))]
+    return [*tensors, Slot("text", "U8", (32,)), Slot("lost_tokens", "U8", (1,))]
 
 
 def _fill(teacher: Teacher, text: HealText, k: int, stored: dict[str, Any], progress: Progress) -> None:

@@ -145,16 +145,21 @@ def save_teacher(request: HealRequest, path: Path, k: int, progress: Progress = 
     """Cache the parent's top-k logits on the text of `request` in `path`; returns the file's bytes."""
     device = choose_device(request.device, request.config.precision, request.threads)
     text = read_text(request.slice, request.text, request.config)
-    parent, ids = find_parent(request.slice)
-    teacher = ParentTeacher(folder=parent, ids=ids, text=text, device=device)
-    return cached_teacher.save_teacher(teacher, text, len(ids), k, path, request.force, progress)
+    parent, token_map = find_parent(request.slice)
+    lost_tokens = request.config.lost_tokens
+    teacher = ParentTeacher(
+        folder=parent, token_map=token_map, text=text, device=device, lost_tokens=lost_tokens
+    )
+    return cached_teacher.save_teacher(
+        teacher, lost_tokens, text, len(token_map.ids), k, path, request.force, progress
+    )
 
 
 def _load(request: HealRequest, on_memory_bound: MemoryCallback) -> _Loaded:
     """Check the memory, then load text, run state and models."""
     config = request.config
     device = choose_device(request.device, config.precision, request.threads)
-    parent, ids = find_parent(request.slice)
+    parent, token_map = find_parent(request.slice)
     if request.teacher and config.hidden_state_weight:
         raise BadConfig(
             f"--hidden-state-weight {config.hidden_state_weight}: expected 0, since a cached teacher holds "
@@ -171,12 +176,17 @@ def _load(request: HealRequest, on_memory_bound: MemoryCallback) -> _Loaded:
     own_layers, parent_layers = _matching_layers(request.slice, parent)
     teacher: Teacher
     if request.teacher:
-        teacher = CachedTeacher(request.teacher, text, device.name)
+        teacher = CachedTeacher(request.teacher, text, device.name, config.lost_tokens)
     else:
         teacher = ParentTeacher(
-            folder=parent, ids=ids, text=text, device=device, captured_layers=parent_layers
+            folder=parent,
+            token_map=token_map,
+            text=text,
+            device=device,
+            lost_tokens=config.lost_tokens,
+            captured_layers=parent_layers,
         )
-    absent_rows = ids < 0 if bool((ids < 0).any()) else None
+    absent_rows = token_map.ids < 0 if bool((token_map.ids < 0).any()) else None
     student = load_student(request.slice, config, device, absent_rows, own_layers)
     if config.compiled:
         for model in [student.model, *([teacher.model] if isinstance(teacher, ParentTeacher) else [])]:

@@ -20,6 +20,17 @@ class HealMethod(StrEnum):
     FULL = "full"
 
 
+class LostTokens(StrEnum):
+    """What becomes of the teacher's probability of tokens that the slice's vocabulary lacks.
+
+    `first-piece`: it goes to the first of the slice's tokens that spell the lost one. `drop`: it is dropped,
+    and the rest is renormalized.
+    """
+
+    FIRST_PIECE = "first-piece"
+    DROP = "drop"
+
+
 # Peak learning rates for steps of `_LR_TOKENS` tokens: (large KL, small KL).
 _DEFAULT_LR = {  # only `full` is measured (docs/log.md)
     HealMethod.NORMS: (1e-2, 1e-3),
@@ -47,6 +58,8 @@ class HealConfig:
         hidden_state_weight: weight of the hidden-state loss (`slices.heal.hidden_states`); 0 with a cached
             teacher. `lr`, `hard_label_weight` and `hidden_state_weight` default (None) by the slice's
             initial KL (`with_defaults`).
+        lost_tokens: what the teacher's probability of tokens that were cut becomes. The KL of the learning
+            curve is to the same distribution that is taught.
         label_only_fraction: fraction of the steps, at the end, that train on the text alone: without a
             teacher forward pass a step takes two thirds to three quarters of the time (docs/log.md).
         warmup_steps: linear warm-up; then linear decay to zero.
@@ -63,6 +76,7 @@ class HealConfig:
     row_tokens: int = 512
     hard_label_weight: float | None = None
     hidden_state_weight: float | None = None
+    lost_tokens: LostTokens = LostTokens.DROP
     label_only_fraction: float = 0.0
     warmup_steps: int = 20
     eval_every: int = 100
@@ -80,6 +94,8 @@ class HealConfig:
         """
         if self.method not in list(HealMethod):
             raise BadConfig(f"--method {self.method}: expected {', '.join(HealMethod)}")
+        if self.lost_tokens not in list(LostTokens):
+            raise BadConfig(f"--lost-tokens {self.lost_tokens}: expected {', '.join(LostTokens)}")
         if self.precision not in PRECISIONS:
             raise BadConfig(f"precision {self.precision!r}: expected {', '.join(PRECISIONS)}")
         for name in _AT_LEAST_ONE:
@@ -139,7 +155,7 @@ class HealConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Every field."""
-        return {**asdict(self), "method": self.method.value}
+        return {**asdict(self), "method": self.method.value, "lost_tokens": self.lost_tokens.value}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> "HealConfig":

@@ -1,7 +1,7 @@
 """The teacher: the slice's parent, whose next-token distributions on the slice's tokens are the targets.
 
-The parent's distribution is renormalized over the tokens that the slice kept. `slices.heal.cached_teacher`
-is a teacher that needs no parent in memory.
+`slices.heal.teacher_head` says what its probability of the tokens that the slice lacks becomes.
+`slices.heal.cached_teacher` is a teacher that needs no parent in memory.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,11 @@ from slices import manifest
 from slices.device import Device
 from slices.errors import BadCheckpoint
 from slices.heal.hidden_states import HiddenStates, forward_hidden_states, hidden_state_loss
-from slices.heal.objective import OutputHead, TeacherOutput
+from slices.heal.objective import TeacherOutput
+from slices.heal.settings import LostTokens
+from slices.heal.teacher_head import TeacherHead, teacher_head
 from slices.heal.text import HealText
-from slices.measure.token_map import token_map
+from slices.measure.token_map import TokenMap, token_map
 from slices.model_ref import open_model
 from slices.runtimes.decoder import decoder_layers
 
@@ -43,12 +45,12 @@ class ParentOutput:
     """
 
     states: HiddenStates
-    head: OutputHead
+    head: TeacherHead
     norms: Sequence[Any] = ()
 
     def logprobs(self, start: int, stop: int, student_logprobs: Any) -> Any:
         """Log probabilities over the slice's vocabulary, float32 (stop - start, vocabulary)."""
-        return self.head.logprobs(self.states.last[start:stop])[0]
+        return self.head.logprobs(self.states.last[start:stop])
 
     def hidden_state_loss(self, states: HiddenStates) -> Any:
         """The hidden-state loss of the student's `states`, a scalar tensor."""
@@ -61,15 +63,16 @@ class ParentTeacher:
     def __init__(
         self,
         folder: Path,
-        ids: NDArray[np.int64],
+        token_map: TokenMap,
         text: HealText,
         device: Device,
+        lost_tokens: LostTokens = LostTokens.DROP,
         captured_layers: Sequence[int] = (),
     ) -> None:
         """Load the parent in `folder`.
 
         Args:
-            ids: the parent's id of each of the slice's tokens, -1 for none (slice vocabulary,).
+            lost_tokens: what the parent's probability of tokens that the slice lacks becomes.
             captured_layers: indices of the layers whose inputs the hidden-state loss compares.
 
         Raises:
@@ -81,11 +84,8 @@ class ParentTeacher:
         self.model = device.load(folder, device.compute).requires_grad_(False).eval()
         layers = decoder_layers(self.model)
         self._captured_layers = [layers[index] for index in captured_layers]
-        self._ids = torch.tensor(ids, device=device.name)
-        weight = self.model.get_output_embeddings().weight
-        mask = torch.zeros(len(ids), device=device.name).masked_fill(self._ids < 0, -torch.inf)
-        softcap = getattr(self.model.config.get_text_config(), "final_logit_softcapping", None)
-        self._head = OutputHead(weight[self._ids.clamp(min=0)], softcap, mask if (ids < 0).any() else None)
+        self._ids = torch.tensor(token_map.ids, device=device.name)
+        self._head = teacher_head(self.model, token_map, lost_tokens)
         self._windows: dict[int, TeacherOutput] = {}
 
     def rows(self, indices: NDArray[np.int64]) -> TeacherOutput:
@@ -107,8 +107,8 @@ class ParentTeacher:
         return ParentOutput(states, self._head, [layer.input_layernorm for layer in captured_layers])
 
 
-def find_parent(slice_folder: Path) -> tuple[Path, NDArray[np.int64]]:
-    """The folder of a slice's parent, and the parent's id of each of the slice's tokens, -1 for none.
+def find_parent(slice_folder: Path) -> tuple[Path, TokenMap]:
+    """The folder of a slice's parent, and which of its tokens the slice's are.
 
     Raises:
         NotFound: the parent is not there.

@@ -1,8 +1,10 @@
 """KL divergence of a model from a reference on held-out text, with bits per byte and standard errors.
 
-KL(reference || model) is in nats a token, over the model's vocabulary. Where the reference has more tokens,
-its distribution is restricted to that vocabulary, and what it gave the others is the lost mass. Errors are
-over documents, since the tokens of one document are no independent samples. Every caller measures here.
+KL(reference || model) is in nats a token, over the model's vocabulary. Where the reference has more tokens
+there are two: to its distribution restricted to that vocabulary, which does not see the cut, and to the one
+in which each lost token's probability is at its first piece. What it gave to lost tokens is the lost mass.
+Errors are over documents, since the tokens of one document are no independent samples. Every caller measures
+here.
 """
 
 import math
@@ -18,6 +20,7 @@ from slices.measure.heldout import Heldout
 from slices.measure.log_probs import scored_log_probs
 from slices.measure.reference import Reference, compute_reference
 from slices.measure.sampled_distribution import SampledDistribution, sampled_kl
+from slices.measure.token_map import TokenMap
 from slices.measure.tokenized import tokenize_windows
 from slices.progress import Progress
 from slices.runtime import Runtime
@@ -32,6 +35,7 @@ class DocumentSums:
     bytes: Values
     tokens: Values
     kl: Values
+    kl_first_piece: Values
     same: Values
     lost: Values
     bits: Values
@@ -52,6 +56,7 @@ class Quantiles:
 class Divergence:
     """One model against one reference. `kl` in nats a token; `against` in bits a byte more than it.
 
+    `kl_first_piece` counts lost tokens at their first piece; it is `kl` where there are none, and never None.
     `perplexity_ratio` is the model's perplexity over the reference's on the same tokens. `lost_mass` is
     None where both have the same vocabulary. `kl_sampled_tokens`: how many tokens a position the KL of the
     tail was estimated from, 0 where it is exact.
@@ -60,6 +65,7 @@ class Divergence:
     name: str
     reference: str
     kl: Estimate
+    kl_first_piece: Estimate
     kl_quantiles: Quantiles
     kl_sampled_tokens: int
     same_top1: Estimate
@@ -92,16 +98,19 @@ def measure_divergence(
     _check_vocabulary(name, runtime, reference)
     outputs = _run(name, runtime, reference, progress)
     kl = sampled_kl(reference.distribution, outputs.log_probs, outputs.unused_mass)
-    if not np.isfinite(kl).all():
+    first_piece = kl
+    if reference.first_piece is not None and outputs.first_piece is not None:
+        first_piece = sampled_kl(reference.first_piece, outputs.first_piece, outputs.unused_mass)
+    if not (np.isfinite(kl).all() and np.isfinite(first_piece).all()):
         raise RunFailed(f"{name} calls a token impossible that {reference.name} does not")
-    return _summarize(name, reference, kl, outputs)
+    return _summarize(name, reference, kl, first_piece, outputs)
 
 
 def measure_against(
     name: str,
     runtime: Runtime,
     reference_runtime: Runtime,
-    ids: NDArray[np.int64] | None,
+    token_map: TokenMap | None,
     text: Heldout,
     progress: Progress | None = None,
 ) -> Divergence:
@@ -109,23 +118,24 @@ def measure_against(
     `compute_reference` and `measure_divergence` one after the other.
 
     Args:
-        ids: the reference's id of each of the model's, as `slices.measure.token_map.token_map` finds them.
+        token_map: which of the reference's tokens the model's are; None where both have the same.
 
     Raises:
         RunFailed: as `compute_reference` and `measure_divergence`.
     """
     windows = tokenize_windows(name, runtime, text)
-    reference = compute_reference("the parent", reference_runtime, text, windows, ids, progress)
+    reference = compute_reference("the parent", reference_runtime, text, windows, token_map, progress)
     return measure_divergence(name, runtime, reference, progress)
 
 
 @dataclass(frozen=True)
 class _Outputs:
     """A model at every scored position: log probabilities of the text's tokens and of the reference's
-    `token_ids`, the likeliest token, and the mass of unused columns."""
+    `token_ids` in either distribution, the likeliest token, and the mass of unused columns."""
 
     target_log_probs: Values
     log_probs: NDArray[np.float32]
+    first_piece: NDArray[np.float32] | None
     top1: NDArray[np.int64]
     unused_mass: NDArray[np.float32]
 
@@ -140,11 +150,12 @@ def _check_vocabulary(name: str, runtime: Runtime, reference: Reference) -> None
 
 
 def _run(name: str, runtime: Runtime, reference: Reference, progress: Progress | None) -> _Outputs:
-    sampled: SampledDistribution = reference.distribution
+    sampled, spelled = reference.distribution, reference.first_piece
     positions, columns = sampled.token_ids.shape
     outputs = _Outputs(
         target_log_probs=np.empty(positions),
         log_probs=np.empty((positions, columns), np.float32),
+        first_piece=None if spelled is None else np.empty((positions, columns), np.float32),
         top1=np.empty(positions, np.int64),
         unused_mass=np.zeros(positions, np.float32),
     )
@@ -152,20 +163,29 @@ def _run(name: str, runtime: Runtime, reference: Reference, progress: Progress |
     for target_ids, log_probs in scored_log_probs(name, runtime, reference.windows, progress):
         rows = slice(start, start + len(log_probs))
         outputs.target_log_probs[rows] = log_probs[np.arange(len(log_probs)), target_ids]
-        token_ids = sampled.token_ids[rows].astype(np.int64)
-        outputs.log_probs[rows] = np.take_along_axis(log_probs, token_ids, axis=1)
+        outputs.log_probs[rows] = _pick(log_probs, sampled, rows)
+        if spelled is not None and outputs.first_piece is not None:
+            outputs.first_piece[rows] = _pick(log_probs, spelled, rows)
         outputs.top1[rows] = log_probs.argmax(axis=1)
         outputs.unused_mass[rows] = np.exp(log_probs[:, sampled.unused_columns]).sum(axis=1)
         start += len(log_probs)
     return outputs
 
 
-def _summarize(name: str, reference: Reference, kl: Values, outputs: _Outputs) -> Divergence:
+def _pick(log_probs: NDArray[np.float32], sampled: SampledDistribution, rows: slice) -> NDArray[np.float32]:
+    """The log probabilities (positions, vocabulary) of the sampled tokens at these positions."""
+    return np.take_along_axis(log_probs, sampled.token_ids[rows].astype(np.int64), axis=1)
+
+
+def _summarize(
+    name: str, reference: Reference, kl: Values, first_piece: Values, outputs: _Outputs
+) -> Divergence:
     sampled, documents = reference.distribution, DocumentTotals(reference.text, reference.windows)
     sums = DocumentSums(
         bytes=documents.bytes,
         tokens=documents.sums(np.ones(len(kl))),
         kl=documents.sums(kl),
+        kl_first_piece=documents.sums(first_piece),
         same=documents.sums(outputs.top1 == sampled.top1),
         lost=documents.sums(sampled.lost_mass),
         bits=documents.sums(to_bits(outputs.target_log_probs)),
@@ -175,6 +195,7 @@ def _summarize(name: str, reference: Reference, kl: Values, outputs: _Outputs) -
         name=name,
         reference=reference.name,
         kl=ratio(sums.kl, sums.tokens),
+        kl_first_piece=ratio(sums.kl_first_piece, sums.tokens),
         kl_quantiles=_quantiles(kl),
         kl_sampled_tokens=sampled.token_ids.shape[1] - int(sampled.top_count[0]),
         same_top1=ratio(sums.same, sums.tokens),

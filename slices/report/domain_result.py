@@ -42,6 +42,7 @@ class StoredDivergence(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     kl: Estimate
+    kl_first_piece: Estimate
     kl_quantiles: Quantiles
     kl_sampled_tokens: int
     same_top1: Estimate
@@ -52,6 +53,7 @@ class StoredDivergence(BaseModel):
         """The divergence from the baseline as the keys of the JSON report."""
         return {
             "kl": {"mean": self.kl.value, "stderr": self.kl.stderr, **asdict(self.kl_quantiles)},
+            "kl_first_piece": {"mean": self.kl_first_piece.value, "stderr": self.kl_first_piece.stderr},
             "kl_sampled_tokens": self.kl_sampled_tokens,
             "same_top1": asdict(self.same_top1),
             "lost_mass": self.lost_mass.value,
@@ -125,6 +127,7 @@ def store_divergence(found: Divergence) -> StoredDivergence:
     """A divergence as it is stored; the lost mass is 0 where both vocabularies are the same."""
     return StoredDivergence(
         kl=found.kl,
+        kl_first_piece=found.kl_first_piece,
         kl_quantiles=found.kl_quantiles,
         kl_sampled_tokens=found.kl_sampled_tokens,
         same_top1=found.same_top1,

@@ -4,13 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-from numpy.typing import NDArray
 
 from slices.errors import BadCheckpoint
 from slices.measure.heldout import Heldout
 from slices.measure.reference import Reference
 from slices.measure.reference_cache import cached_reference
-from slices.measure.token_map import count_rows, token_map
+from slices.measure.token_map import TokenMap, count_rows, token_map
 from slices.measure.tokenized import TokenWindow
 from slices.progress import Progress, no_progress
 from slices.report.config import EvalConfig
@@ -56,12 +55,12 @@ class EvalRun:
         ]
 
     def baseline_distributions(
-        self, domain: str, windows: Sequence[TokenWindow], ids: NDArray[np.int64] | None
+        self, domain: str, windows: Sequence[TokenWindow], vocabulary: TokenMap | None
     ) -> Reference | None:
         """The baseline's distributions on `windows` of a model; None without a baseline.
 
         Args:
-            ids: the baseline's id of each of the model's tokens, shape (vocabulary,); None where they agree.
+            vocabulary: which of the baseline's tokens the model's are; None where they agree.
         """
         if self.baseline is None:
             return None
@@ -71,7 +70,7 @@ class EvalRun:
             open_runtime=self._load_baseline,
             text=self.heldout[domain],
             windows=windows,
-            ids=ids,
+            token_map=vocabulary,
             progress=self.progress,
         )
 
@@ -94,18 +93,17 @@ class EvalRun:
         return self._fingerprints[model]
 
 
-def map_vocabulary(
-    model: EvaluatedModel, runtime: Runtime, baseline: EvaluatedModel
-) -> NDArray[np.int64] | None:
-    """The baseline's id of each of the model's tokens, shape (vocabulary,); None where they agree.
+def map_vocabulary(model: EvaluatedModel, runtime: Runtime, baseline: EvaluatedModel) -> TokenMap | None:
+    """Which of the baseline's tokens the model's are; None where they agree.
 
     Raises:
         BadCheckpoint, NotFound: they cannot be compared token by token; the message says why.
     """
-    ids = token_map(model.folder, baseline.folder)
+    found = token_map(model.folder, baseline.folder)
+    ids = found.ids
     width = next(iter(runtime.distributions((0, 0)))).shape[1]
     if width != len(ids):
         raise BadCheckpoint(f"{model.name} has {width:,} tokens, its tokenizer.json is for {len(ids):,}")
     shared = ids >= 0
     equal = bool((ids[shared] == np.flatnonzero(shared)).all())
-    return None if len(ids) == count_rows(baseline.folder) and equal else ids
+    return None if len(ids) == count_rows(baseline.folder) and equal else found

@@ -8,12 +8,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from slices.errors import BadCheckpoint, BadConfig, NotFound
 from slices.measure.heldout import Heldout, cut_all
+from slices.measure.token_map import TokenMap
 from slices.measure.tokenized import tokenize_windows
 from slices.probes.run import run_probes
 from slices.progress import Progress, no_progress
@@ -118,9 +117,9 @@ def _measure_model(model: EvaluatedModel, run: EvalRun) -> ModelResult:
     if overall is None or len(results) < len(keys):
         runtime = run.opener(model, run.config)
         try:
-            ids, notes = _baseline_ids(model, runtime, run)
+            vocabulary, notes = _map_baseline(model, runtime, run)
             for domain in (each for each in keys if each not in results):
-                results[domain] = _measure_domain(model, runtime, domain, ids, not notes, run)
+                results[domain] = _measure_domain(model, runtime, domain, vocabulary, not notes, run)
                 run.cache.put(results[domain], keys[domain])
             if overall is None:
                 overall = _measure_overall(runtime, notes, run)
@@ -133,10 +132,8 @@ def _measure_model(model: EvaluatedModel, run: EvalRun) -> ModelResult:
     )
 
 
-def _baseline_ids(
-    model: EvaluatedModel, runtime: Runtime, run: EvalRun
-) -> tuple[NDArray[np.int64] | None, list[str]]:
-    """The baseline's ids of a model's tokens, or a note on why the two cannot be compared token by token."""
+def _map_baseline(model: EvaluatedModel, runtime: Runtime, run: EvalRun) -> tuple[TokenMap | None, list[str]]:
+    """A model's tokens by the baseline's, or a note on why the two cannot be compared token by token."""
     if run.baseline is None or run.baseline == model:
         return None, []
     try:
@@ -149,7 +146,7 @@ def _measure_domain(
     model: EvaluatedModel,
     runtime: Runtime,
     domain: str,
-    ids: NDArray[np.int64] | None,
+    vocabulary: TokenMap | None,
     comparable: bool,
     run: EvalRun,
 ) -> DomainResult:
@@ -162,7 +159,7 @@ def _measure_domain(
         domain=domain,
         text=text,
         windows=windows,
-        reference=run.baseline_distributions(domain, windows, ids) if compared else None,
+        reference=run.baseline_distributions(domain, windows, vocabulary) if compared else None,
         questions=run.questions,
         config=run.config,
         progress=run.progress,

@@ -53,6 +53,7 @@ def _estimates(found: DomainResult) -> dict[str, Estimate]:
     estimates = {BITS: ratio(np.array(found.bits), np.array(found.bytes))}
     if found.divergence is not None:
         estimates["kl"] = found.divergence.kl
+        estimates["kl_first_piece"] = found.divergence.kl_first_piece
         estimates["same_top1"] = found.divergence.same_top1
         estimates["lost_mass"] = found.divergence.lost_mass
     return estimates

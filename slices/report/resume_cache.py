@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from slices.files import atomic
 from slices.home import home
 
-VERSION = 4
+VERSION = 5
 Result = TypeVar("Result", bound=BaseModel)
 
 

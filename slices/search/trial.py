@@ -158,10 +158,10 @@ def _reference(structure: Structure, folder: Path, context: TrialContext) -> Ref
     own = open_runtime(folder, None, context.threads)
     windows = tokenize_windows(str(structure), own, context.text)
     own.close()
-    ids = None if structure.vocab == "all" else token_map(folder, context.parent)
+    vocabulary = None if structure.vocab == "all" else token_map(folder, context.parent)
     parent = open_runtime(context.parent, None, context.threads)
     try:
-        return compute_reference("the parent", parent, context.text, windows, ids, context.progress)
+        return compute_reference("the parent", parent, context.text, windows, vocabulary, context.progress)
     finally:
         parent.close()
 

@@ -9,8 +9,9 @@ from slices.errors import BadCheckpoint, Exists, NotFound, SliceError
 from slices.heal import heal as heal_module
 from slices.heal.heal import heal, save_teacher
 from slices.heal.request import HealRequest
+from slices.heal.settings import LostTokens
 from tests.slices.heal.test_heal import SHORT, ordered
-from tests.slices.heal_fixtures import parent_gemma4, slice_of
+from tests.slices.heal_fixtures import parent_gemma3, parent_gemma4, slice_of
 
 
 @pytest.fixture
@@ -53,6 +54,23 @@ def test_a_teacher_of_other_text_is_refused(swa: Path, tmp_path: Path) -> None:
     other = replace(request, teacher=tmp_path / "t.safetensors", config=replace(SHORT, seed=7))
     with pytest.raises(BadCheckpoint, match="was saved for other text"):
         heal(other)
+
+
+@pytest.mark.parametrize("saved", list(LostTokens))
+def test_a_teacher_that_treats_lost_tokens_otherwise_is_refused(saved: LostTokens, tmp_path: Path) -> None:
+    """And one that treats them alike heals as the parent does."""
+    words = slice_of(parent_gemma3(tmp_path / "parent"), tmp_path / "slices" / "words", "all", "400")
+    config = replace(SHORT, steps=4, eval_every=4, hard_label_weight=0.5, lost_tokens=saved)
+    request = ordered(words, tmp_path / "healed", config)
+    save(request, tmp_path / "t.safetensors", 10**6)
+    (other,) = set(LostTokens) - {saved}
+    wrong = replace(config, lost_tokens=other)
+    with pytest.raises(BadCheckpoint, match=f"saved with --lost-tokens {saved}, but this run has {other}"):
+        heal(replace(request, teacher=tmp_path / "t.safetensors", config=wrong))
+    live = heal(replace(request, target=tmp_path / "live"))
+    later = heal(replace(request, teacher=tmp_path / "t.safetensors"))
+    assert later.before.kl.value == pytest.approx(live.before.kl.value, abs=2e-3)
+    assert later.after.kl.value == pytest.approx(live.after.kl.value, abs=2e-3)
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut short", "another file"])

@@ -14,8 +14,8 @@ from slices.errors import BadCheckpoint, BadConfig, Exists, RunFailed
 from slices.heal import memory_bound
 from slices.heal.heal import HealResult, heal
 from slices.heal.request import HealRequest
-from slices.heal.settings import HealConfig, HealMethod
-from slices.measure.divergence import measure_against
+from slices.heal.settings import HealConfig, HealMethod, LostTokens
+from slices.measure.divergence import Divergence, measure_against
 from slices.measure.heldout import cut_heldout
 from slices.measure.token_map import token_map
 from slices.runtimes.torch_runtime import TorchRuntime
@@ -80,10 +80,29 @@ def test_every_method_brings_a_swa_slice_nearer_to_its_parent(
 
 
 def _kl(folder: Path, parent: Path) -> float:
+    return _divergence(folder, parent).kl.value
+
+
+def _divergence(folder: Path, parent: Path) -> Divergence:
     text = cut_heldout(sentences().verdict().documents, 16_000)
     ours, theirs = TorchRuntime(folder, threads=1), TorchRuntime(parent, threads=1)
-    found = measure_against("healed", ours, theirs, token_map(folder, parent), text)
-    return found.kl.value
+    return measure_against("healed", ours, theirs, token_map(folder, parent), text)
+
+
+def test_a_cut_vocabulary_learns_its_spellings_from_the_parent(
+    parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the text's own tokens. The KL that is lowered is that of `mom eval` by first pieces."""
+    monkeypatch.setattr("slices.measure.sampled_distribution.TOP", 100_000)  # every token: an exact KL
+    slice_ = slice_of(parent, tmp_path / "slices" / "words", "all", "400")
+    config = replace(SHORT, lr=1e-4, hidden_state_weight=0.0, lost_tokens=LostTokens.FIRST_PIECE)
+    healed = heal(ordered(slice_, tmp_path / "healed", config))
+    assert healed.before.kl.value > 0.1
+    assert healed.after.kl.value < 0.99 * healed.before.kl.value
+    found = _divergence(tmp_path / "healed", parent)
+    assert healed.after.kl.value == pytest.approx(found.kl_first_piece.value, abs=1e-4)
+    assert healed.manifest.healing is not None
+    assert healed.manifest.healing["settings"]["lost_tokens"] == "first-piece"
 
 
 def test_a_cut_vocabulary_learns_from_the_text(parent: Path, tmp_path: Path) -> None:

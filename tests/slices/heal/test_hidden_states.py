@@ -35,14 +35,14 @@ def parent(tmp_path: Path) -> Path:
 
 def opened(slice_: Path, settings: HealConfig = SHORT) -> tuple[Student, ParentTeacher]:
     """A slice and its parent, both capturing the inputs of the layers that they share behind the gap."""
-    folder, ids = find_parent(slice_)
+    folder, token_map = find_parent(slice_)
     made = manifest.read(slice_)
     anatomy = read_anatomy(open_checkpoint(folder).config)
     own, theirs = matching_layers(anatomy, made.layers, bool(made.recipe["portable"]))
     device = choose_device("cpu", "float32", 1)
     text = read_text(slice_, sentences(), settings)
     return load_student(slice_, settings, device, None, own), ParentTeacher(
-        folder=folder, ids=ids, text=text, device=device, captured_layers=theirs
+        folder=folder, token_map=token_map, text=text, device=device, captured_layers=theirs
     )
 
 

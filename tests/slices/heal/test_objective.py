@@ -9,12 +9,13 @@ from slices.heal.cached_teacher import TopKOutput
 from slices.heal.hidden_states import HiddenStates
 from slices.heal.objective import IGNORE_INDEX, OutputHead, distillation_loss, evaluate_losses, label_loss
 from slices.heal.teacher import ParentOutput
+from slices.heal.teacher_head import KeptRows
 
 POSITIONS, HIDDEN, ROWS = 600, 24, 50  # more positions than a chunk has
 
 
 def expected(hidden: Any, head: OutputHead) -> ParentOutput:
-    return ParentOutput(HiddenStates((), hidden), head)
+    return ParentOutput(HiddenStates((), hidden), KeptRows(head))
 
 
 def distillation_setup(cap: float | None, absent: bool) -> tuple[Any, OutputHead, ParentOutput, Any]:
@@ -40,7 +41,8 @@ def reference_loss(
         logits = torch.tanh(logits / layer.softcap) * layer.softcap if layer.softcap else logits
         return logits if layer.mask is None else logits + layer.mask
 
-    teacher_probs = logs(target.states.last, target.head).softmax(-1)
+    assert isinstance(target.head, KeptRows)
+    teacher_probs = logs(target.states.last, target.head.head).softmax(-1)
     mixed = teacher_probs * (1 - hard_label_weight * (target_ids != IGNORE_INDEX))[:, None]
     mixed[torch.arange(len(target_ids)), target_ids.clamp(min=0)] += hard_label_weight * (
         target_ids != IGNORE_INDEX

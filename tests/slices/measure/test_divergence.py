@@ -1,6 +1,5 @@
 """KL and its company: numbers by hand, real files against their checkpoint, cuts against their parents."""
 
-import json
 import math
 import resource
 from collections.abc import Iterator, Sequence
@@ -15,10 +14,10 @@ from numpy.typing import NDArray
 from slices import demo_model
 from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
-from slices.errors import BadCheckpoint, NotFound, RunFailed
+from slices.errors import RunFailed
 from slices.measure.divergence import Divergence, measure_against, measure_divergence
 from slices.measure.heldout import Heldout, cut_heldout
-from slices.measure.reference import compute_reference, restrict_vocabulary
+from slices.measure.reference import compute_reference
 from slices.measure.reference_cache import cached_reference
 from slices.measure.token_map import token_map
 from slices.measure.tokenized import tokenize_windows
@@ -71,6 +70,7 @@ def test_by_hand() -> None:
     assert found.against.value == pytest.approx(0.0, abs=1e-6)
     assert found.perplexity_ratio.value == pytest.approx(1.0, abs=1e-6)
     assert found.lost_mass is None
+    assert found.kl_first_piece == found.kl
     assert found.sums.bits == pytest.approx([4, 5, 1], rel=1e-6)
 
 
@@ -203,13 +203,6 @@ def test_fewer_bits_are_farther_away(pico: Path) -> None:
     assert far["Q2_K"].reference_bits_per_byte == far["BF16"].reference_bits_per_byte
 
 
-def test_restriction_keeps_proportions_and_counts_the_rest() -> None:
-    chunk = np.log(np.array([[0.1, 0.2, 0.3, 0.4]], dtype=np.float32))
-    part, lost = restrict_vocabulary(chunk, np.array([3, -1, 1]))
-    assert np.exp(part[0]) == pytest.approx([2 / 3, 0, 1 / 3], abs=1e-6)
-    assert lost == pytest.approx([0.4], abs=1e-6)
-
-
 @pytest.fixture(scope="module")
 def cut_pico(pico: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cut")
@@ -226,39 +219,48 @@ def cut_pico(pico: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "slice"
 
 
-def test_rows_are_those_of_the_parent(cut_pico: Path, pico: Path) -> None:
-    ids = token_map(cut_pico, pico)
-    ours, theirs = (json.loads((f / "tokenizer.json").read_text()) for f in (cut_pico, pico))
-    names = {index: token for token, index in theirs["model"]["vocab"].items()}
-    assert [names[int(i)] for i in ids] == sorted(ours["model"]["vocab"], key=ours["model"]["vocab"].get)
-    rows = json.loads((pico / "config.json").read_text())["vocab_size"]
-    assert list(token_map(pico, pico)) == [*range(rows - 3), -1, -1, -1]  # the pico's last rows are no token
-    with pytest.raises(BadCheckpoint, match="so it is no parent"):
-        token_map(pico, cut_pico)
-    (cut_pico / "tokenizer.json").rename(cut_pico / "kept.json")
-    with pytest.raises(NotFound, match=r"has no tokenizer\.json"):
-        token_map(cut_pico, pico)
-    (cut_pico / "kept.json").rename(cut_pico / "tokenizer.json")
-
-
 def test_a_cut_vocabulary_loses_mass_and_nothing_else(cut_pico: Path, pico: Path) -> None:
     """The slice's logits are the parent's of the kept rows. So on the kept tokens nothing differs, and the
     slice's surprise is below the parent's by exactly what the parent gave to the rest."""
     small, parent = open_runtime(cut_pico, threads=1), open_runtime(pico, threads=1)
-    ids = token_map(cut_pico, pico)
-    found = measure_against("slice", small, parent, ids, TEXT)
+    shared = token_map(cut_pico, pico)
+    found = measure_against("slice", small, parent, shared, TEXT)
     assert abs(found.kl.value) < 1e-6
+    assert found.kl_first_piece.value > 0.01  # the same logits, which expect no spelling
     assert found.same_top1.value > 0.99  # ties apart
     assert found.lost_mass is not None
     assert 0.01 < found.lost_mass.value < 0.9
     assert 0 < found.lost_mass.stderr < found.lost_mass.value
-    reference = compute_reference("parent", parent, TEXT, tokenize_windows("slice", small, TEXT), ids)
+    reference = compute_reference("parent", parent, TEXT, tokenize_windows("slice", small, TEXT), shared)
     saved = np.log2(1 - reference.distribution.lost_mass.astype(np.float64)).sum()
     assert (found.sums.bits - found.sums.reference_bits).sum() == pytest.approx(saved, rel=1e-4)
     other = quantize(cut_pico, "Q2_K", threads=1)
-    worse = measure_against("Q2_K", open_runtime(cut_pico, other.path, threads=1), parent, ids, TEXT)
+    worse = measure_against("Q2_K", open_runtime(cut_pico, other.path, threads=1), parent, shared, TEXT)
     assert worse.kl.value > 0.001
     assert worse.lost_mass == found.lost_mass  # the parent's alone
+    small.close()
+    parent.close()
+
+
+def test_the_kl_by_first_pieces_is_that_of_summed_distributions(
+    cut_pico: Path, pico: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each lost token's probability is added up by hand, at every position of the text."""
+    monkeypatch.setattr("slices.measure.sampled_distribution.TOP", 100_000)  # every token: an exact KL
+    small, parent = open_runtime(cut_pico, threads=1), open_runtime(pico, threads=1)
+    shared = token_map(cut_pico, pico)
+    found = measure_against("slice", small, parent, shared, TEXT)
+    total = 0.0
+    for window in tokenize_windows("slice", small, TEXT):
+        ours = np.concatenate([*small.distributions(window.tokens)]).astype(np.float64)
+        own = shared.ids[list(window.tokens)].tolist()
+        theirs = np.exp(np.concatenate([*parent.distributions(own)]).astype(np.float64))
+        summed = np.zeros_like(ours)
+        for token, piece in enumerate(shared.first_pieces):
+            summed[:, piece] += theirs[:, token] if piece >= 0 else 0
+        summed /= summed.sum(axis=1, keepdims=True)
+        total += (summed * (np.log(summed) - ours)).sum()
+    assert found.kl_first_piece.value == pytest.approx(total / found.tokens, rel=1e-4)
     small.close()
     parent.close()
 

@@ -46,6 +46,7 @@ def trial(type: str, nbytes: int, kl: float, goal: Goal) -> QuantTrial:
         name=type,
         reference="bf16",
         kl=found,
+        kl_first_piece=found,
         kl_quantiles=Quantiles(median=kl, p99=9 * kl, p999=9 * kl, max=9 * kl),
         kl_sampled_tokens=0,
         same_top1=found,
@@ -57,7 +58,14 @@ def trial(type: str, nbytes: int, kl: float, goal: Goal) -> QuantTrial:
         tokens=9,
         data="",
         sums=DocumentSums(
-            bytes=none, tokens=none, kl=none, same=none, lost=none, bits=none, reference_bits=none
+            bytes=none,
+            tokens=none,
+            kl=none,
+            kl_first_piece=none,
+            same=none,
+            lost=none,
+            bits=none,
+            reference_bits=none,
         ),
     )
     return QuantTrial(

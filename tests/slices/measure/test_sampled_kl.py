@@ -1,7 +1,7 @@
 """The sampled KL: by hand, against whole distributions, from disk, and with windows that overlap."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -15,11 +15,13 @@ from slices.measure.divergence import Divergence, measure_divergence
 from slices.measure.heldout import Heldout, cut_heldout, strides
 from slices.measure.reference_cache import cached_reference, reference_file
 from slices.measure.sampled_distribution import SAMPLED, TOP, sample_distribution, sampled_kl
+from slices.measure.token_map import TokenMap
 from slices.measure.tokenized import map_token_ids, tokenize_windows
 from slices.runtime import Runtime
 from slices.runtimes.scripted import ScriptedRuntime
 from slices.runtimes.softmax import log_softmax
 
+SHARED = TokenMap(np.append(np.arange(256), -1), np.append(np.arange(256), -1))  # all but token 256
 DOCUMENTS = ["the quick brown fox " * 9, "jumps over the lazy dog " * 12, "and sleeps until noon " * 7]
 
 
@@ -127,9 +129,10 @@ def test_another_reference_text_or_columns_is_another_file() -> None:
     files = {
         reference_file("a", windows, None), reference_file("b", windows, None),
         reference_file("a", other, None),
-        reference_file("a", moved, None), reference_file("a", windows, np.arange(257)),
+        reference_file("a", moved, None), reference_file("a", windows, SHARED),
+        reference_file("a", windows, replace(SHARED, first_pieces=SHARED.first_pieces[::-1])),
     }  # fmt: skip
-    assert len(files) == 5
+    assert len(files) == 6
 
 
 def test_lost_mass_and_restriction_by_hand() -> None:
@@ -138,13 +141,36 @@ def test_lost_mass_and_restriction_by_hand() -> None:
     reference.logits[:, 256] = np.log(256 / 3)
     text = cut_heldout(DOCUMENTS)
     windows = tokenize_windows("model", reference, text)
-    ids = np.append(np.arange(256), -1)
-    cached = cached_reference("reference", "it", lambda: reference, text, windows, ids)
+    cached = cached_reference("reference", "it", lambda: reference, text, windows, SHARED)
     found = measure_divergence("model", Random(), cached)
     assert found.lost_mass is not None
     assert found.lost_mass.value == pytest.approx(0.25, rel=1e-5)
     assert found.kl.value == pytest.approx(np.log(257 / 256), rel=1e-3)  # the model spares 256 a share
     assert found.perplexity_ratio.value == pytest.approx(257 * 0.75 / 256, rel=1e-4)
+    assert found.kl_first_piece == found.kl  # 256 has no first piece, so nothing else can be measured
+
+
+def test_the_kl_by_first_pieces_from_disk_and_by_hand() -> None:
+    """The reference spends a quarter on token 256, which the models spell 97 first; a model that puts that
+    quarter on 97 is its equal, and one that spreads it over all tokens is not."""
+    reference, knowing = (Random(logits=np.zeros((257, 257), np.float32)) for _ in range(2))
+    reference.logits[:, 256] = np.log(256 / 3)
+    knowing.logits[:, 97] = np.log(1 + 256 / 3)
+    knowing.logits[:, 256] = -np.inf
+    token_map = TokenMap(SHARED.ids, np.append(np.arange(256), 97))
+    text = cut_heldout(DOCUMENTS)
+    windows = tokenize_windows("model", reference, text)
+    for _ in range(2):  # computed, and read
+        cached = cached_reference("reference", "it", lambda: reference, text, windows, token_map)
+        equal, blind = (
+            measure_divergence("model", model, cached).kl_first_piece.value
+            for model in (knowing, Random(logits=np.zeros((257, 257), np.float32)))
+        )
+        assert equal == pytest.approx(0, abs=1e-5)
+        on_a = 0.25 + 0.75 / 256
+        exact = on_a * np.log(on_a) + 255 * 0.75 / 256 * np.log(0.75 / 256) + np.log(257)
+        assert blind == pytest.approx(exact, rel=1e-3)
+    assert reference.reads == len(windows)
 
 
 def test_overlapping_windows_score_every_byte_once_and_read_more() -> None:

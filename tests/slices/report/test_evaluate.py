@@ -76,13 +76,13 @@ def test_slice_and_its_files_are_measured_and_recorded(tmp_path: Path) -> None:
         record_measurements(report, "1.0")
     recorded = manifest.read(folder).measurements
     files = ("bf16", "pico-BF16.gguf", "pico-Q2_K.gguf")
-    of_text = {"bits_per_byte", "kl", "same_top1", "lost_mass"}
+    of_text = {"bits_per_byte", "kl", "kl_first_piece", "same_top1", "lost_mass"}
     assert {(m.variant, m.domain, m.metric) for m in recorded} == {
         *((of, domain, metric) for of in files for domain in ("demo", "law") for metric in of_text),
         *((of, "", "tokens_per_second") for of in files),
         *(("parent", domain, "bits_per_byte") for domain in ("demo", "law")),
     }
-    assert len(recorded) == 3 * (2 * 4 + 1) + 2
+    assert len(recorded) == 3 * (2 * 5 + 1) + 2
     assert {m.code for m in recorded} == {"1.0"}
     assert {m.data for m in recorded if m.domain == "law"} == {report.heldout["law"].sha256}
     assert not (plain / manifest.FILE).exists()
