@@ -215,6 +215,6 @@ def _show_healing_kept(found: dict[str, Any]) -> None:
         return
     shares = {"all matrices": found["share"], **found["by_kind"]}
     rows = [[kind, f"{share['value']:.1%} ± {share['stderr']:.1%}"] for kind, share in shares.items()]
-    console.print_table("share of the healing's change that is kept", ["matrices", "healing kept"], rows)
+    console.print_table(f"healing kept by {found['type']}", ["matrices", "share of the change"], rows)
     if found["warning"]:
         console.warn(found["warning"])
