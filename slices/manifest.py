@@ -107,20 +107,26 @@ class Measurement(_Part):
 
 
 class Verdict(_Part):
-    """The comparison of a file of the slice with the parent's plain quants of at most its bytes.
+    """The comparison of a file of the slice with the parent's best plain quant of at most its bytes.
 
-    `rival` is the best of them on held-out text; `difference`, in bits per byte, is the file's minus the
-    rival's. Both are None where no quant is so small or nothing was measured; `reason` then says why.
+    The `rival` is the one of fewest bits on selection text, of `compared` that are small enough; `selection`
+    is that text's sha256. `difference`, in bits per byte, is the file's minus the rival's on verdict text,
+    whose sha256 is `data`: 95 % interval from `low` to `high`, two-sided `p`, `n` documents. `alone`: no
+    plain quant is so small. Of it and of `unknown`, `reason` says why.
     """
 
     variant: str
     domain: str
-    verdict: Literal["dominated", "level", "better", "unknown"]
+    verdict: Literal["dominated", "level", "better", "alone", "unknown"]
     data: str = ""
+    selection: str = ""
     rival: str | None = None
     rival_bytes: int = 0
     difference: float | None = None
-    stderr: float | None = None
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    n: int = 0
     compared: int = 0
     reason: str = ""
 

@@ -36,7 +36,7 @@ Config = Annotated[
 ]
 Compare = Annotated[
     CompareMode,
-    typer.Option(help="Compare with the parent's plain quants of equal size; auto: only if it is small."),
+    typer.Option(help="Compare with the parent's plain quants of equal size; auto: if it takes minutes."),
 ]
 
 

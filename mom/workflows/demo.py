@@ -18,13 +18,12 @@ from typing import Any
 import httpx
 
 from mom.display import console
-from mom.workflows.compare import judge_file
+from mom.workflows.compare import measure_bits
 from slices import demo_model, manifest
 from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
 from slices.errors import RunFailed
 from slices.home import home, slices_home
-from slices.measure.compare_mode import CompareMode
 from slices.quant.quantize import quantize
 
 TYPE = "Q4_K_M"
@@ -34,6 +33,9 @@ REQUESTS = (
         for name in ("biochem", "law", "computing")
     ),
     SliceRequest(domain="general", layers="all", model=demo_model.NAME, name="generalist"),
+)
+NOT_COMPARED = (
+    "the demo compares with no plain quant; mom quantize {name} --type {type} --force --compare always does"
 )
 QUESTIONS = (
     "How does an enzyme lower the activation energy of a reaction?",
@@ -78,7 +80,7 @@ def embedded_folder() -> Path:
 def _quantize(folder: Path) -> None:
     with console.progress_bar() as report:
         done = quantize(folder, TYPE, progress=report)
-        judge_file(folder, done.path.name, CompareMode.AUTO, None, report)
+        measure_bits(folder, done.path.name, NOT_COMPARED.format(name=folder.name, type=TYPE), report)
     console.out.print(f"quantized {folder.name}: {done.type}, {console.size(done.bytes)}")
 
 

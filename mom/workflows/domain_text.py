@@ -6,8 +6,10 @@ from mom.display import console
 from slices import manifest
 from slices.cut.pipeline import domain_text
 from slices.cut.request import SliceRequest
-from slices.errors import NotFound
+from slices.errors import NotFound, SliceError
+from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_heldout, read_calibration, read_selection
 from slices.measure.overlap import without_seen
+from slices.measure.rival import RivalText, cut_rival_text
 from slices.model_ref import open_model
 from slices.progress import Progress
 from slices.text import domains
@@ -54,3 +56,35 @@ def unseen_documents(name: str, made: manifest.Manifest, progress: Progress) -> 
     """
     texts = {name: own_text(name, made, progress).verdict().documents}
     return without_seen(texts, {made.name: used_documents(made, progress)})[0][name]
+
+
+def rival_text(made: manifest.Manifest, progress: Progress) -> RivalText:
+    """The text of the slice's own domain that compares it with plain quants of its parent.
+
+    Raises:
+        BadConfig: too little of the selection or the verdict text is left.
+        SliceError: the text cannot be read, or not written.
+    """
+    own = own_text(made.domain, made, progress)
+    verdict = unseen_documents(made.domain, made, progress)
+    return cut_rival_text(own.calibration().documents, own.selection().documents, verdict)
+
+
+def evaluated_rival_text(
+    domain: str, verdict: Heldout, made: manifest.Manifest, data: Path | None, progress: Progress
+) -> RivalText | str:
+    """The same for a domain of an evaluation, of which `verdict` is the text; or why there is none.
+
+    Args:
+        made: a slice of the domain.
+        data: the folder that the evaluation's text is from, None for the slice's own text.
+    """
+    try:
+        if data is not None:
+            calibration, selection = read_calibration(data, domain), read_selection(data, domain)
+        else:
+            own = own_text(domain, made, progress)
+            calibration, selection = own.calibration(), own.selection()
+        return RivalText(calibration.documents, cut_heldout(selection.documents, SAMPLE_BYTES), verdict)
+    except SliceError as error:
+        return str(error)

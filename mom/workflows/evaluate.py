@@ -7,7 +7,7 @@ from typing import Any
 
 from mom import __version__
 from mom.display import console
-from mom.workflows.domain_text import own_text, used_documents
+from mom.workflows.domain_text import evaluated_rival_text, own_text, used_documents
 from slices import manifest
 from slices.errors import NotFound
 from slices.measure.compare_mode import CompareMode
@@ -68,7 +68,14 @@ def run_evaluation(request: EvalRequest) -> dict[str, Any]:
         long_context = measure_long_context(report, texts, progress)
         report = add_needles(report, long_context)
         parent = locate(manifests[0].parent.model) if manifests else None
-        quants = measure_parent_quants(report, parent, request.compare, progress)
+        rivals = {
+            made.domain: evaluated_rival_text(
+                made.domain, report.heldout[made.domain], made, request.data, progress
+            )
+            for made in manifests
+            if made.domain in report.heldout and request.compare is not CompareMode.NEVER
+        }
+        quants = measure_parent_quants(report, parent, rivals, request.compare, progress)
         costs = _costs(report, progress) if EvalTask.COST in config.tasks else {}
         harness = _harness(report, request, progress) if request.harness else {}
     record_measurements(report, __version__)

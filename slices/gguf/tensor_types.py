@@ -32,3 +32,11 @@ def block_size(name: str) -> int:
     import gguf
 
     return int(gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]][0])
+
+
+def bits_per_weight(name: str) -> float:
+    """Bits of one number in a tensor's type, such as 4.5 for "Q4_K"."""
+    import gguf
+
+    block, nbytes = map(int, gguf.GGML_QUANT_SIZES[gguf.GGMLQuantizationType[name]])
+    return 8 * nbytes / block

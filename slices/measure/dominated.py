@@ -1,45 +1,54 @@
 """Whether a slice is worth its bytes: the verdict from figures alone, against the parent's plain quants.
 
-A slice is dominated where a plain quant of at most its bytes needs fewer bits for the domain's text, by more
-than two standard errors of the difference, document by document. Measures nothing.
+A slice is dominated where the best plain quant of at most its bytes needs fewer bits for the domain's text,
+and better where it needs more, by the paired test over documents (p < 0.05). Where no plain quant is as small
+it is alone, which says nothing of its quality. Measures nothing.
 """
 
-from collections.abc import Sequence
 from typing import Literal
 
-from slices.estimate import Estimate, Values, ratio
+from slices.estimate import Values
 from slices.manifest import Verdict
-from slices.measure.heldout import Heldout
-from slices.measure.plain import PlainQuant
+from slices.measure.paired import Difference, paired_difference
+from slices.measure.rival import Rival, RivalText, too_few_documents
 
-MIN_STANDARD_ERRORS = 2.0  # standard errors
-VerdictName = Literal["dominated", "level", "better", "unknown"]
+VerdictName = Literal["dominated", "level", "better", "alone", "unknown"]
 
 
 def verdict(
-    variant: str, domain: str, bits: Values, sizes: Values, rivals: Sequence[PlainQuant], text: Heldout
+    variant: str, domain: str, bits: Values, sizes: Values, rival: Rival | None, text: RivalText
 ) -> Verdict:
-    """Compare a file with the plain quants of at most its bytes; without any it is "better".
+    """Compare a file with its rival; without any it is "alone", with too few documents "unknown".
 
     Args:
-        bits, sizes: of each document, under the slice and in bytes; (documents,).
+        bits, sizes: of each verdict document, under the slice and in bytes; (documents,).
+        rival: None where no plain quant of the parent is as small.
     """
-    if not rivals:
-        reason = "no plain quant of the parent is as small"
-        return Verdict(variant=variant, domain=domain, verdict="better", data=text.sha256, reason=reason)
-    best = min(rivals, key=lambda each: each.values.sum())
-    difference = ratio(bits - best.values, sizes)
+    if rival is None:
+        return alone_verdict(variant, domain)
+    difference = paired_difference(bits, rival.quant.values, sizes)
     return Verdict(
         variant=variant,
         domain=domain,
         verdict=_verdict_name(difference),
-        data=text.sha256,
-        rival=best.label,
-        rival_bytes=best.bytes,
+        data=text.verdict.sha256,
+        selection=text.selection.sha256,
+        rival=rival.quant.label,
+        rival_bytes=rival.quant.bytes,
         difference=difference.value,
-        stderr=difference.stderr,
-        compared=len(rivals),
+        low=difference.low,
+        high=difference.high,
+        p=difference.p,
+        n=difference.n,
+        compared=rival.compared,
+        reason="" if difference.p is not None else too_few_documents(difference.n),
     )
+
+
+def alone_verdict(variant: str, domain: str) -> Verdict:
+    """The verdict on a file that is smaller than every plain quant of its parent."""
+    reason = "no plain quant of the parent is as small"
+    return Verdict(variant=variant, domain=domain, verdict="alone", reason=reason)
 
 
 def unknown_verdict(variant: str, domain: str, reason: str) -> Verdict:
@@ -51,18 +60,23 @@ def verdict_sentence(found: Verdict) -> str:
     """A verdict in words."""
     if found.verdict == "unknown":
         return f"whether a plain quant of the parent is better at equal bytes is not known: {found.reason}"
-    if found.rival is None:
-        return f"dominated by nothing: {found.reason}"
+    if found.verdict == "alone":
+        return f"no rival as small: {found.reason}, so nothing is claimed about its quality"
     rival = f"the parent as {found.rival} ({found.rival_bytes / 1e6:.1f} MB)"
-    figures = f"this file {found.difference:+.3f} ± {found.stderr:.3f} bits per byte"
+    figures = (
+        f"this file {found.difference:+.3f} bits per byte, 95 % interval {found.low:+.3f} to "
+        f"{found.high:+.3f}, p = {found.p:.2g}, {found.n} documents"
+    )
     return {
         "dominated": f"DOMINATED: {rival} is no larger and better on {found.domain} ({figures})",
         "level": f"no better than {rival}, which is no larger, on {found.domain} ({figures})",
-        "better": f"dominated by nothing: better than {rival} on {found.domain} ({figures})",
+        "better": f"better than {rival}, the best plain quant as small, on {found.domain} ({figures})",
     }[found.verdict]
 
 
-def _verdict_name(difference: Estimate) -> VerdictName:
-    if abs(difference.value) <= MIN_STANDARD_ERRORS * difference.stderr:
+def _verdict_name(difference: Difference) -> VerdictName:
+    if difference.p is None:
+        return "unknown"
+    if not difference.significant:
         return "level"
     return "dominated" if difference.value > 0 else "better"

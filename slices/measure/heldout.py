@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from slices.errors import BadConfig, NotFound
+from slices.measure.paired import MIN_DOCUMENTS
 from slices.text.corpus import Corpus, Part, part_of, read_documents
 
 WINDOW_BYTES = 1800
 SAMPLE_BYTES = 24_000  # of text by default, where many models are measured: 5,400 tokens
-SAMPLE_DOCUMENTS = 8  # that a sample covers, where so many are there and fit: fewer make no verdict
 _WHITESPACE = (b" ", b"\n", b"\t", b"\r")
 
 
@@ -73,6 +73,19 @@ def read_selection(data: Path, domain: str) -> Corpus:
         NotFound: there is no such file, or none of its text is of that part.
         BadConfig: a line is not as expected; file and line are named.
     """
+    return _read_part(data, domain, Part.SELECTION)
+
+
+def read_calibration(data: Path, domain: str) -> Corpus:
+    """The calibration part of the same file, likewise.
+
+    Raises:
+        NotFound, BadConfig: as `read_selection`.
+    """
+    return _read_part(data, domain, Part.CALIBRATION)
+
+
+def _read_part(data: Path, domain: str, part: Part) -> Corpus:
     path = data / "corpora" / domain / "calibration.jsonl"
     if not path.is_file():
         raise NotFound(
@@ -81,10 +94,11 @@ def read_selection(data: Path, domain: str) -> Corpus:
         )
     heldout = path.with_name("heldout.jsonl")
     reported = set(read_documents(heldout)) if heldout.is_file() else set()
-    found = [text for text in _documents(path) if part_of(text) == Part.SELECTION and text not in reported]
+    found = [text for text in _documents(path) if part_of(text) == part and text not in reported]
     if not found:
+        share = "one in ten" if part == Part.SELECTION else "eight in ten"
         raise NotFound(
-            f"{path}: none of its documents falls into the selection part, one in ten by their hash"
+            f"{path}: none of its documents falls into the {part.value} part, {share} by their hash"
         )
     return Corpus("files", tuple(found), (path.absolute(),))
 
@@ -186,7 +200,7 @@ def _sample(windows: list[Window], limit: int) -> list[Window]:
     as many as two documents take."""
     ordered = sorted(windows, key=_rank)
     firsts = {window.document: window for window in reversed(ordered)}
-    covering = sorted(firsts.values(), key=_rank)[:SAMPLE_DOCUMENTS]
+    covering = sorted(firsts.values(), key=_rank)[:MIN_DOCUMENTS]
     used, seen, found = 0, set[int](), list[Window]()
     rest = [window for window in ordered if not any(window is each for each in covering)]
     for window in [*covering, *rest]:

@@ -5,13 +5,13 @@ from pathlib import Path
 from slices import manifest
 from slices.checkpoint import weight_files
 from slices.errors import SliceError
-from slices.estimate import Estimate, ratio
+from slices.estimate import Estimate
 from slices.manifest import Verdict
-from slices.measure.bits_per_byte import score_text
-from slices.measure.compare_mode import CompareMode, skip_reason
+from slices.measure.bits_per_byte import TextScore, score_text
+from slices.measure.compare_mode import NOT_MEASURED, CompareMode
 from slices.measure.dominated import unknown_verdict, verdict
-from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_heldout
-from slices.measure.plain import plain_quants
+from slices.measure.heldout import Heldout
+from slices.measure.rival import RivalText, find_rival, skip_reason
 from slices.model_ref import locate
 from slices.progress import Progress
 from slices.runtimes.open import open_runtime
@@ -20,24 +20,30 @@ from slices.runtimes.open import open_runtime
 def judge(
     folder: Path,
     variant: str,
-    documents: list[str],
+    text: RivalText,
     when: CompareMode = CompareMode.AUTO,
     threads: int | None = None,
     progress: Progress | None = None,
 ) -> Verdict:
-    """Measure a slice's file (`variant`: its name, or "bf16") on held-out documents, recorded in slice.json.
+    """Measure a slice's file (`variant`: its name, or "bf16") and its rival, recorded in slice.json.
 
     It is "unknown", with the reason, where nothing can be measured: never an error, since the slice is made.
+    The file's bits per byte on verdict text are recorded wherever it runs.
 
     Args:
-        when: AUTO skips parents of more than `MAX_AUTO_PARENT_BYTES`, ALWAYS does not, NEVER measures none.
+        text: of the slice's own domain.
+        when: AUTO leaves out parents whose plain quants take long to measure, ALWAYS does not, NEVER measures
+            nothing.
 
     Raises:
         NotFound: there is no slice.
     """
     made = manifest.read(folder)
     try:
-        found = _measured(folder, made, variant, documents, when, threads, progress)
+        if when is CompareMode.NEVER:
+            found = unknown_verdict(variant, made.domain, NOT_MEASURED)
+        else:
+            found = _measured(folder, made, variant, text, when, threads, progress)
     except SliceError as error:
         found = unknown_verdict(variant, made.domain, str(error))
     return record_verdict(folder, found)
@@ -55,25 +61,35 @@ def _measured(
     folder: Path,
     made: manifest.Manifest,
     variant: str,
-    documents: list[str],
+    text: RivalText,
     when: CompareMode,
     threads: int | None,
     progress: Progress | None,
 ) -> Verdict:
-    if reason := skip_reason(when, made.parent.bytes):
+    score = measure_file(folder, variant, text.verdict, threads, progress)
+    parent, nbytes = locate(made.parent.model), _bytes(folder, variant)
+    if reason := skip_reason(parent, text, nbytes, when):
         return unknown_verdict(variant, made.domain, reason)
-    parent = locate(made.parent.model)
-    text = cut_heldout(documents, SAMPLE_BYTES)
-    nbytes = _bytes(folder, variant)
-    plain = plain_quants(parent, text, nbytes, threads, progress)
+    rival = find_rival(parent, text, nbytes, threads, progress)
+    return verdict(variant, made.domain, score.bits, score.bytes, rival, text)
+
+
+def measure_file(
+    folder: Path, variant: str, text: Heldout, threads: int | None = None, progress: Progress | None = None
+) -> TextScore:
+    """Bits per byte of a slice's file, recorded in slice.json.
+
+    Raises:
+        SliceError: it does not run.
+    """
+    name = manifest.read(folder).name
     runtime = open_runtime(folder, None if variant == manifest.BF16 else Path(variant), threads)
     try:
-        score = score_text(f"{made.name} ({variant})", runtime, text, progress=progress)
-        bits, sizes = score.bits, score.bytes
+        score = score_text(f"{name} ({variant})", runtime, text, progress=progress)
     finally:
         runtime.close()
-    _record_bits(folder, variant, ratio(bits, sizes), text)
-    return verdict(variant, made.domain, bits, sizes, plain, text)
+    _record_bits(folder, variant, score.bits_per_byte, text)
+    return score
 
 
 def _record_bits(folder: Path, variant: str, bits: Estimate, text: Heldout) -> None:

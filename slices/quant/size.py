@@ -15,13 +15,14 @@ from slices import manifest
 from slices.errors import RunFailed, Unsupported
 from slices.export import write_gguf
 from slices.gguf.header import GGUFHeader, GGUFTensor, read_gguf_header
-from slices.gguf.tensor_types import row_bytes, type_name
+from slices.gguf.tensor_types import EMBEDDING_TENSORS, row_bytes, type_name
 from slices.quant.quantizer import make_params, plan_types
 from slices.quant.recipe import NOTHING, Recipe, check_imatrix, gguf_metadata, make_recipe
-from slices.quant.types import IMATRIX_TYPES
+from slices.quant.types import IMATRIX_TYPES, LLAMA_CPP
 
 _ALIGNMENT = 32  # bytes: what llama.cpp writes
 _SHA256 = "0" * 64
+_ANY_MIX = "Q4_K_M"
 _BLOCK = 256  # numbers in a block of the k-quants and most i-quants
 
 
@@ -95,6 +96,31 @@ def predict_sizes(
         else _prediction(exported, header, recipe, types, with_imatrix)
         for recipe, types in zip(recipes, _planned(exported, header, recipes, with_imatrix), strict=True)
     ]
+
+
+def predict_products(
+    exported: Path, mixes: Sequence[str], embedding_types: Sequence[str], with_imatrix: bool
+) -> dict[tuple[str, str], SizePrediction]:
+    """The size of every mix with every embedding type, without those that lack an importance matrix.
+
+    llama.cpp is asked once for each mix and once for each embedding type, since neither depends on the other.
+
+    Raises:
+        RunFailed: llama.cpp failed.
+    """
+    header = read_gguf_header(exported)
+    alone = [make_recipe(mix, LLAMA_CPP) for mix in mixes]
+    tables = [make_recipe(_ANY_MIX, embedding_type) for embedding_type in embedding_types]
+    planned = _planned(exported, header, [*alone, *tables], with_imatrix)
+    found = {}
+    for mix, types in zip(mixes, planned, strict=False):
+        for embedding_type, other in zip(embedding_types, planned[len(mixes) :], strict=True):
+            own = () if embedding_type == LLAMA_CPP else EMBEDDING_TENSORS
+            joined = {**types, **{name: other[name] for name in own if name in other}}
+            if not _missing_imatrix(joined, with_imatrix):
+                recipe = make_recipe(mix, embedding_type)
+                found[mix, embedding_type] = _prediction(exported, header, recipe, joined, with_imatrix)
+    return found
 
 
 def _planned(

@@ -1,4 +1,4 @@
-"""The types that a slice can be quantized to, and the types that single tensors can be given.
+"""The types that a model can be quantized to, and the types that single tensors can be given.
 
 The first are llama.cpp's mixes (`llama_ftype`): the type of each tensor is llama.cpp's choice, changed by a
 recipe (`slices.quant.recipe`). The second are ggml's, by the names of gguf-py. What a type weighs depends on
@@ -37,6 +37,24 @@ TYPES: Mapping[str, QuantType] = {
         QuantType("BF16", 32, "ignored"),
     )
 }
+# The mixes that plain quants of a whole model are made of: also those of fewer bits and of smaller steps.
+MIXES: Mapping[str, QuantType] = {
+    each.name: each
+    for each in (
+        QuantType("IQ1_S", 24, "needed"),
+        QuantType("IQ1_M", 31, "needed"),
+        QuantType("IQ2_XXS", 19, "needed"),
+        QuantType("IQ2_XS", 20, "needed"),
+        QuantType("IQ2_S", 28, "needed"),
+        QuantType("IQ3_XXS", 23, "needed"),
+        QuantType("IQ3_S", 26, "helps"),
+        QuantType("IQ3_M", 27, "helps"),
+        QuantType("IQ4_NL", 25, "helps"),
+        QuantType("Q4_K_S", 14, "helps"),
+        QuantType("Q5_K_S", 16, "helps"),
+        *TYPES.values(),
+    )
+}
 # What llama.cpp quantizes to only by an importance matrix; without one it refuses, or its process ends.
 IMATRIX_TYPES = ("IQ1_S", "IQ1_M", "IQ2_XXS", "IQ2_XS", "IQ2_S", "IQ3_XXS")
 TENSOR_TYPES = (
@@ -48,11 +66,11 @@ LLAMA_CPP = "llama.cpp"  # the embedding type that llama.cpp chooses, whatever t
 
 
 def find_type(name: str) -> QuantType:
-    """The mix of that name.
+    """The mix of that name, of `MIXES`.
 
     Raises:
-        Unsupported: there is none; the known ones are named.
+        Unsupported: there is none; those of `TYPES` are named.
     """
-    if name not in TYPES:
+    if name not in MIXES:
         raise Unsupported(f"the type {name!r} is not supported; expected one of {', '.join(TYPES)}")
-    return TYPES[name]
+    return MIXES[name]

@@ -1,6 +1,6 @@
-"""Quants of the whole parent of at most each slice's bytes, on the same text: the comparison at equal size.
+"""The rival of each slice of a report: the parent's best plain quant of at most its bytes on its own domain.
 
-They become rows of the table, and the verdict on each slice's file on its own domain.
+They become rows of the table, and the verdict on each slice's file.
 """
 
 from collections.abc import Mapping
@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 
-from slices import manifest
+from slices.errors import SliceError
 from slices.estimate import Estimate, ratio
 from slices.manifest import BF16, Verdict
-from slices.measure.compare_mode import CompareMode, skip_reason
+from slices.measure.compare_mode import NOT_MEASURED, CompareMode
 from slices.measure.dominated import unknown_verdict, verdict
-from slices.measure.plain import PlainQuant, plain_quants
+from slices.measure.plain import PlainQuant
+from slices.measure.rival import Rival, RivalText, find_rival, skip_reason
 from slices.progress import Progress, no_progress
 from slices.report.evaluate import EvalReport, ModelResult
 
@@ -34,47 +35,57 @@ class ParentQuants:
 def measure_parent_quants(
     report: EvalReport,
     parent: Path | None,
+    texts: Mapping[str, RivalText | str],
     when: CompareMode = CompareMode.AUTO,
     progress: Progress = no_progress,
 ) -> ParentQuants:
-    """Measure the largest quants of the parent that are no larger than the slices of a report.
+    """Choose and measure the rival of every slice whose own domain is in a report.
 
     Args:
         parent: of the slices; None measures nothing.
+        texts: by domain, with the report's text for the verdict; or why there is none.
         when: as for `slices.measure.judge.judge`.
     """
-    slices = {name: result for name, result in report.models.items() if result.model.domain is not None}
-    reason = _skip_reason(slices, parent, when)
-    if reason or parent is None:
-        return ParentQuants({}, {}, {name: _unknown(result, reason) for name, result in slices.items()})
     measured: dict[tuple[str, str], PlainQuant] = {}
-    verdicts = {}
-    for name, result in slices.items():
-        for domain, text in report.heldout.items():
-            quants = plain_quants(parent, text, result.bytes, report.config.threads, progress)
-            measured |= {(quant.label, domain): quant for quant in quants}
-            if domain == result.model.domain:
-                verdicts[name] = _verdict(result, domain, quants, report)
+    verdicts: dict[str, Verdict] = {}
+    for name, result in report.models.items():
+        domain = result.model.domain
+        if domain is None or domain not in report.heldout:
+            continue
+        try:
+            text = texts.get(domain, NOT_MEASURED)
+            rival, verdicts[name] = _compare(result, domain, parent, text, when, report, progress)
+        except SliceError as error:
+            rival, verdicts[name] = None, _unknown(result, str(error))
+        if rival is not None:
+            measured[rival.quant.label, domain] = rival.quant
     return ParentQuants(_bytes(measured), _bits_per_byte(measured, report), verdicts)
 
 
-def _skip_reason(slices: Mapping[str, ModelResult], parent: Path | None, when: CompareMode) -> str:
-    """Why nothing is measured; empty where something is."""
-    if not slices or parent is None:
-        return "it was not measured: there is no parent to compare with"
-    folder = next(iter(slices.values())).model.folder
-    return skip_reason(when, manifest.read(folder).parent.bytes) or ""
-
-
-def _verdict(result: ModelResult, domain: str, quants: list[PlainQuant], report: EvalReport) -> Verdict:
-    found, variant = result.domains[domain], result.model.file or BF16
-    return verdict(
-        variant=variant,
+def _compare(
+    result: ModelResult,
+    domain: str,
+    parent: Path | None,
+    text: RivalText | str,
+    when: CompareMode,
+    report: EvalReport,
+    progress: Progress,
+) -> tuple[Rival | None, Verdict]:
+    if parent is None:
+        return None, _unknown(result, "it was not measured: there is no parent to compare with")
+    if isinstance(text, str):
+        return None, _unknown(result, text)
+    if reason := skip_reason(parent, text, result.bytes, when):
+        return None, _unknown(result, reason)
+    rival = find_rival(parent, text, result.bytes, report.config.threads, progress)
+    found = result.domains[domain]
+    return rival, verdict(
+        variant=result.model.file or BF16,
         domain=domain,
         bits=np.array(found.bits),
         sizes=np.array(found.bytes),
-        rivals=quants,
-        text=report.heldout[domain],
+        rival=rival,
+        text=text,
     )
 
 

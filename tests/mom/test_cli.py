@@ -194,9 +194,9 @@ def test_list_has_a_row_per_file(mom_home: Path) -> None:
              "stderr": 0.1},
         ],
         verdicts=[
-            {"variant": "law-Q2_K.gguf", "domain": "law", "verdict": "better", "reason": "none is as small"},
+            {"variant": "law-Q2_K.gguf", "domain": "law", "verdict": "alone", "reason": "none is as small"},
             {"variant": "bf16", "domain": "law", "verdict": "dominated", "rival": "Q8_0", "rival_bytes": 3,
-             "difference": 0.2, "stderr": 0.01, "compared": 1},
+             "difference": 0.2, "low": 0.1, "high": 0.3, "p": 0.01, "n": 20, "compared": 1},
         ],
     )  # fmt: skip
     [row] = parsed("list", "--json")["slices"]
@@ -204,13 +204,13 @@ def test_list_has_a_row_per_file(mom_home: Path) -> None:
     found = [(f["type"], f["bytes"], f["bits_per_byte"], f["dominated_by"]) for f in row["files"]]
     assert found == [
         ("BF16", 4, {"value": 0.8, "stderr": 0.1}, "Q8_0, 3 B"),
-        ("Q2_K", 2, {"value": 0.9, "stderr": 0.1}, "nothing"),
+        ("Q2_K", 2, {"value": 0.9, "stderr": 0.1}, "no rival as small"),
         ("Q8_0", 3, None, "not measured"),
     ]
     rows = [line.split("│")[1:-1] for line in mom("list").stdout.splitlines() if line.startswith("│")]
     assert [[cell.strip() for cell in cells][4:] for cells in rows] == [
         ["BF16", "4 B", "0.800±0.100", "Q8_0, 3 B"],
-        ["Q2_K", "2 B", "0.900±0.100", "nothing"],
+        ["Q2_K", "2 B", "0.900±0.100", "no rival as small"],
         ["Q8_0", "3 B", "-", "not measured"],
     ]
 

@@ -13,6 +13,8 @@ from mom.display.eval_tables import show_report
 from slices import manifest
 from slices.errors import BadConfig, NotFound
 from slices.measure.compare_mode import CompareMode
+from slices.measure.heldout import cut_heldout
+from slices.measure.rival import RivalText
 from slices.quant.quantize import quantize
 from slices.report.as_json import SCHEMA, as_json
 from slices.report.baseline_comparison import compare_to_baseline
@@ -29,6 +31,7 @@ from slices.runtimes.scripted import ScriptedRuntime
 from slices.runtimes.softmax import log_softmax
 from slices.tasks.questions import Question
 from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3, write_manifest
+from tests.slices.heal_fixtures import sentences
 from tests.slices.report_fakes import DOCUMENTS, Biased, fake, report_json
 
 
@@ -187,15 +190,22 @@ def test_every_slice_is_compared_with_the_others_on_its_own_domain(tmp_path: Pat
 def test_parent_quants_at_equal_size_and_the_verdict(tmp_path: Path) -> None:
     parent, folder = write_gemma3(tmp_path / "parent", [SLIDING, FULL]), pico(tmp_path / "pico")
     quantize(folder, "Q8_0", threads=1)
-    text = {"law": list(SAMPLES.values()), "other": DOCUMENTS}
+    documents = sentences(20, 20).documents
+    text = {"law": [*SAMPLES.values(), *documents[:8]], "other": DOCUMENTS}
     report = evaluate(find_models(folder), text, EvalConfig(threads=1))
-    found = measure_parent_quants(report, parent)
+    rivals: dict[str, RivalText | str] = {
+        "law": RivalText((), cut_heldout(documents[8:]), report.heldout["law"])
+    }
+    found = measure_parent_quants(report, parent, rivals)
     assert set(found.verdicts) == {"pico", "pico-Q8_0"}
     assert found.verdicts["pico-Q8_0"].verdict in ("level", "better", "dominated")
-    assert all(set(found.bits_per_byte[label]) <= {"law", "other"} for label in found.bytes)
+    assert {each.rival for each in found.verdicts.values()} == set(found.bytes)
+    assert all(set(found.bits_per_byte[label]) == {"law"} for label in found.bytes)
     assert list(found.bytes.values()) == sorted(found.bytes.values())
-    never = measure_parent_quants(report, parent, CompareMode.NEVER)
+    never = measure_parent_quants(report, parent, {}, CompareMode.NEVER)
     assert {each.verdict for each in never.verdicts.values()} == {"unknown"}
+    lacking = measure_parent_quants(report, parent, {"law": "no selection text"})
+    assert {each.reason for each in lacking.verdicts.values()} == {"no selection text"}
     document = as_json(report, found, {}, {}, {}, "1.0")
     assert set(document["parent_quants"]) == set(found.bytes)
     assert document["slices"]["pico"]["verdict"]["sentence"]

@@ -257,7 +257,10 @@ def test_the_command_line(tmp_path: Path) -> None:
     figures = json.loads(run(*words, "--json"))
     assert figures["gguf_bytes"] <= 100_000_000
     assert figures["chosen"] in {each["label"] for each in figures["candidates"]}
-    assert figures["verdict"]["verdict"] in ("level", "better", "dominated")
+    found = figures["verdict"]
+    assert found["verdict"] in ("alone", "unknown")
+    few = "5 documents; a verdict needs at least 8" in found["sentence"]
+    assert few == (found["verdict"] == "unknown")
     assert figures["heal_steps"] == 0
     with pytest.raises(BadConfig, match="--heal-steps 5: expected --budget"):
         run(*words[:-4], "--heal-steps", "5")
