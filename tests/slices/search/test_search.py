@@ -253,6 +253,8 @@ def test_the_command_line(tmp_path: Path) -> None:
     words += ["--budget", "100MB", "-o", str(tmp_path / "out")]
     planned = json.loads(run(*words, "--dry-run", "--json"))
     assert [each["structure"] for each in planned["planned"]] == ["nothing cut", "ffn 256"]
+    planned = json.loads(run(*words, "--dry-run", "--heal-steps", "3", "--json"))
+    assert planned["heal_steps"] == 3
     assert not (tmp_path / "out").exists()
     figures = json.loads(run(*words, "--json"))
     assert figures["gguf_bytes"] <= 100_000_000
