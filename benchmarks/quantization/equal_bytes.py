@@ -3,7 +3,8 @@
 For each domain: cut the parent's vocabulary to some numbers of rows by the domain's calibration text,
 quantize the slices and the parent to some types, and measure all on the same held-out text: bits per byte,
 paired by document with the parent in Q4_K_M and in bf16; KL to the parent on the kept tokens; the
-probability that the parent gives to the dropped ones. A type may name one for the tables: Q4_K_M:Q4_0.
+probability that the parent gives to the dropped ones. A type may name one for the tables: Q4_K_M:Q4_0. Each
+slice's file also gets the verdict of `mom quantize`, against the parent's best plain quant of no more bytes.
 """
 
 import argparse
@@ -23,8 +24,10 @@ from slices.errors import Unsupported
 from slices.estimate import Values, ratio
 from slices.files.atomic import write_text
 from slices.measure.divergence import Divergence, measure_divergence
-from slices.measure.heldout import Heldout, cut_heldout, read_verdict
+from slices.measure.dominated import verdict
+from slices.measure.heldout import Heldout, cut_heldout, read_calibration, read_selection, read_verdict
 from slices.measure.reference import Reference, compute_reference
+from slices.measure.rival import RivalText, find_rival
 from slices.measure.token_map import token_map
 from slices.measure.tokenized import TokenWindow, tokenize_windows
 from slices.model_ref import locate
@@ -166,6 +169,27 @@ def figures(each: Measured, base: Measured, bf16: Values) -> dict[str, Any]:
     return row
 
 
+def verdict_of(each: Measured, domain: str, text: RivalText, settings: Settings) -> dict[str, Any]:
+    """The verdict on a slice's file, whose rival is chosen on the selection part of the calibration file."""
+    sums = each.found.sums
+    rival = find_rival(settings.parent, text, each.bytes, settings.threads)
+    found = verdict(
+        variant=f"{each.rows}/{each.type}",
+        domain=domain,
+        bits=sums.bits,
+        sizes=sums.bytes,
+        rival=rival,
+        text=text,
+    )
+    return found.model_dump(mode="json")
+
+
+def rival_text(domain: str, text: Heldout, limit: int, settings: Settings) -> RivalText:
+    """The domain's text for the importance matrix and the choice of rivals, beside the reported one."""
+    selection = cut_heldout(read_selection(settings.data, domain).documents, limit)
+    return RivalText(read_calibration(settings.data, domain).documents, selection, text)
+
+
 def bench_domain(domain: str, limit: int, settings: Settings) -> dict[str, Any]:
     """All files on one domain."""
     documents = read_verdict(settings.data, [domain])[domain]
@@ -174,6 +198,7 @@ def bench_domain(domain: str, limit: int, settings: Settings) -> dict[str, Any]:
     parents, bf16 = measured_parent(text, settings)
     base = next(each for each in parents if each.type == BASE)
     slices = list(measured_slices(domain, text, settings))
+    rivals = rival_text(domain, text, limit, settings)
     return {
         "documents": text.documents,
         "bytes": text.nbytes,
@@ -182,7 +207,13 @@ def bench_domain(domain: str, limit: int, settings: Settings) -> dict[str, Any]:
             "bytes": sum(file.stat().st_size for file in weight_files(settings.parent)),
             "bits_per_byte": asdict(base.found.reference_bits_per_byte),
         },
-        "files": [figures(each, base, bf16) for each in [*parents, *slices]],
+        "files": [
+            *(figures(each, base, bf16) for each in parents),
+            *(
+                figures(each, base, bf16) | {"verdict": verdict_of(each, domain, rivals, settings)}
+                for each in slices
+            ),
+        ],
     }
 
 

@@ -17,9 +17,9 @@ from slices.gguf.tensor_types import bits_per_weight
 from slices.home import home
 from slices.quant.recipe import make_recipe
 from slices.quant.size import SizePrediction, model_name, predict_products, predict_sizes
-from slices.quant.types import LLAMA_CPP, MIXES, QuantType
+from slices.quant.types import LLAMA_CPP, MIXES
 
-VERSION = 2  # of what `$MOM_HOME/plain` holds; entries of another are measured again
+VERSION = 3  # of what `$MOM_HOME/plain` holds; entries of another are measured again
 # Types of nearly the same bits may be better or worse (IQ4_XS is than Q4_0): half a bit more is better.
 SURE_BITS = 0.5
 # Each with every mix. Q2_K and IQ3_S become Q4_0 and IQ4_NL where 256 does not divide the rows.
@@ -63,8 +63,9 @@ def plain_sizes(parent: Path, with_imatrix: bool) -> list[PlainSize]:
     """Every plain quant of the parent, the smallest first; cached.
 
     Args:
-        with_imatrix: whether there is an importance matrix. Types that it helps are then made with it;
-            without one, types that need it are left out.
+        with_imatrix: whether there is an importance matrix. Types that it helps are then made both with it
+            and without, since weights that lie on a type's grid already may lose by it; without one, types
+            that need it are left out.
 
     Raises:
         RunFailed: llama.cpp failed.
@@ -87,26 +88,16 @@ def plain_sizes(parent: Path, with_imatrix: bool) -> list[PlainSize]:
 def _predict(parent: Path, header: Path, with_imatrix: bool) -> dict[PlainType, SizePrediction]:
     """Every plain quant; where two give every tensor the same type, the first."""
     write_gguf(parent, header, model_name(parent), data=False)
-    found: dict[frozenset[tuple[str, str]], tuple[PlainType, SizePrediction]] = {}
-    for imatrix in (False, True):
-        mixes = [each.name for each in MIXES.values() if _uses_imatrix(each, with_imatrix) is imatrix]
-        if "BF16" in mixes:
-            mixes.remove("BF16")
-            [whole] = predict_sizes(header, [make_recipe("BF16")], with_imatrix=False)
-            if whole is not None:
-                found[frozenset(whole.types.items())] = PlainType("BF16", LLAMA_CPP), whole
-        sizes = predict_products(header, mixes, EMBEDDING_TYPES, imatrix) if mixes else {}
+    found: dict[tuple[bool, frozenset[tuple[str, str]]], tuple[PlainType, SizePrediction]] = {}
+    for imatrix in (False, True) if with_imatrix else (False,):
+        skipped = "ignored" if imatrix else "needed"
+        mixes = [each.name for each in MIXES.values() if each.imatrix != skipped and each.name != "BF16"]
+        sizes = predict_products(header, mixes, EMBEDDING_TYPES, imatrix)
         for (mix, embedding_type), size in sizes.items():
             kind = PlainType(mix, embedding_type, imatrix)
-            found.setdefault(frozenset(size.types.items()), (kind, size))
-    return dict(found.values())
-
-
-def _uses_imatrix(mix: QuantType, with_imatrix: bool) -> bool | None:
-    """Whether a mix is made with an importance matrix; None where it needs one and there is none."""
-    if mix.imatrix == "needed" and not with_imatrix:
-        return None
-    return with_imatrix and mix.imatrix != "ignored"
+            found.setdefault((imatrix, frozenset(size.types.items())), (kind, size))
+    [whole] = predict_sizes(header, [make_recipe("BF16")], with_imatrix=False)
+    return dict(found.values()) | ({PlainType("BF16", LLAMA_CPP): whole} if whole else {})
 
 
 def _beaten_at(one: SizePrediction, others: Iterable[SizePrediction]) -> int | None:

@@ -29,6 +29,8 @@ def test_sizes_are_predicted_to_the_byte_and_cached(
     found = plain_sizes(parent, with_imatrix=True)
     assert [each.bytes for each in found] == sorted(each.bytes for each in found)
     kinds = {each.kind: each.bytes for each in found}
+    both = {each.imatrix for each in kinds if (each.type, each.embedding_type) == ("Q4_K_M", "Q4_K")}
+    assert both == {True, False}, "on a grid of Q4_K an importance matrix may cost bits"
     assert {"IQ1_S", "IQ4_XS", "IQ4_NL", "Q3_K_S", "BF16"} <= {each.type for each in kinds}
     imatrix = collect(parent, sentences().documents, tokens=200)
     for kind in (PlainType("IQ2_XXS", "IQ3_S", True), PlainType("Q8_0", "Q4_K")):
