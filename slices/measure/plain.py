@@ -31,7 +31,7 @@ from slices.quant.fit import imatrix_sha256
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.quantize import quantize
 from slices.quant.size import model_name
-from slices.runtimes.open import open_runtime
+from slices.runtimes.llama_runtime import LlamaRuntime
 
 Export = Callable[[], Path]
 
@@ -146,7 +146,7 @@ def _measure_quant(
         embedding_type=None if each.type == "BF16" else each.embedding_type,
         exported=exported,
     )
-    runtime = open_runtime(parent, out.resolve(), threads)
+    runtime = LlamaRuntime(out.resolve(), threads)  # the quantizer's check has loaded it in a child already
     try:
         bits = score_text(f"the parent as {each.label}", runtime, text).bits
     finally:
