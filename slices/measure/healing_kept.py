@@ -68,7 +68,7 @@ class HealingKept:
         if self.share is None or self.share.value >= WARN_BELOW:
             return None
         warning = (
-            f"{self.type} keeps {self.share.value:.0%} ± {self.share.stderr:.0%} of what healing changed in "
+            f"{self.type} keeps {self.share.value:.1%} ± {self.share.stderr:.1%} of what healing changed in "
             "the weights"
         )
         if self.parent_grid:
