@@ -13,6 +13,7 @@ from slices.system_memory import available_memory
 
 LIBRARIES = 900_000_000  # bytes of a process with torch and transformers loaded
 _LOGIT_COPIES = 6  # float32 arrays of a chunk's logits alive at once
+_MASK_BYTES = 10  # of each pair of positions of a row, while its attention mask is built
 _MARGIN = 1.1
 
 
@@ -72,7 +73,8 @@ def check(memory: MemoryBound) -> None:
             f"healing may take {memory.total / 1e9:.1f} GB and {free / 1e9:.1f} GB are available: teacher "
             f"{memory.teacher / 1e9:.1f}, slice {memory.student / 1e9:.1f}, optimizer "
             f"{memory.optimizer / 1e9:.1f}, activations {memory.activations / 1e9:.1f}. A cached teacher "
-            "(--save-teacher on a larger machine), --method norms or lora, or a smaller --batch need less"
+            "(--save-teacher on a larger machine), --method norms or lora, a smaller --batch or fewer "
+            "--row-tokens need less"
         )
 
 
@@ -91,11 +93,15 @@ def _matrix_sides(anatomy: Anatomy, layer: Layer) -> int:
 
 
 def _activations(anatomy: Anatomy, config: HealConfig) -> int:
-    """Bytes kept for the backward pass: an estimate per token, by layer; and a chunk of logits."""
+    """Bytes kept for the backward pass: an estimate per token, by layer; the masks; and a chunk of logits.
+
+    The fused attention keeps no scores, so that only the masks grow with the square of a row.
+    """
     shape = anatomy.dims
     heads = [layer.head_dim * (layer.heads + 2 * layer.kv_heads) for layer in anatomy.layers]
     per_token = sum(
         80 * shape.hidden + 16 * layer.ffn + 24 * width + 40 * shape.ple
         for layer, width in zip(anatomy.layers, heads, strict=True)
     )
-    return config.batch * config.row_tokens * per_token + _LOGIT_COPIES * 4 * CHUNK * shape.vocab
+    masks = _MASK_BYTES * config.row_tokens**2
+    return config.batch * (config.row_tokens * per_token + masks) + _LOGIT_COPIES * 4 * CHUNK * shape.vocab
