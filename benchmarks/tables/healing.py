@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from math import sqrt
 from typing import Any
 
+import numpy as np
+
 from benchmarks.healing.rows import DOMAINS
+from slices.measure.paired import corrected, paired_difference
 
 Found = Mapping[str, Any]
 FORMS = ("raw", "healed")
@@ -22,7 +25,6 @@ COLUMNS = [
 TASKS = ["arithmetic", "brackets", "repetition"]
 COLUMNS += ["as Q4_K_M", "less a plain quant's", *TASKS]
 PLAIN = ["domain", "type", "tables", "file", "bits per byte", "against the parent", *TASKS]
-SURE = 3.0  # standard errors
 
 
 def rows_table(found: Sequence[Found], table: str) -> tuple[list[str], list[list[str]]]:
@@ -93,18 +95,13 @@ def _place(each: Found) -> list[tuple[bool, int, str]]:
 
 def _diagonal(domain: str, slices: Mapping[str, Found]) -> str:
     """Whether a domain's slice needs fewer bits than every other, document by document."""
-    own = slices[domain]["healed"]["domains"][domain]["bits"]
-    said = []
-    for other, each in slices.items():
-        if other != domain:
-            theirs = each["healed"]["domains"][domain]["bits"]
-            said.append(_ahead([b - a for a, b in zip(own, theirs, strict=True)]))
-    return "-" if not said else "best" if all(said) else "not shown to be best"
-
-
-def _ahead(gains: Sequence[float]) -> bool:
-    """Whether a sum over documents is above zero by more than `SURE` of its standard errors."""
-    return sum(gains) > SURE * _stderr(gains)
+    bits = {name: np.array(each["healed"]["domains"][domain]["bits"]) for name, each in slices.items()}
+    own = bits.pop(domain)
+    differences = corrected(
+        {other: paired_difference(own, theirs, np.ones(len(own))) for other, theirs in bits.items()}
+    )
+    fewer = [each.significant and each.value < 0 for each in differences.values()]
+    return "-" if not fewer else "best" if all(fewer) else "not shown to be best"
 
 
 def _stderr(values: Sequence[float]) -> float:

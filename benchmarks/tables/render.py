@@ -18,6 +18,7 @@ from benchmarks.tables.healing import budget_lines, matrix_table, plain_table, r
 from benchmarks.tables.markdown import left_table, table
 from benchmarks.tables.routing import latency_lines, quality_lines
 from benchmarks.tables.serving import chaos_lines, fuzz_lines, load_lines, perplexity_lines, serve_lines
+from benchmarks.tables.statistics import family_lines, single_lines
 from benchmarks.tables.track_record import track_record_lines
 
 SHOWN = (
@@ -247,6 +248,14 @@ def contents() -> dict[str, str]:
     if source.is_file():
         figures = json.loads(source.read_text(encoding="utf-8"))
         found |= {"route": table(*quality_lines(figures)), "route_latency": table(*latency_lines(figures))}
+    source = RESULTS / "null.json"
+    if source.is_file():
+        figures = json.loads(source.read_text(encoding="utf-8"))
+        found |= {
+            "null": table(*single_lines(figures, "false_positives")),
+            "null_power": table(*single_lines(figures, "power")),
+            "null_families": table(*family_lines(figures)),
+        }
     found["track_record"] = left_table(*track_record_lines())
     source = RESULTS / "healing.json"
     figures = json.loads(source.read_text(encoding="utf-8")) if source.is_file() else {"rows": []}

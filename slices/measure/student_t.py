@@ -1,6 +1,7 @@
 """Student's t distribution of whole degrees of freedom, from its finite series; needs no scipy."""
 
 import math
+from functools import lru_cache
 
 import numpy as np
 
@@ -26,6 +27,7 @@ def two_sided_p(t: float, freedom: int) -> float:
     return max(0.0, 1 - 2 / math.pi * inside)
 
 
+@lru_cache
 def critical_value(level: float, freedom: int) -> float:
     """The t whose two-sided p is `level`."""
     low, high = 0.0, _LARGEST

@@ -1,0 +1,1 @@
+"""How often tests of differences find one, with and without one."""
