@@ -29,10 +29,10 @@ def family_lines(figures: Mapping[str, Any]) -> Lines:
 def _lines(rows: Sequence[Row], cell: Callable[[Row], str]) -> Lines:
     cells = {(row["null"], row["documents"], row["method"]): cell(row) for row in rows}
     names = {BEFORE: f"{BEFORE} (before)", NOW: f"**{NOW} (now)**"}
-    columns = ["gaps", "documents", *(names.get(method, method) for method in METHODS)]
+    columns = ["gaps", "documents", *(names.get(method, method) for method in (*METHODS, NOW))]
     keys = dict.fromkeys((row["null"], row["documents"]) for row in rows)
     return columns, [
-        [null, str(count), *(cells.get((null, count, method), "not tested") for method in METHODS)]
+        [null, str(count), *(cells.get((null, count, method), "not tested") for method in (*METHODS, NOW))]
         for null, count in keys
     ]
 

@@ -21,7 +21,7 @@ class Inference(NamedTuple):
     p: float
 
 
-def sign_flip(gaps: Values, weights: Values, seed: int = 0, subsets: int = SUBSETS) -> Inference:
+def sign_flip(gaps: Values, weights: Values, seed: int = 0) -> Inference:
     """Whether `gaps.sum() / weights.sum()` is zero, where each gap may have either sign.
 
     The p-value is that of the sign-flip test (Fisher 1935). The interval lies between order statistics of the
@@ -30,9 +30,8 @@ def sign_flip(gaps: Values, weights: Values, seed: int = 0, subsets: int = SUBSE
 
     Args:
         gaps, weights: differences and what they are divided by; shapes (documents,), at least 6.
-        subsets: how many are drawn where there are more documents than `MAX_ENUMERATED`.
     """
-    ratios = subset_ratios(gaps, weights, seed, subsets)
+    ratios = subset_ratios(gaps, weights, seed)
     total = len(ratios) + 1
     beyond = min(int((ratios <= 0).sum()), int((ratios >= 0).sum()))
     rank = math.ceil(SIGNIFICANCE_LEVEL / 2 * total) - 1  # 1 for the smallest
@@ -44,13 +43,13 @@ def sign_flip(gaps: Values, weights: Values, seed: int = 0, subsets: int = SUBSE
     )
 
 
-def subset_ratios(gaps: Values, weights: Values, seed: int = 0, subsets: int = SUBSETS) -> Values:
-    """Sum of gaps over sum of weights of every non-empty subset of documents, or of random ones.
+def subset_ratios(gaps: Values, weights: Values, seed: int = 0) -> Values:
+    """Sum of gaps over sum of weights of every non-empty subset of documents, or of `SUBSETS` random ones.
 
     Eight documents at a time: their 256 partial sums are looked up by a byte, whose bits are the subset.
     """
-    chosen = _subset_bytes(len(gaps), seed, subsets)
-    sums = np.zeros((subsets if len(gaps) > MAX_ENUMERATED else 2 ** len(gaps) - 1, 2))
+    chosen = _subset_bytes(len(gaps), seed)
+    sums = np.zeros((SUBSETS if len(gaps) > MAX_ENUMERATED else 2 ** len(gaps) - 1, 2))
     for table, subset in zip(_partial_sums(gaps, weights), chosen, strict=True):
         sums += table.take(subset, axis=0)  # ten times as fast as table[subset]
     held = sums[:, 1] > 0  # leaves out the empty subset
@@ -66,11 +65,11 @@ def _partial_sums(gaps: Values, weights: Values) -> Values:
     return np.asarray(bits @ both.reshape(eights, 8, 2))
 
 
-def _subset_bytes(count: int, seed: int, subsets: int) -> Iterator[NDArray[np.integer[Any]]]:
+def _subset_bytes(count: int, seed: int) -> Iterator[NDArray[np.integer[Any]]]:
     """For each eight documents, which of them are in each subset, as the bits of a byte; (subsets,)."""
     random, numbers = np.random.default_rng(seed), np.arange(1, 2 ** min(count, MAX_ENUMERATED))
     for first in range(0, count, 8):
         if count > MAX_ENUMERATED:
-            yield random.integers(256, size=subsets, dtype=np.uint8)
+            yield random.integers(256, size=SUBSETS, dtype=np.uint8)
         else:
             yield numbers >> first & 255
