@@ -90,7 +90,7 @@ def p_values(
 def _two_sided(found: Values, at: Values | float) -> Values:
     """Twice the smaller share of what was found at or beyond a value; found: (draws, comparisons)."""
     beyond = np.minimum((found <= at).sum(axis=0), (found >= at).sum(axis=0))
-    return np.minimum(1.0, 2 * (beyond + 1) / (len(found) + 1))
+    return np.asarray(np.minimum(1.0, 2 * (beyond + 1) / (len(found) + 1)))
 
 
 def _resamples(count: int, random: Generator) -> Values:
