@@ -46,7 +46,7 @@ class Calibration(_Part):
 
 
 class TextUse(_Part):
-    """Text that a step read: `cut`, `heal`, `checkpoint`, `imatrix`, `quantization type` or `budget`.
+    """Text that a step read: `cut`, `heal`, `checkpoint`, `imatrix`, `quantization type` or `search`.
 
     `part` as in `slices.text.corpus.Part`; `files` are absolute paths of its whole corpus, none where the
     parent generated it. `sha256`, `documents` and `bytes` are of the part.

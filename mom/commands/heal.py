@@ -55,7 +55,7 @@ def heal(
         Path | None, typer.Option(help="Cache the parent's top-k logits in this file; heal nothing.")
     ] = None,
     top_k: Annotated[int, typer.Option(min=1, help="Tokens per position that --save-teacher keeps.")] = 64,
-    plot: Annotated[Path | None, typer.Option(help="Plot the held-out curve: .svg or .png.")] = None,
+    plot: Annotated[Path | None, typer.Option(help="Plot the curve on selection text: .svg or .png.")] = None,
     control: Annotated[
         bool, typer.Option("--control", help="Also heal the uncut parent alike, as a control for mom eval.")
     ] = False,

@@ -39,9 +39,11 @@ def quantize(
         ),
     ] = None,
     domain: Annotated[
-        str | None, typer.Option(help="To measure on; default the slice's own, by its held-out text.")
+        str | None, typer.Option(help="To measure on; default the slice's own, by its own text.")
     ] = None,
-    data: Annotated[Path | None, typer.Option(help="A folder with corpora/<domain>/heldout.jsonl.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="A folder with corpora/<domain>/{calibration,heldout}.jsonl.")
+    ] = None,
     max_bytes: Annotated[
         int | None, typer.Option(min=1, help="Bytes of text to measure on; default 24,000.")
     ] = None,

@@ -67,6 +67,8 @@ def rival_text(made: manifest.Manifest, progress: Progress) -> RivalText:
     """
     own = own_text(made.domain, made, progress)
     verdict = unseen_documents(made.domain, made, progress)
+    read = {made.domain: [*own.calibration().documents, *own.selection().documents]}
+    verdict = without_seen({made.domain: verdict}, read)[0][made.domain]
     return cut_rival_text(own.calibration().documents, own.selection().documents, verdict)
 
 

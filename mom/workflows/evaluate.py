@@ -59,7 +59,7 @@ def run_evaluation(request: EvalRequest) -> dict[str, Any]:
     questions = _questions(request)
     with console.progress_bar() as progress:
         documents = _documents(request, manifests, progress)
-        used = {made.name: used_documents(made, progress) for made in manifests}
+        used = _used([*models, *([baseline] if baseline else [])], progress)
         texts, overlaps = without_seen(documents, used)
         config, notices = fit_context([*models, *([baseline] if baseline else [])], texts, request.config)
         for notice in notices:
@@ -94,6 +94,13 @@ def _locate(reference: str, request: EvalRequest) -> Path:
             raise
         option = ",".join(dict.fromkeys([*request.domains, reference]))
         raise NotFound(f"{error}. {reference!r} is a domain: did you mean --domain {option}?") from None
+
+
+def _used(models: Sequence[EvaluatedModel], progress: Progress) -> dict[str, list[str]]:
+    """What steps of making the models' slices read, by folder; of the baseline and a lone GGUF too."""
+    folders = dict.fromkeys(model.folder.resolve() for model in models)
+    slices = [folder for folder in folders if (folder / manifest.FILE).is_file()]
+    return {str(folder): used_documents(manifest.read(folder), progress) for folder in slices}
 
 
 def _documents(

@@ -1,12 +1,12 @@
 """`mom heal`: run the healing, report its progress and its result."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from mom.display import console
 from mom.workflows.compare import judge_file, show_verdict, verdict_json
-from mom.workflows.domain_text import own_text
+from mom.workflows.domain_text import own_text, used_documents
 from slices import manifest
 from slices.errors import BadConfig
 from slices.heal.control import NO_CONTROL, Control, check_control, control_folder, heal_control, is_healed_by
@@ -19,10 +19,11 @@ from slices.heal.settings import HealConfig
 from slices.home import check_name, slices_home
 from slices.manifest import BF16
 from slices.measure.compare_mode import CompareMode
+from slices.measure.overlap import overlap
 from slices.pictures.figure import check_plot_path
 from slices.pictures.healing import plot_healing_curves
 from slices.progress import Progress
-from slices.text.corpus import Corpus, read_corpus
+from slices.text.corpus import Corpus, Part, part_of, read_corpus
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,14 @@ def _request(options: HealOptions, folder: Path, entry: manifest.Manifest, text:
 
 
 def _text(options: HealOptions, entry: manifest.Manifest, progress: Progress) -> Corpus:
-    return read_corpus(options.corpus) if options.corpus else own_text(entry.domain, entry, progress)
+    """The text of the run, without verdict documents that this or an earlier step reads."""
+    text = read_corpus(options.corpus) if options.corpus else own_text(entry.domain, entry, progress)
+    if not any(part_of(each) == Part.CALIBRATION for each in text.documents):
+        return text
+    read = [*used_documents(entry, progress), *text.calibration().documents, *text.selection().documents]
+    unseen = set(overlap(text.verdict().documents, read)[0])
+    kept = (each for each in text.documents if part_of(each) != Part.VERDICT or each in unseen)
+    return replace(text, documents=tuple(kept))
 
 
 def _show_step(progress: Progress, name: str) -> StepCallback:

@@ -147,8 +147,13 @@ def _texts(options: QuantizeOptions, folder: Path, report: Progress) -> _Texts:
         selection, reported = own.selection(), list(own.verdict().documents)
     else:
         raise NotFound(f"{folder} is no finished slice, so it has no text of its own: give --data DIR")
+    seen = list(selection.documents)
+    if options.imatrix == "domain" and made is not None:
+        seen += own_text(made.domain, made, report).calibration().documents
     if made is not None:
-        reported = without_seen({domain: reported}, {made.name: used_documents(made, report)})[0][domain]
+        reported = without_seen({domain: reported}, {made.name: [*used_documents(made, report), *seen]})[0][
+            domain
+        ]
     limit = options.max_bytes or SAMPLE_BYTES
     texts = cut_all({"selection": selection.documents, "verdict": reported}, limit)
     return _Texts(

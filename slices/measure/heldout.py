@@ -7,7 +7,7 @@ tokens, so values compare across vocabularies. Reads text, runs nothing.
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slices.errors import BadConfig, NotFound
@@ -128,6 +128,7 @@ def cut_heldout(
     ]
     if limit is not None:
         windows = _sample(windows, limit)
+    windows = _renumbered(windows)
     if len({window.document for window in windows}) < 2:
         raise BadConfig("measuring needs at least two documents with text: one alone has no standard error")
     digest = hashlib.sha256()
@@ -136,6 +137,12 @@ def cut_heldout(
         if window.context:
             digest.update(len(window.context).to_bytes(8, "little"))
     return Heldout(tuple(windows), digest.hexdigest())
+
+
+def _renumbered(windows: list[Window]) -> list[Window]:
+    """Documents numbered from 0 by their first window, so that the windows' digest fixes the numbers."""
+    numbers: dict[int, int] = {}
+    return [replace(window, document=numbers.setdefault(window.document, len(numbers))) for window in windows]
 
 
 def cut_all(

@@ -1,6 +1,6 @@
 """The ladder: quantize a slice from the smallest type upwards, measure each, keep the one that is wanted.
 
-Every trial is held against the bf16 slice on the domain's held-out text. A trial is a temporary file; only
+Every trial is held against the bf16 slice on the domain's selection text. A trial is a temporary file; only
 the chosen one gets a name, and slice.json tells of all. What is wanted is said in
 `slices.measure.quant_trials`.
 """

@@ -43,7 +43,7 @@ def test_windows_are_shortened_to_a_short_context(short_context: Path, data: Pat
     assert done.returncode == 0, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if "windows" in line]
     assert line.startswith("short-Q8_0 has a context of 256 tokens: the windows of all models are shortened")
-    assert "no needle in a haystack of 512, 2,048, 8,192 tokens" in done.stderr
+    assert "no needle in a haystack of 1,024, 2,048, 4,096, 8,192 tokens" in done.stderr
     report = json.loads(done.stdout)
     assert 16 < report["config"]["window_bytes"] < 1800
     assert (report["config"]["max_context"], report["config"]["needle_lengths"]) == (256, [])
