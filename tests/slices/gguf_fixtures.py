@@ -9,6 +9,8 @@ from typing import Any
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 
 from slices import manifest
+from slices.cut.pipeline import cut
+from slices.cut.request import SliceRequest
 
 SLIDING, FULL = "sliding_attention", "full_attention"
 CONTROL = ["<pad>", "<eos>", "<bos>", "<unk>", "<start_of_turn>", "<end_of_turn>"]
@@ -125,3 +127,18 @@ def write_manifest(folder: Path, name: str) -> None:
 def visible_and_hidden(folder: Path) -> set[str]:
     """Every name in a folder, left-over temporary files included."""
     return {path.name for path in folder.iterdir()}
+
+
+def cut_by_prose(parent: Path, folder: Path) -> Path:
+    """A slice of `parent` with all layers and the tokens of `SAMPLES["prose"]`, in a folder of `folder`."""
+    (folder / "text.txt").write_text(SAMPLES["prose"])
+    request = SliceRequest(
+        domain="law",
+        layers="all",
+        model=str(parent),
+        vocab="domain",
+        corpus=(folder / "text.txt",),
+        output=folder / "slice",
+    )
+    cut(request)
+    return folder / "slice"

@@ -12,8 +12,6 @@ import pytest
 from numpy.typing import NDArray
 
 from slices import demo_model
-from slices.cut.pipeline import cut
-from slices.cut.request import SliceRequest
 from slices.errors import RunFailed
 from slices.measure.divergence import Divergence, measure_against, measure_divergence
 from slices.measure.heldout import Heldout, cut_heldout
@@ -26,7 +24,7 @@ from slices.runtime import Runtime
 from slices.runtimes.open import open_runtime
 from slices.runtimes.scripted import ScriptedRuntime
 from tests.paths import PROSE as PROSE_PATH
-from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, visible_and_hidden, write_gemma3
+from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, cut_by_prose, visible_and_hidden, write_gemma3
 
 TEXT = cut_heldout(list(SAMPLES.values()))
 PROSE = PROSE_PATH.read_text(encoding="utf-8")
@@ -205,18 +203,7 @@ def test_fewer_bits_are_farther_away(pico: Path) -> None:
 
 @pytest.fixture(scope="module")
 def cut_pico(pico: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cut")
-    (folder / "text.txt").write_text(SAMPLES["prose"])
-    request = SliceRequest(
-        domain="law",
-        layers="all",
-        model=str(pico),
-        vocab="domain",
-        corpus=(folder / "text.txt",),
-        output=folder / "slice",
-    )
-    cut(request)
-    return folder / "slice"
+    return cut_by_prose(pico, tmp_path_factory.mktemp("cut"))
 
 
 def test_a_cut_vocabulary_loses_mass_and_nothing_else(cut_pico: Path, pico: Path) -> None:

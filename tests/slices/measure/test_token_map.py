@@ -8,11 +8,9 @@ import numpy as np
 import pytest
 from tokenizers import Tokenizer
 
-from slices.cut.pipeline import cut
-from slices.cut.request import SliceRequest
 from slices.errors import BadCheckpoint, NotFound
 from slices.measure.token_map import token_map
-from tests.slices.gguf_fixtures import FULL, SAMPLES, SLIDING, write_gemma3
+from tests.slices.gguf_fixtures import FULL, SLIDING, cut_by_prose, write_gemma3
 
 
 @pytest.fixture(scope="module")
@@ -22,18 +20,7 @@ def pico(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def cut_pico(pico: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("cut")
-    (folder / "text.txt").write_text(SAMPLES["prose"])
-    request = SliceRequest(
-        domain="law",
-        layers="all",
-        model=str(pico),
-        vocab="domain",
-        corpus=(folder / "text.txt",),
-        output=folder / "slice",
-    )
-    cut(request)
-    return folder / "slice"
+    return cut_by_prose(pico, tmp_path_factory.mktemp("cut"))
 
 
 def test_rows_are_those_of_the_parent(cut_pico: Path, pico: Path) -> None:
