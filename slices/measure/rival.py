@@ -92,8 +92,8 @@ def skip_reason(
 ) -> str | None:
     """Why the rival of a file of `max_bytes` is not looked for, None where it is.
 
-    With AUTO it is where its measurements are cached or take minutes: the plain quants to make times the
-    parent's bytes are at most `MAX_AUTO_BYTES`.
+    With AUTO it is for parents of at most `MAX_AUTO_BYTES` where measuring is cached or takes minutes:
+    the plain quants to make times the parent's bytes are at most that, too.
     """
     if when is CompareMode.NEVER:
         return NOT_MEASURED
