@@ -42,14 +42,16 @@ class EvalPoint:
         kl, bits = Estimate(**value["kl"]), Estimate(**value["bits_per_byte"])
         return cls(**{**value, "kl": kl, "bits_per_byte": bits})
 
-    def loss(self, hard_label_weight: float) -> float:
-        """The training objective on held-out text, nats per token."""
-        return (1 - hard_label_weight) * self.kl.value + hard_label_weight * self.nll
-
     def improves(self, other: "EvalPoint", hard_label_weight: float) -> bool:
-        """Whether the loss is lower than `other`'s, at no more bits per byte."""
-        lower = self.loss(hard_label_weight) < other.loss(hard_label_weight)
-        return lower and self.bits_per_byte.value <= other.bits_per_byte.value
+        """Whether it has fewer bits per byte than `other`; with no hard labels, a lower KL at no more bits.
+
+        A slice that kept its parent's layers starts at a KL near 0, which training on the domain can only
+        raise: its KL does not say what the training was worth, and the text does.
+        """
+        ours, theirs = self.bits_per_byte.value, other.bits_per_byte.value
+        if hard_label_weight:
+            return ours < theirs
+        return self.kl.value < other.kl.value and ours <= theirs
 
 
 def evaluate(

@@ -167,8 +167,7 @@ def _evaluate_if_due(
     train_loss = sum(stats.losses) / len(stats.losses)
     point = evaluate(student, teacher, text, run.step, tokens, train_loss)
     stats.losses.clear()
-    hard = config.hard_label_weight or 0.0
-    if point.loss(hard) < run.point(run.best).loss(hard):
+    if point.improves(run.point(run.best), config.hard_label_weight or 0.0):
         run.best = point.step
     run.curve.append(point)
     return point
