@@ -7,12 +7,12 @@ from typing import Any
 
 from mom import __version__
 from mom.display import console
-from mom.workflows.domain_text import evaluated_rival_text, own_text, used_documents
+from mom.workflows.domain_text import evaluated_rival_text
+from mom.workflows.eval_text import EvalText, read_eval_text
 from slices import manifest
-from slices.errors import NotFound
+from slices.errors import BadConfig, NotFound
 from slices.measure.compare_mode import CompareMode
-from slices.measure.heldout import read_verdict
-from slices.measure.overlap import without_seen
+from slices.measure.rival import RivalText
 from slices.model_ref import locate
 from slices.progress import Progress
 from slices.report.as_json import as_json
@@ -24,14 +24,13 @@ from slices.report.eval_task import QUESTION_TASKS, EvalTask
 from slices.report.evaluate import EvalReport, evaluate, open_model
 from slices.report.evaluated_model import EvaluatedModel, find_models
 from slices.report.long_context import add_needles, measure_long_context
-from slices.report.parent_quants import measure_parent_quants
+from slices.report.parent_quants import ParentQuants, measure_parent_quants
 from slices.report.record import record_measurements
 from slices.tasks.lm_eval_harness import HarnessResult, run_harness
 from slices.tasks.questions import Question, read_questions
 from slices.text import domains as known_domains
 
-GENERAL = "general"  # the domain of text that no slice is cut for: a control
-ALL, NO_BASELINE = "all", "none"
+NO_BASELINE = "none"
 
 
 @dataclass(frozen=True)
@@ -54,33 +53,53 @@ def run_evaluation(request: EvalRequest) -> dict[str, Any]:
     models = [model for folder in folders for model in find_models(folder)]
     controls = find_controls(folders)
     models = list(dict.fromkeys([*models, *(row.model for row in controls.values() if row.model)]))
-    manifests = [manifest.read(folder) for folder in folders if (folder / manifest.FILE).is_file()]
-    baseline = _baseline(request.baseline, manifests)
+    made = {folder: manifest.read(folder) for folder in folders if (folder / manifest.FILE).is_file()}
+    baseline = _baseline(request.baseline, list(made.values()))
+    compared = [*models, *([baseline] if baseline else [])]
     questions = _questions(request)
     with console.progress_bar() as progress:
-        documents = _documents(request, manifests, progress)
-        used = _used([*models, *([baseline] if baseline else [])], progress)
-        texts, overlaps = without_seen(documents, used)
-        config, notices = fit_context([*models, *([baseline] if baseline else [])], texts, request.config)
+        text = read_eval_text(request.data, request.domains, list(made.values()), compared, progress)
+        config, notices = fit_context(compared, text.documents, request.config)
         for notice in notices:
             console.warn(notice)
-        report = evaluate(models, texts, config, baseline, questions, progress)
-        long_context = measure_long_context(report, texts, progress)
+        report = evaluate(models, text.documents, config, baseline, questions, progress)
+        long_context = measure_long_context(report, text.documents, progress)
         report = add_needles(report, long_context)
-        parent = locate(manifests[0].parent.model) if manifests else None
-        rivals = {
-            made.domain: evaluated_rival_text(
-                made.domain, report.heldout[made.domain], made, request.data, progress
-            )
-            for made in manifests
-            if made.domain in report.heldout and request.compare is not CompareMode.NEVER
-        }
-        quants = measure_parent_quants(report, parent, rivals, request.compare, progress)
+        quants = _parent_quants(request, report, made, text, progress)
         costs = _costs(report, progress) if EvalTask.COST in config.tasks else {}
         harness = _harness(report, request, progress) if request.harness else {}
     record_measurements(report, __version__)
-    compared = compare_to_controls(report, controls)
-    return as_json(report, quants, overlaps, costs, harness, __version__, compared, long_context)
+    rows = compare_to_controls(report, controls)
+    return as_json(report, quants, text.overlaps, costs, harness, __version__, rows, long_context)
+
+
+def _parent_quants(
+    request: EvalRequest,
+    report: EvalReport,
+    made: Mapping[Path, manifest.Manifest],
+    text: EvalText,
+    progress: Progress,
+) -> ParentQuants:
+    """The rivals of the slices, all of one parent, each on the text of its own domain."""
+    if request.compare is CompareMode.NEVER or not made:
+        return measure_parent_quants(report, None, {}, request.compare, progress)
+    parents = _parents(list(made.values()))
+    texts: dict[Path, RivalText | str] = {}
+    for folder, entry in made.items():
+        if entry.domain not in report.heldout:
+            continue
+        if len(parents) > 1:
+            texts[folder] = f"the slices have {len(parents)} parents: evaluate those of one at a time"
+        elif text.unchecked:
+            texts[folder] = text.unchecked[0]
+        else:
+            verdict = report.heldout[entry.domain]
+            texts[folder] = evaluated_rival_text(entry.domain, verdict, entry, request.data, progress)
+    return measure_parent_quants(report, parents[0], texts, request.compare, progress)
+
+
+def _parents(manifests: Sequence[manifest.Manifest]) -> list[Path]:
+    return sorted({locate(made.parent.model).resolve() for made in manifests})
 
 
 def _locate(reference: str, request: EvalRequest) -> Path:
@@ -96,39 +115,6 @@ def _locate(reference: str, request: EvalRequest) -> Path:
         raise NotFound(f"{error}. {reference!r} is a domain: did you mean --domain {option}?") from None
 
 
-def _used(models: Sequence[EvaluatedModel], progress: Progress) -> dict[str, list[str]]:
-    """What steps of making the models' slices read, by folder; of the baseline and a lone GGUF too."""
-    folders = dict.fromkeys(model.folder.resolve() for model in models)
-    slices = [folder for folder in folders if (folder / manifest.FILE).is_file()]
-    return {str(folder): used_documents(manifest.read(folder), progress) for folder in slices}
-
-
-def _documents(
-    request: EvalRequest, manifests: Sequence[manifest.Manifest], progress: Progress
-) -> dict[str, list[str]]:
-    """Held-out documents by domain: those of --data, else the held-out part of each domain's own text."""
-    own = sorted({found.domain for found in manifests})
-    selected = own if ALL in request.domains else list(request.domains or own)
-    if request.data is not None:
-        found = read_verdict(request.data, [] if ALL in request.domains else selected)
-        if not request.domains and (request.data / "corpora" / GENERAL / "heldout.jsonl").is_file():
-            found |= read_verdict(request.data, [GENERAL])
-        return found
-    if not selected:
-        raise NotFound("which domain? None of these is a finished slice that would say: give --domain NAME")
-    return {name: _own_heldout(name, manifests, progress) for name in selected}
-
-
-def _own_heldout(name: str, manifests: Sequence[manifest.Manifest], progress: Progress) -> list[str]:
-    made = next((found for found in manifests if found.domain == name), manifests[0] if manifests else None)
-    if made is None:
-        raise NotFound(f"no held-out text for {name!r}: give --data DIR")
-    documents = list(own_text(name, made, progress).verdict().documents)
-    if len(documents) < 2:
-        raise NotFound(f"the text of {name!r} is too short to hold any of it out: give --data DIR")
-    return documents
-
-
 def _questions(request: EvalRequest) -> list[Question]:
     if request.config.tasks.isdisjoint(QUESTION_TASKS):
         return []
@@ -140,10 +126,18 @@ def _questions(request: EvalRequest) -> list[Question]:
 
 
 def _baseline(reference: str | None, manifests: Sequence[manifest.Manifest]) -> EvaluatedModel | None:
-    """The baseline; by default the parent of the first slice."""
+    """The baseline; by default the parent of the slices.
+
+    Raises:
+        BadConfig: they have several.
+    """
     if reference == NO_BASELINE or (reference is None and not manifests):
         return None
     if reference is None:
+        parents = _parents(manifests)
+        if len(parents) > 1:
+            named = ", ".join(map(str, parents))
+            raise BadConfig(f"the slices have {len(parents)} parents, {named}: give --baseline MODEL or none")
         return EvaluatedModel(manifest.PARENT, locate(manifests[0].parent.model))
     path = Path(reference) if Path(reference).exists() else None
     model = find_models(path or _slice_or_model(reference))[0]

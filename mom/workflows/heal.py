@@ -6,7 +6,7 @@ from typing import Any
 
 from mom.display import console
 from mom.workflows.compare import judge_file, show_verdict, verdict_json
-from mom.workflows.domain_text import own_text, used_documents
+from mom.workflows.domain_text import own_text, used_text
 from slices import manifest
 from slices.errors import BadConfig
 from slices.heal.control import NO_CONTROL, Control, check_control, control_folder, heal_control, is_healed_by
@@ -130,7 +130,8 @@ def _text(options: HealOptions, entry: manifest.Manifest, progress: Progress) ->
     text = read_corpus(options.corpus) if options.corpus else own_text(entry.domain, entry, progress)
     if not any(part_of(each) == Part.CALIBRATION for each in text.documents):
         return text
-    read = [*used_documents(entry, progress), *text.calibration().documents, *text.selection().documents]
+    used = used_text(entry, progress).documents
+    read = [*used, *text.calibration().documents, *text.selection().documents]
     unseen = set(overlap(text.verdict().documents, read)[0])
     kept = (each for each in text.documents if part_of(each) != Part.VERDICT or each in unseen)
     return replace(text, documents=tuple(kept))

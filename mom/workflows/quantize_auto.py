@@ -8,7 +8,7 @@ from typing import Any
 
 from mom.display import console
 from mom.workflows.compare import judge_made
-from mom.workflows.domain_text import own_text, used_documents
+from mom.workflows.domain_text import own_text, used_text
 from mom.workflows.quantize import (
     AUTO,
     QuantizeOptions,
@@ -20,9 +20,9 @@ from mom.workflows.quantize import (
 from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
-from slices.errors import NotFound
+from slices.errors import BadConfig, NotFound
 from slices.measure.divergence import Divergence
-from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_all, read_selection, read_verdict
+from slices.measure.heldout import SAMPLE_BYTES, Heldout, cut_heldout, read_selection, read_verdict
 from slices.measure.ladder import Ladder, LadderOptions, predict_ladder_sizes, run_ladder
 from slices.measure.overlap import without_seen
 from slices.measure.predictor import Ratio, advise, sentence, verdict_against
@@ -151,17 +151,22 @@ def _texts(options: QuantizeOptions, folder: Path, report: Progress) -> _Texts:
     if options.imatrix == "domain" and made is not None:
         seen += own_text(made.domain, made, report).calibration().documents
     if made is not None:
-        reported = without_seen({domain: reported}, {made.name: [*used_documents(made, report), *seen]})[0][
-            domain
-        ]
+        seen += used_text(made, report).documents
+        reported = without_seen({domain: reported}, {made.name: seen})[0][domain]
     limit = options.max_bytes or SAMPLE_BYTES
-    texts = cut_all({"selection": selection.documents, "verdict": reported}, limit)
     return _Texts(
         domain=domain,
-        selection=texts["selection"],
+        selection=_cut(domain, Part.SELECTION, selection.documents, limit),
         use=text_use("quantization type", selection, Part.SELECTION),
-        verdict=texts["verdict"],
+        verdict=_cut(domain, Part.VERDICT, reported, limit),
     )
+
+
+def _cut(domain: str, part: Part, documents: Sequence[str], limit: int) -> Heldout:
+    try:
+        return cut_heldout(documents, limit)
+    except BadConfig as error:
+        raise BadConfig(f"the {part.value} text of {domain!r}: {error}") from None
 
 
 def _kept(found: Ladder) -> dict[str, Any]:

@@ -92,15 +92,21 @@ def _read_part(data: Path, domain: str, part: Part) -> Corpus:
             f"{data} holds no corpora/{domain}/calibration.jsonl, of which one document in ten is used to "
             "choose by measurement; what is chosen on heldout.jsonl could not be judged on it"
         )
-    heldout = path.with_name("heldout.jsonl")
-    reported = set(read_documents(heldout)) if heldout.is_file() else set()
-    found = [text for text in _documents(path) if part_of(text) == part and text not in reported]
-    if not found:
+    found = without_verdict(Corpus("files", tuple(_documents(path)), (path.absolute(),)))
+    found = replace(found, documents=tuple(text for text in found.documents if part_of(text) == part))
+    if not found.documents:
         share = "one in ten" if part == Part.SELECTION else "eight in ten"
         raise NotFound(
             f"{path}: none of its documents falls into the {part.value} part, {share} by their hash"
         )
-    return Corpus("files", tuple(found), (path.absolute(),))
+    return found
+
+
+def without_verdict(corpus: Corpus) -> Corpus:
+    """The corpus without what the `heldout.jsonl` beside each of its files holds too."""
+    beside = [file.with_name("heldout.jsonl") for file in corpus.files]
+    reported = {text for file in beside if file.is_file() for text in read_documents(file)}
+    return replace(corpus, documents=tuple(text for text in corpus.documents if text not in reported))
 
 
 def cut_heldout(

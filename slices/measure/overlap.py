@@ -20,13 +20,15 @@ _WORD = re.compile(r"[^\W_]+")
 @dataclass(frozen=True)
 class Overlap:
     """Held-out documents against calibration text. `touched` documents share a run at least, `seen` ones more
-    than `SEEN` of their runs; `share` is of all runs of all documents.
+    than `SEEN` of their runs; `share` is of all runs of all documents. `unchecked` names calibration text
+    that is gone or has changed, so that nothing is known of it.
     """
 
     documents: int
     touched: int
     seen: int
     share: float
+    unchecked: tuple[str, ...] = ()
 
 
 def overlap(heldout: Sequence[str], calibration: Sequence[str]) -> tuple[list[str], Overlap]:

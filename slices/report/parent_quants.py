@@ -35,7 +35,7 @@ class ParentQuants:
 def measure_parent_quants(
     report: EvalReport,
     parent: Path | None,
-    texts: Mapping[str, RivalText | str],
+    texts: Mapping[Path, RivalText | str],
     when: CompareMode = CompareMode.AUTO,
     progress: Progress = no_progress,
 ) -> ParentQuants:
@@ -43,7 +43,7 @@ def measure_parent_quants(
 
     Args:
         parent: of the slices; None measures nothing.
-        texts: by domain, with the report's text for the verdict; or why there is none.
+        texts: by the slice's folder, with the report's text for the verdict; or why there is none.
         when: as for `slices.measure.judge.judge`.
     """
     measured: dict[tuple[str, str], PlainQuant] = {}
@@ -53,7 +53,7 @@ def measure_parent_quants(
         if domain is None or domain not in report.heldout:
             continue
         try:
-            text = texts.get(domain, NOT_MEASURED)
+            text = texts.get(result.model.folder, NOT_MEASURED)
             rival, verdicts[name] = _compare(result, domain, parent, text, when, report, progress)
         except SliceError as error:
             rival, verdicts[name] = None, _unknown(result, str(error))
@@ -71,10 +71,10 @@ def _compare(
     report: EvalReport,
     progress: Progress,
 ) -> tuple[Rival | None, Verdict]:
-    if parent is None:
-        return None, _unknown(result, "it was not measured: there is no parent to compare with")
     if isinstance(text, str):
         return None, _unknown(result, text)
+    if parent is None:
+        return None, _unknown(result, "it was not measured: there is no parent to compare with")
     if reason := skip_reason(parent, text, result.bytes, when):
         return None, _unknown(result, reason)
     rival = find_rival(parent, text, result.bytes, report.config.threads, progress)

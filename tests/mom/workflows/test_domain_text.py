@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mom.workflows.domain_text import unseen_documents, used_documents
+from mom.workflows.domain_text import unseen_documents, used_text
 from mom.workflows.evaluate import EvalRequest, run_evaluation
 from mom.workflows.quantize import QuantizeOptions
 from mom.workflows.quantize_auto import climb_ladder
@@ -23,6 +23,7 @@ from slices.measure.heldout import cut_heldout, read_selection, read_verdict
 from slices.progress import no_progress
 from slices.report.config import EvalConfig
 from slices.text.corpus import Part, part_of, read_corpus
+from slices.text.use import record_text_use, text_use
 from tests.slices.heal_fixtures import parent_gemma3, sentences, write_data
 
 QUICK = HealConfig(steps=12, batch=2, eval_every=6, lr=1e-2, precision="float32", warmup_steps=2)
@@ -66,7 +67,7 @@ def test_every_step_records_its_part(parent: Path, tmp_path: Path) -> None:
         "checkpoint": ("selection", [str(other)]),
     }
     assert uses["checkpoint"].sha256 == read_corpus([other]).selection().sha256
-    used = set(used_documents(made, no_progress))
+    used = set(used_text(made, no_progress).documents)
     assert used == {
         *read_corpus([own]).calibration().documents,
         *read_corpus([other]).calibration().documents,
@@ -79,19 +80,55 @@ def test_every_step_records_its_part(parent: Path, tmp_path: Path) -> None:
     assert made.healing["before"] != made.healing["selection"]["before"]
 
 
-def test_healing_text_that_is_gone_or_changed_is_named(
+def test_text_that_is_gone_or_changed_is_named_and_gives_no_verdict(
     parent: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    corpus = write(tmp_path / "text.jsonl", sentences(60).documents)
-    made = manifest.read(slice_of(parent, tmp_path / "law", corpus))
-    write(corpus, sentences(60, seed=5).documents)
-    assert used_documents(made, no_progress) == list(read_corpus([corpus]).calibration().documents)
-    assert f"law: {corpus} has changed since its step 'cut' read it" in "".join(
-        capsys.readouterr().err.split("\n")
+    own, other = (
+        write(tmp_path / f"{name}.jsonl", sentences(80, seed=seed).documents)
+        for name, seed in (("own", 1), ("other", 2))
     )
-    corpus.unlink()
-    assert used_documents(made, no_progress) == []
-    assert "what its step 'cut' read cannot be checked" in " ".join(capsys.readouterr().err.split())
+    folder = healed(slice_of(parent, tmp_path / "law", own), tmp_path / "healed", other)
+    made = manifest.read(folder)
+    assert used_text(made, no_progress).unchecked == ()
+    write(other, sentences(80, seed=5).documents)
+    found = used_text(made, no_progress)
+    assert set(read_corpus([other]).calibration().documents) <= set(found.documents)
+    assert found.unchecked == tuple(
+        f"healed: {other} has changed since its step {step!r} read it" for step in ("heal", "checkpoint")
+    )
+    other.unlink()
+    lost = used_text(made, no_progress).unchecked
+    assert [reason.split(" read cannot be checked")[0] for reason in lost] == [
+        "healed: what its step 'heal'",
+        "healed: what its step 'checkpoint'",
+    ]
+    assert "what its step 'heal' read cannot be checked" in " ".join(capsys.readouterr().err.split())
+    with pytest.raises(BadConfig, match="what its step 'heal' read cannot be checked"):
+        unseen_documents("law", made, no_progress)
+    report = run_evaluation(
+        EvalRequest(
+            slices=[str(folder)],
+            baseline="none",
+            compare=CompareMode.ALWAYS,
+            config=EvalConfig(max_bytes=2000, threads=1),
+        )
+    )
+    assert report["domains"]["law"]["overlap"]["unchecked"] == lost
+    found_verdict = report["slices"]["healed"]["verdict"]
+    assert (found_verdict["verdict"], found_verdict["reason"]) == ("unknown", lost[0])
+
+
+def test_a_choice_on_data_is_checked_where_its_heldout_file_holds_a_copy(
+    parent: Path, tmp_path: Path
+) -> None:
+    data = write_data(tmp_path / "data", ["law"])
+    law = data / "corpora" / "law"
+    read = read_selection(data, "law")
+    write(law / "heldout.jsonl", [*read_verdict(data)["law"], read.documents[0]])
+    folder = slice_of(parent, tmp_path / "law", law / "calibration.jsonl")
+    record_text_use(folder, text_use("quantization type", read_selection(data, "law"), Part.SELECTION))
+    found = used_text(manifest.read(folder), no_progress)
+    assert found.unchecked == () and set(read.documents) <= set(found.documents)
 
 
 def test_a_slice_healed_on_the_heldout_file_is_refused(parent: Path, tmp_path: Path) -> None:

@@ -193,8 +193,8 @@ def test_parent_quants_at_equal_size_and_the_verdict(tmp_path: Path) -> None:
     documents = sentences(20, 20).documents
     text = {"law": [*SAMPLES.values(), *documents[:8]], "other": DOCUMENTS}
     report = evaluate(find_models(folder), text, EvalConfig(threads=1))
-    rivals: dict[str, RivalText | str] = {
-        "law": RivalText((), cut_heldout(documents[8:]), report.heldout["law"])
+    rivals: dict[Path, RivalText | str] = {
+        folder: RivalText((), cut_heldout(documents[8:]), report.heldout["law"])
     }
     found = measure_parent_quants(report, parent, rivals)
     assert set(found.verdicts) == {"pico", "pico-Q8_0"}
@@ -204,7 +204,7 @@ def test_parent_quants_at_equal_size_and_the_verdict(tmp_path: Path) -> None:
     assert list(found.bytes.values()) == sorted(found.bytes.values())
     never = measure_parent_quants(report, parent, {}, CompareMode.NEVER)
     assert {each.verdict for each in never.verdicts.values()} == {"unknown"}
-    lacking = measure_parent_quants(report, parent, {"law": "no selection text"})
+    lacking = measure_parent_quants(report, parent, {folder: "no selection text"})
     assert {each.reason for each in lacking.verdicts.values()} == {"no selection text"}
     document = as_json(report, found, {}, {}, {}, "1.0")
     assert set(document["parent_quants"]) == set(found.bytes)
