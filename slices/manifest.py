@@ -110,9 +110,10 @@ class Verdict(_Part):
     """The comparison of a file of the slice with the parent's best plain quant of at most its bytes.
 
     The `rival` is the one of fewest bits on selection text, of `compared` that are small enough; `selection`
-    is that text's sha256. `difference`, in bits per byte, is the file's minus the rival's on verdict text,
-    whose sha256 is `data`: 95 % interval from `low` to `high`, two-sided `p`, `n` documents. `alone`: no
-    plain quant is so small. Of it and of `unknown`, `reason` says why.
+    is that text's sha256, `calibration` that of the importance matrix's text. `difference`, in bits per byte,
+    is the file's minus the rival's on verdict text, whose sha256 is `data`: 95 % interval from `low` to
+    `high`, two-sided `p`, `n` documents. `alone`: no plain quant is so small. Of it and of `unknown`,
+    `reason` says why.
     """
 
     variant: str
@@ -120,6 +121,7 @@ class Verdict(_Part):
     verdict: Literal["dominated", "level", "better", "alone", "unknown"]
     data: str = ""
     selection: str = ""
+    calibration: str = ""
     rival: str | None = None
     rival_bytes: int = 0
     difference: float | None = None

@@ -26,6 +26,7 @@ from slices.files.atomic import write_text
 from slices.measure.divergence import Divergence, measure_divergence
 from slices.measure.dominated import verdict
 from slices.measure.heldout import Heldout, cut_heldout, read_calibration, read_selection, read_verdict
+from slices.measure.overlap import without_seen
 from slices.measure.reference import Reference, compute_reference
 from slices.measure.rival import RivalText, find_rival
 from slices.measure.token_map import token_map
@@ -190,10 +191,15 @@ def rival_text(domain: str, text: Heldout, limit: int, settings: Settings) -> Ri
     return RivalText(read_calibration(settings.data, domain).documents, selection, text)
 
 
+def unseen_documents(domain: str, data: Path) -> list[str]:
+    """Held-out documents that repeat neither calibration nor selection text."""
+    read = [*read_calibration(data, domain).documents, *read_selection(data, domain).documents]
+    return without_seen(read_verdict(data, [domain]), {domain: read})[0][domain]
+
+
 def bench_domain(domain: str, limit: int, settings: Settings) -> dict[str, Any]:
     """All files on one domain."""
-    documents = read_verdict(settings.data, [domain])[domain]
-    text = cut_heldout(documents, limit)
+    text = cut_heldout(unseen_documents(domain, settings.data), limit)
     print(f"{domain}: {text.documents} documents, {text.nbytes:,} bytes", flush=True)
     parents, bf16 = measured_parent(text, settings)
     base = next(each for each in parents if each.type == BASE)

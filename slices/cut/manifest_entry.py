@@ -1,8 +1,6 @@
 """The manifest of a finished cut, and the JSON of `mom slice --json`."""
 
-import importlib.metadata
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -13,6 +11,7 @@ from slices.cut.plan import Plan
 from slices.cut.request import SliceRequest
 from slices.text.corpus import Corpus, Part
 from slices.text.use import text_use
+from slices.versions import versions
 
 
 def build_manifest(
@@ -62,17 +61,6 @@ def build_manifest(
         versions=versions(),
         notes=list(notes),
     )
-
-
-def versions() -> dict[str, str]:
-    """Versions of what made the slice."""
-    found = {"python": platform.python_version()}
-    for package in ("mom-slicer", "numpy", "tokenizers"):
-        try:
-            found[package] = importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            found[package] = "not installed as a package"
-    return found
 
 
 def summary(request: SliceRequest, made: manifest.Manifest) -> dict[str, Any]:

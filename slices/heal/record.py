@@ -4,7 +4,6 @@ from typing import Any
 
 from slices import manifest
 from slices.checkpoint import fingerprint, open_checkpoint
-from slices.cut.manifest_entry import versions
 from slices.device import Device
 from slices.errors import RunFailed
 from slices.heal.curve import EvalPoint
@@ -14,6 +13,7 @@ from slices.heal.run_state import RunState
 from slices.heal.text import HealText
 from slices.text.corpus import Part
 from slices.text.use import text_use
+from slices.versions import versions
 
 
 def healed_manifest(

@@ -5,12 +5,14 @@ and better where it needs more, by the paired test over documents (p < 0.05). Wh
 it is alone, which says nothing of its quality. Measures nothing.
 """
 
+from collections.abc import Mapping
 from typing import Literal
 
 from slices.estimate import Values
 from slices.manifest import Verdict
-from slices.measure.paired import Difference, paired_difference
+from slices.measure.paired import Difference, holm, paired_difference
 from slices.measure.rival import Rival, RivalText, too_few_documents
+from slices.text.corpus import Corpus
 
 VerdictName = Literal["dominated", "level", "better", "alone", "unknown"]
 
@@ -33,6 +35,7 @@ def verdict(
         verdict=_verdict_name(difference),
         data=text.verdict.sha256,
         selection=text.selection.sha256,
+        calibration=Corpus("files", text.calibration).sha256 if text.calibration else "",
         rival=rival.quant.label,
         rival_bytes=rival.quant.bytes,
         difference=difference.value,
@@ -43,6 +46,23 @@ def verdict(
         compared=rival.compared,
         reason="" if difference.p is not None else too_few_documents(difference.n),
     )
+
+
+def correct_verdicts(found: Mapping[str, Verdict]) -> dict[str, Verdict]:
+    """Verdicts that are read together: p-values corrected by `holm`, and the verdicts that follow from them.
+
+    The intervals stay those of each comparison alone.
+    """
+    values = holm([each.p if each.rival else None for each in found.values()])
+    return {
+        name: each if p is None else each.model_copy(update={"p": p, "verdict": _named(each, p)})
+        for (name, each), p in zip(found.items(), values, strict=True)
+    }
+
+
+def _named(found: Verdict, p: float) -> VerdictName:
+    value, low, high = found.difference or 0.0, found.low, found.high
+    return _verdict_name(Difference(value=value, low=low, high=high, p=p, n=found.n))
 
 
 def alone_verdict(variant: str, domain: str) -> Verdict:

@@ -3,6 +3,7 @@
 Sizes are predicted to the byte from the headers alone and cached in `$MOM_HOME/plain`.
 """
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import astuple, dataclass
@@ -18,6 +19,7 @@ from slices.home import home
 from slices.quant.recipe import make_recipe
 from slices.quant.size import SizePrediction, model_name, predict_products, predict_sizes
 from slices.quant.types import LLAMA_CPP, MIXES
+from slices.versions import runtime_versions
 
 VERSION = 3  # of what `$MOM_HOME/plain` holds; entries of another are measured again
 # Types of nearly the same bits may be better or worse (IQ4_XS is than Q4_0): half a bit more is better.
@@ -42,8 +44,9 @@ class PlainType:
 
 
 def plain_identity(parent: Path) -> str:
-    """The parent's digest in names of cached files."""
-    return fingerprint(open_checkpoint(parent))[:16]
+    """The digest of the parent and of the packages that quantize and run it, in names of cached files."""
+    identity = fingerprint(open_checkpoint(parent)) + runtime_versions()
+    return hashlib.sha256(identity.encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

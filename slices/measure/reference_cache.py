@@ -30,6 +30,7 @@ from slices.measure.token_map import TokenMap
 from slices.measure.tokenized import TokenWindow
 from slices.progress import Progress
 from slices.runtime import Runtime
+from slices.versions import runtime_versions
 
 VERSION = 3
 _FIELDS = (*PER_POSITION, "top_count", "unused_columns", "vocabulary")
@@ -70,7 +71,7 @@ def cached_reference(
 
 def reference_file(identity: str, windows: Sequence[TokenWindow], token_map: TokenMap | None) -> Path:
     """The file of a reference's distributions."""
-    digest = hashlib.sha256(json.dumps([VERSION, TOP, SAMPLED, identity]).encode())
+    digest = hashlib.sha256(json.dumps([VERSION, TOP, SAMPLED, identity, runtime_versions()]).encode())
     for each in windows:
         digest.update(np.array([each.first_scored, *each.tokens, -1], np.int64).tobytes())
     if token_map is not None:

@@ -48,11 +48,11 @@ def unhealed_weights(folder: Path) -> UnhealedWeights:
 
 def _unchanged_slice(healing: Mapping[str, object]) -> Checkpoint | None:
     """The slice that was healed, None where it is no longer what it was."""
-    path = Path(str(healing.get("slice_folder", "")))
-    if "slice_folder" not in healing or not (path / manifest.FILE).is_file():
+    folder = healing.get("slice_folder")  # None: the cut of a search, which is deleted
+    if not isinstance(folder, str) or not (Path(folder) / manifest.FILE).is_file():
         return None
     try:
-        found = open_checkpoint(path)
+        found = open_checkpoint(Path(folder))
     except SliceError:
         return None
     return found if fingerprint(found) == healing.get("slice_fingerprint") else None

@@ -17,6 +17,7 @@ from slices.report.evaluated_model import EvaluatedModel
 from slices.report.resume_cache import EvalCache
 from slices.runtime import Runtime
 from slices.tasks.questions import QUESTION_KINDS, Question, questions_sha256, sample_questions
+from slices.versions import runtime_versions
 
 Opener = Callable[[EvaluatedModel, EvalConfig], Runtime]
 
@@ -52,6 +53,7 @@ class EvalRun:
             self.heldout[domain].sha256,
             [*settings, config.context_length],
             samples,
+            runtime_versions(),
         ]
 
     def baseline_distributions(

@@ -13,7 +13,7 @@ from slices.errors import SliceError
 from slices.estimate import Estimate, ratio
 from slices.manifest import BF16, Verdict
 from slices.measure.compare_mode import NOT_MEASURED, CompareMode
-from slices.measure.dominated import unknown_verdict, verdict
+from slices.measure.dominated import correct_verdicts, unknown_verdict, verdict
 from slices.measure.plain import PlainQuant
 from slices.measure.rival import Rival, RivalText, find_rival, skip_reason
 from slices.progress import Progress, no_progress
@@ -24,7 +24,7 @@ from slices.report.evaluate import EvalReport, ModelResult
 class ParentQuants:
     """Quants of the parent by label: bytes, and bits per byte by domain.
 
-    `verdicts` by model, on its own domain.
+    `verdicts` by model, on its own domain, their p-values corrected by Holm's method for how many there are.
     """
 
     bytes: Mapping[str, int]
@@ -59,7 +59,7 @@ def measure_parent_quants(
             rival, verdicts[name] = None, _unknown(result, str(error))
         if rival is not None:
             measured[rival.quant.label, domain] = rival.quant
-    return ParentQuants(_bytes(measured), _bits_per_byte(measured, report), verdicts)
+    return ParentQuants(_bytes(measured), _bits_per_byte(measured, report), correct_verdicts(verdicts))
 
 
 def _compare(

@@ -57,14 +57,17 @@ def is_healed(folder: Path, structure: Structure) -> bool:
     return made.healing is not None and cut == structure
 
 
-def copy_slice(folder: Path, target: Path, force: bool) -> None:
-    """Copy a slice's folder to `target` in one step.
+def copy_healed_slice(folder: Path, target: Path, force: bool) -> None:
+    """Copy a healed slice's folder to `target` in one step. The cut that was healed is in no folder.
 
     Raises:
         Exists: `target` is there and `force` is false.
     """
+    made = manifest.read(folder)
+    healing = {**(made.healing or {}), "slice_folder": None}
     with map_full_disk_error(target), staged(target, force) as partial:
         shutil.copytree(folder, partial)
+        manifest.write(partial, made.model_copy(update={"healing": healing}))
 
 
 def _healed_folder(request: SearchRequest, scratch: Path) -> Path:

@@ -4,13 +4,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from slices.checkpoint import Checkpoint, fingerprint
-from slices.cut.manifest_entry import versions
 from slices.cut.request import SliceRequest
 from slices.device import choose_device
 from slices.heal.settings import HealConfig
 from slices.measure.heldout import Heldout
 from slices.search import candidates
 from slices.text.corpus import Corpus
+from slices.versions import versions
 
 
 @dataclass(frozen=True, kw_only=True)

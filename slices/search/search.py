@@ -25,7 +25,7 @@ from slices.progress import Progress, no_progress
 from slices.quant.quantize import quantize
 from slices.search.candidates import Structure, ffn_choices, layer_choices, vocab_choices
 from slices.search.frontier import Candidate, best, frontier
-from slices.search.healing import copy_slice, heal_cut, is_healed, keep_healed
+from slices.search.healing import copy_healed_slice, heal_cut, is_healed, keep_healed
 from slices.search.request import SearchRequest, cache_key
 from slices.search.resume_cache import SearchCache
 from slices.search.trial import Skipped, TrialContext, measure_parent, request_for, try_structure
@@ -159,7 +159,7 @@ def _write_slice(chosen: Candidate, cache: SearchCache, context: TrialContext) -
         folder = context.scratch / "slice"
         cut(request_for(request.cut, chosen.structure, folder), progress)
         healed = heal_cut(request, config, folder, context.scratch, progress)
-    copy_slice(healed, request.cut.target, request.cut.force)
+    copy_healed_slice(healed, request.cut.target, request.cut.force)
 
 
 def _record(cache: SearchCache, chosen: Candidate) -> dict[str, Any]:

@@ -5,10 +5,17 @@ import pytest
 
 from mom.workflows.compare import dominated_by, show_verdict, verdict_json
 from slices.manifest import Verdict
-from slices.measure.dominated import alone_verdict, unknown_verdict, verdict, verdict_sentence
+from slices.measure.dominated import (
+    alone_verdict,
+    correct_verdicts,
+    unknown_verdict,
+    verdict,
+    verdict_sentence,
+)
 from slices.measure.plain import PlainQuant
 from slices.measure.plain_sizes import PlainType
 from slices.measure.rival import Rival, RivalText, cut_rival_text
+from slices.text.corpus import Corpus
 from tests.slices.heal_fixtures import sentences
 
 SIZES = np.linspace(100.0, 300.0, 10)
@@ -39,8 +46,30 @@ def test_the_verdict_is_of_paired_differences(shift: float, expected: str) -> No
     assert (found.low < 0 < found.high) == (expected == "level")
     assert (found.data, found.selection) == (used.verdict.sha256, used.selection.sha256)
     assert found.data != found.selection
+    assert found.calibration == Corpus("files", used.calibration).sha256
     assert ("DOMINATED" in verdict_sentence(found)) == (expected == "dominated")
     assert "10 documents" in verdict_sentence(found)
+
+
+def test_verdicts_that_are_read_together_are_corrected() -> None:
+    """A difference that is found alone is not one where it is the best of twenty comparisons of noise."""
+    used = text()
+    alone = verdict("bf16", "law", BITS, SIZES, rival(BITS + (0.3 + NOISE) * SIZES), used)
+    clear = verdict("bf16", "law", BITS, SIZES, rival(BITS + (0.3 + 0.001 * NOISE) * SIZES), used)
+    assert alone.verdict == clear.verdict == "better"
+    assert alone.p is not None and 0.05 / 20 < alone.p < 0.05
+    noise = verdict("bf16", "law", BITS, SIZES, rival(BITS + NOISE * SIZES), used)
+    unknown = unknown_verdict("bf16", "law", "too big")
+    found = correct_verdicts(
+        {"alone": alone, "clear": clear, "unknown": unknown} | {str(n): noise for n in range(18)}
+    )
+    assert {name: each.verdict for name, each in found.items() if not name.isdigit()} == {
+        "alone": "level",
+        "clear": "better",
+        "unknown": "unknown",
+    }
+    assert found["alone"].p == pytest.approx(alone.p * 19) and found["unknown"] == unknown
+    assert (found["alone"].low, found["alone"].high) == (alone.low, alone.high)
 
 
 def test_few_documents_make_no_verdict() -> None:
