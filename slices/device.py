@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from slices.errors import BadConfig
-from slices.gemma4_slice import register
 from slices.runtimes.torch_runtime import load_libraries, load_model
+from slices.slice_classes import register
 
 
 @dataclass(frozen=True)

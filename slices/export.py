@@ -99,6 +99,12 @@ def _dialect(anatomy: Anatomy) -> Dialect:
             f"{anatomy.model_type} cannot be exported to GGUF (only {', '.join(DIALECTS)} can); "
             "serve this slice in torch"
         )
+    if anatomy.windowed:
+        raise Unsupported(
+            f"layers {anatomy.windowed}: full attention limited to the sliding window with its own rotary "
+            "theta cannot be written to a GGUF, where a layer has both of the sliding layers or neither; "
+            "serve this slice in torch, or cut a Gemma 3 with --rope-theta local"
+        )
     return dialect
 
 

@@ -1,33 +1,16 @@
-"""A Gemma 4 slice that ends on a sliding layer, as transformers classes of its own.
-
-    import slices.gemma4_slice
-    slices.gemma4_slice.register()
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+"""A Gemma 4 slice that ends on a sliding layer, or whose full-attention layers are limited to the window, as
+transformers classes of its own. `slices.slice_classes.register` makes them known to the Auto classes.
 
 Stock transformers turns the last layer of a Gemma 4 into a full-attention layer, with a warning only.
-These configs keep `layer_types` as they are; all else is the stock model. No code travels with the
-checkpoint. A slice cut with `--portable` does without this.
+These configs keep `layer_types` as they are; all else is the stock model. A slice cut with `--portable`
+does without this.
 """
 
 from typing import Any
 
-from slices.errors import MissingExtra
 from slices.families.gemma4 import SLICE_TYPES
 from slices.families.table import FULL
-
-
-def register() -> None:
-    """Register the model_types of SWA-only slices with AutoConfig and AutoModelForCausalLM. Idempotent."""
-    try:
-        from transformers import AutoConfig, AutoModelForCausalLM
-    except ImportError:
-        raise MissingExtra("transformers", "torch") from None
-    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
-
-    for model_type, (config, model) in _classes().items():
-        if model_type not in CONFIG_MAPPING:
-            AutoConfig.register(model_type, config)
-            AutoModelForCausalLM.register(config, model)
+from slices.windowed_attention import window_full_attention
 
 
 def _keep_types(config: Any, stock_init: Any, kwargs: dict[str, Any]) -> None:
@@ -43,7 +26,8 @@ def _keep_types(config: Any, stock_init: Any, kwargs: dict[str, Any]) -> None:
     config.layer_types = types or config.layer_types
 
 
-def _classes() -> dict[str, tuple[Any, Any]]:
+def classes() -> list[tuple[Any, Any]]:
+    """The config and model class of each of our model_types."""
     from transformers import Gemma4ForCausalLM, Gemma4TextConfig
     from transformers.models.gemma4_unified.configuration_gemma4_unified import Gemma4UnifiedTextConfig
     from transformers.models.gemma4_unified.modeling_gemma4_unified import Gemma4UnifiedForCausalLM
@@ -61,6 +45,10 @@ def _classes() -> dict[str, tuple[Any, Any]]:
 
         config_class = Gemma4SliceConfig
 
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            window_full_attention(self.model)
+
     class Gemma4UnifiedSliceConfig(Gemma4UnifiedTextConfig):
         """Gemma4UnifiedTextConfig whose last layer may be sliding."""
 
@@ -74,7 +62,11 @@ def _classes() -> dict[str, tuple[Any, Any]]:
 
         config_class = Gemma4UnifiedSliceConfig
 
-    return {
-        Gemma4SliceConfig.model_type: (Gemma4SliceConfig, Gemma4SliceForCausalLM),
-        Gemma4UnifiedSliceConfig.model_type: (Gemma4UnifiedSliceConfig, Gemma4UnifiedSliceForCausalLM),
-    }
+        def __init__(self, config: Any) -> None:
+            super().__init__(config)
+            window_full_attention(self.model)
+
+    return [
+        (Gemma4SliceConfig, Gemma4SliceForCausalLM),
+        (Gemma4UnifiedSliceConfig, Gemma4UnifiedSliceForCausalLM),
+    ]

@@ -134,7 +134,10 @@ class Verdict(_Part):
 
 
 class Manifest(_Part):
-    """A complete slice."""
+    """A complete slice.
+
+    `attention`: what became of the full-attention layers that were kept; `sliding` limits them to the window.
+    """
 
     schema_version: Literal[3] = Field(SCHEMA, alias="schema")
     name: str
@@ -143,6 +146,7 @@ class Manifest(_Part):
     parent: Parent
     recipe: dict[str, Any]
     layers: list[int]
+    attention: Literal["keep", "sliding"] = "keep"
     vocabulary: int
     parameters: Parameters
     bytes: int

@@ -13,9 +13,9 @@ from typing import Any
 from slices.architecture.anatomy import read_anatomy
 from slices.cut.pipeline import cut, plan_cut
 from slices.cut.request import SliceRequest
-from slices.gemma4_slice import register
 from slices.manifest import Manifest
-from slices.runtimes.torch_runtime import cache_name
+from slices.slice_classes import register
+from slices.windowed_attention import cache_argument
 from tests.slices.gguf_fixtures import tokenizer_json, write_gemma3
 
 __all__ = [
@@ -241,7 +241,7 @@ def logits(model: Any, ids: Sequence[int] = IDS) -> Any:
         whole = model(tokens).logits[0]
         cache = model(tokens[:, :-5], use_cache=True)
         steps = [cache.logits[0, -1]]
-        name = cache_name(model)
+        name = cache_argument(model)
         past = cache[name]
         for position in range(len(ids) - 5, len(ids) - 1):
             step = model(tokens[:, position : position + 1], use_cache=True, **{name: past})

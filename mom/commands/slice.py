@@ -15,6 +15,7 @@ from mom.commands.options import (
     emit,
     parse_size,
 )
+from slices.architecture.window import Attention, RopeTheta
 from slices.cut.request import FfnRank
 from slices.errors import BadConfig
 from slices.measure.compare_mode import CompareMode
@@ -51,6 +52,16 @@ def slice_(
     portable: Annotated[
         bool, typer.Option("--portable", help="Add identity layers, so that stock transformers loads it.")
     ] = False,
+    attention: Annotated[
+        Attention, typer.Option(help="Keep full attention, or limit it to the sliding window.")
+    ] = Attention.KEEP,
+    rope_theta: Annotated[
+        RopeTheta | None,
+        typer.Option(
+            help="Rotary theta of full-attention layers made sliding: the sliding layers', or their own, "
+            "which only torch runs. [default: local for Gemma 3, global for Gemma 4]"
+        ),
+    ] = None,
     compare: Compare = CompareMode.AUTO,
     budget: Annotated[
         int | None,
@@ -87,6 +98,8 @@ def slice_(
         ffn_rank=ffn_rank,
         repair=repair,
         portable=portable,
+        attention=attention,
+        rope_theta=rope_theta,
     )
     if budget is not None:
         _search(request, budget, vocab, ffn, heal_steps, compare, dry_run, json)

@@ -1,12 +1,14 @@
 """`mom inspect`: a checkpoint's architecture and parameters, and the FFN-ratio predictor's advice."""
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from mom.display import console
 from slices import manifest
 from slices.architecture.anatomy import Anatomy, count_parameters, match_tensors, read_anatomy
+from slices.architecture.kv_cache import kv_cache_bytes
 from slices.architecture.layer_spec import format_layers
 from slices.manifest import Parameters
 from slices.measure.predictor import (
@@ -36,6 +38,7 @@ def inspect(model: str) -> dict[str, Any]:
         "layers": len(anatomy.layers),
         "sliding_layers": anatomy.sliding,
         "full_layers": anatomy.full,
+        "windowed_layers": anatomy.windowed,
         "kv_shared_layers": [layer.index for layer in anatomy.layers if layer.shared],
         "kv_donors": anatomy.donors,
         "ffn_ratio": [round(layer.ffn / anatomy.dims.hidden, 4) for layer in anatomy.layers],
@@ -43,6 +46,7 @@ def inspect(model: str) -> dict[str, Any]:
         "bytes": stored,
         "head_dim": {kind: _head(anatomy, kind) for kind in ("sliding_attention", "full_attention")},
         "sliding_window": anatomy.dims.sliding_window,
+        "kv_cache": asdict(kv_cache_bytes(anatomy)),
         "hidden_size": anatomy.dims.hidden,
         "vocabulary": anatomy.dims.vocab,
         "weights_read": present is not None,
@@ -148,6 +152,7 @@ def _groups(figures: dict[str, Any]) -> list[list[str]]:
             *_list(figures["sliding_layers"]),
         ],
         [f"full attention, head {head['full_attention'] or '-'}", *_list(figures["full_layers"])],
+        *([["of it windowed", *_list(windowed)]] if (windowed := figures["windowed_layers"]) else []),
         ["K/V shared", *_list(figures["kv_shared_layers"])],
         ["K/V donors", str(len(figures["kv_donors"])), donors or "none"],
     ]

@@ -1,10 +1,12 @@
 """`mom slice` and `mom list`: run a cut, show its plan or result; list the slices."""
 
+from dataclasses import asdict
 from typing import Any
 
 from mom.display import console
 from mom.workflows.compare import dominated_by, judge_file, show_verdict, verdict_json
 from slices import manifest
+from slices.architecture.layer_spec import format_layers
 from slices.cut.manifest_entry import summary
 from slices.cut.pipeline import cut, plan_cut
 from slices.cut.plan import Plan
@@ -29,6 +31,10 @@ def dry_run(request: SliceRequest) -> dict[str, Any]:
         "path": str(request.target),
         "name": request.slice_name,
         "layers": list(plan.layers),
+        "attention": str(plan.attention),
+        "rope_theta": plan.selection.theta,
+        "windowed_layers": plan.windowed_layers,
+        "kv_cache": asdict(plan.kv_cache),
         "identity_layers": plan.identity_layers,
         "repair": None if plan.selection.repair is None else plan.selection.repair.to_json(),
         "vocabulary": plan.vocabulary,
@@ -46,6 +52,7 @@ def show(figures: dict[str, Any]) -> None:
     parts = figures["parameters"]
     rows = [
         ["layers kept", f"{len(figures['layers'])}: {', '.join(map(str, figures['layers']))}"],
+        *_attention_rows(figures),
         ["vocabulary rows", f"{figures['vocabulary']:,}"],
         *([name.replace("_", " "), console.number(count)] for name, count in parts.items()),
         ["weights", f"{figures['bytes']:,} bytes ({console.size(figures['bytes'])})"],
@@ -58,6 +65,17 @@ def show(figures: dict[str, Any]) -> None:
         console.warn(f"note: {note}")
     if "verdict" in figures:
         show_verdict(figures["verdict"])
+
+
+def _attention_rows(figures: dict[str, Any]) -> list[list[str]]:
+    """The layers that were limited to the sliding window, and the K/V cache of a token."""
+    windowed, kv_cache = figures["windowed_layers"], figures["kv_cache"]
+    inside, beyond = kv_cache["per_token"], kv_cache["beyond_window"]
+    rows = [["K/V cache", f"{inside:,} bytes a token, {beyond:,} beyond the window"]]
+    if figures["attention"] == "sliding":
+        listed = f"{format_layers(windowed)}, {figures['rope_theta']} rotary theta" if windowed else "none"
+        rows.insert(0, ["full attention made sliding", listed])
+    return rows
 
 
 def listing() -> dict[str, Any]:

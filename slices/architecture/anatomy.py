@@ -80,8 +80,13 @@ class Anatomy:
 
     @property
     def full(self) -> list[int]:
-        """Indices of the full-attention layers."""
+        """Indices of the full-attention layers, windowed or not."""
         return self.of_type(FULL)
+
+    @property
+    def windowed(self) -> list[int]:
+        """Indices of the full-attention layers that are limited to the sliding window."""
+        return [layer.index for layer in self.layers if layer.windowed]
 
 
 def read_anatomy(config: Mapping[str, Any]) -> Anatomy:

@@ -153,7 +153,8 @@ def check_faithful(parent: Sequence[Layer | None], after: Anatomy, ffn: Mapping[
     """Check the slice's config, as read back, against the parent's layers: the last of the checks.
 
     Args:
-        parent: for each layer of the slice the parent's layer it is, or None for an identity layer.
+        parent: for each layer of the slice the parent's layer it is, with the attention that it shall have,
+            or None for an identity layer.
         after: what the slice's config.json describes.
         ffn: the width that each of the parent's kept layers shall have.
 
@@ -169,9 +170,10 @@ def check_faithful(parent: Sequence[Layer | None], after: Anatomy, ffn: Mapping[
         if found != expected:
             raise InvalidCut(
                 f"the slice's config would make layer {old.index} another layer: type, head size, heads, "
-                f"K/V heads, sharing, values, FFN width and donor are {expected}, it says {found}"
+                f"K/V heads, sharing, values, window, FFN width and donor are {expected}, it says {found}"
             )
 
 
 def _traits(layer: Layer) -> tuple[object, ...]:
-    return layer.type, layer.head_dim, layer.heads, layer.kv_heads, layer.shared, layer.has_value
+    sizes = layer.head_dim, layer.heads, layer.kv_heads
+    return layer.type, *sizes, layer.shared, layer.has_value, layer.windowed

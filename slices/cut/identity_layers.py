@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slices.architecture.anatomy import Anatomy
-from slices.families.table import FULL, LayerType
+from slices.architecture.window import RopeTheta, windowed
+from slices.families.table import FULL, Layer, LayerType
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class SliceLayer:
     parent: int | None
     type: LayerType
     shared: bool  # it reads the K/V of an earlier layer
+    windowed: bool = False  # a full-attention layer limited to the sliding window
 
     @property
     def is_identity(self) -> bool:
@@ -29,9 +31,15 @@ class SliceLayer:
         return self.parent is None
 
 
-def build_slice_layers(anatomy: Anatomy, layers: Sequence[int], portable: bool) -> tuple[SliceLayer, ...]:
-    """The slice's layers, with identity layers where it is to be `portable` and needs them."""
-    kept = [SliceLayer(i, anatomy.layers[i].type, anatomy.layers[i].shared) for i in layers]
+def build_slice_layers(
+    anatomy: Anatomy, layers: Sequence[int], portable: bool, theta: RopeTheta | None = None
+) -> tuple[SliceLayer, ...]:
+    """The slice's layers, with identity layers where it is to be `portable` and needs them.
+
+    Args:
+        theta: that of full-attention layers limited to the sliding window; None keeps full attention.
+    """
+    kept = [_slice_layer(windowed(anatomy.layers[i], theta)) for i in layers]
     if not portable or not ends_sliding(anatomy, layers):
         return tuple(kept)
     own = [layer for layer in kept if not layer.shared]
@@ -40,6 +48,10 @@ def build_slice_layers(anatomy: Anatomy, layers: Sequence[int], portable: bool) 
         return (*own, *shared, SliceLayer(None, FULL, shared=True))
     boundary = SliceLayer(None, FULL, shared=False)
     return (*own, boundary, *shared, SliceLayer(None, FULL, shared=True)) if shared else (*own, boundary)
+
+
+def _slice_layer(layer: Layer) -> SliceLayer:
+    return SliceLayer(layer.index, layer.type, layer.shared, layer.windowed)
 
 
 def ends_sliding(anatomy: Anatomy, layers: Sequence[int]) -> bool:

@@ -6,7 +6,9 @@ from dataclasses import asdict
 from typing import Any
 
 from slices import manifest
-from slices.checkpoint import Checkpoint
+from slices.architecture.anatomy import read_anatomy
+from slices.architecture.kv_cache import kv_cache_bytes
+from slices.checkpoint import Checkpoint, open_checkpoint
 from slices.cut.plan import Plan
 from slices.cut.request import SliceRequest
 from slices.text.corpus import Corpus, Part
@@ -45,6 +47,8 @@ def build_manifest(
             "ffn": request.ffn,
             "ffn_rank": str(request.ffn_rank) if request.ffn != "all" else None,
             "portable": request.portable,
+            "rope_theta": None if plan.selection.theta is None else str(plan.selection.theta),
+            "windowed_layers": plan.windowed_layers,
             "identity_layers": plan.identity_layers,
             "removed": [asdict(removal) for removal in plan.selection.removed],
             "repair": None if plan.selection.repair is None else plan.selection.repair.to_json(),
@@ -52,6 +56,7 @@ def build_manifest(
             "seconds": round(seconds, 2),
         },
         layers=list(plan.layers),
+        attention="keep" if plan.selection.theta is None else "sliding",
         vocabulary=plan.vocabulary,
         parameters=plan.parameters,
         bytes=plan.nbytes,
@@ -69,6 +74,10 @@ def summary(request: SliceRequest, made: manifest.Manifest) -> dict[str, Any]:
         "path": str(request.target),
         "name": made.name,
         "layers": made.layers,
+        "attention": made.attention,
+        "rope_theta": made.recipe["rope_theta"],
+        "windowed_layers": made.recipe["windowed_layers"],
+        "kv_cache": asdict(kv_cache_bytes(read_anatomy(open_checkpoint(request.target).config))),
         "identity_layers": made.recipe["identity_layers"],
         "removed": made.recipe["removed"],
         "repair": made.recipe["repair"],

@@ -27,6 +27,26 @@ def dropped_notes(anatomy: Anatomy, entries: Mapping[str, Entry], dropped: Seque
     return notes
 
 
+def window_notes(anatomy: Anatomy, slice_layers: Sequence[SliceLayer]) -> list[str]:
+    """Which full-attention layers became sliding ones, or are limited to the sliding window."""
+    kept = [layer for layer in slice_layers if layer.parent is not None]
+    sliding = [each.parent for each in kept if each.type != anatomy.layers[each.parent or 0].type]
+    windowed = [each.parent for each in kept if each.windowed]
+    window, notes = anatomy.dims.sliding_window, []
+    if sliding:
+        notes.append(
+            f"full-attention layers {', '.join(map(str, sliding))} are sliding layers, with a window of "
+            f"{window} tokens and the local rotary theta"
+        )
+    if windowed:
+        notes.append(
+            f"full-attention layers {', '.join(map(str, windowed))} are limited to the window of {window} "
+            "tokens and keep their rotary theta: only torch runs that, once slices.slice_classes.register() "
+            "has been called"
+        )
+    return notes
+
+
 def loading_notes(
     anatomy: Anatomy, slice_layers: Sequence[SliceLayer], config: Mapping[str, Any]
 ) -> list[str]:
@@ -38,7 +58,7 @@ def loading_notes(
     if ends_sliding(anatomy, layers):
         return [
             f"the last layer ({layers[-1]}) is sliding, which stock transformers cannot express: the slice "
-            f"has model_type {config['model_type']!r} and loads after slices.gemma4_slice.register(); "
+            f"has model_type {config['model_type']!r} and loads after slices.slice_classes.register(); "
             "--portable adds identity layers instead"
         ]
     if anatomy.family.forced_full_types and all(layer.type == FULL for layer in slice_layers):

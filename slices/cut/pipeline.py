@@ -10,6 +10,7 @@ from slices import manifest
 from slices.architecture.anatomy import Anatomy, read_anatomy
 from slices.architecture.constraints import ffn_width, nearest_valid_layers
 from slices.architecture.layer_spec import is_auto, parse_auto_count, select_layers
+from slices.architecture.window import resolve_rope_theta
 from slices.checkpoint import Checkpoint, read_optional_json
 from slices.cut.extract import extract
 from slices.cut.manifest_entry import build_manifest
@@ -71,6 +72,7 @@ def plan_cut(
         raise NotFound(f"{checkpoint.folder} holds no weights: expected model.safetensors or its index")
     anatomy = read_anatomy(checkpoint.config)
     width = ffn_width(anatomy, request.ffn)
+    theta = resolve_rope_theta(anatomy, request.attention, request.rope_theta)
     text = None
     if is_auto(request.layers):
         keep = parse_auto_count(request.layers, len(anatomy.layers))
@@ -78,6 +80,7 @@ def plan_cut(
         selection = _scored_layers(request, checkpoint, anatomy, text, keep, progress)
     else:
         selection = _requested_layers(request, anatomy)
+    selection = replace(selection, theta=theta)
     check_cut(checkpoint, anatomy, selection)
     ranked = measure and width is not None and request.ffn_rank == FfnRank.SCORES
     if text is None and (ranked or _rows_need_text(request, domain, measure)):

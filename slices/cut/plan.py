@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from slices.architecture import constraints
 from slices.architecture.anatomy import Anatomy, TensorSpec, match_tensors, read_anatomy
+from slices.architecture.kv_cache import KvCacheBytes, kv_cache_bytes
 from slices.architecture.removal import LayerRemoval
+from slices.architecture.window import Attention, RopeTheta, check_window, windowed
 from slices.checkpoint import Checkpoint
 from slices.cut.identity_layers import SliceLayer, build_slice_layers
-from slices.cut.notes import dropped_notes, loading_notes, repair_note
+from slices.cut.notes import dropped_notes, loading_notes, repair_note, window_notes
 from slices.cut.slice_config import slice_config
 from slices.files.safetensors_header import Entry
 from slices.files.safetensors_writer import Layout, Slot, lay_out
@@ -52,6 +54,7 @@ class Selection:
         rows: kept vocabulary rows, ascending, shape (kept,); None for all.
         neurons: kept FFN neurons by layer; None for all.
         portable: add the identity layers without which stock transformers would misread the slice.
+        theta: that of full-attention layers limited to the sliding window; None keeps full attention.
         repair: how `layers` was changed to be valid.
         removed: where layers were chosen by scores, which were removed, in order.
     """
@@ -60,6 +63,7 @@ class Selection:
     rows: NDArray[np.int64] | None = None
     neurons: NeuronIndices | None = None
     portable: bool = False
+    theta: RopeTheta | None = None
     repair: constraints.Repair | None = None
     removed: tuple[LayerRemoval, ...] = ()
 
@@ -99,6 +103,22 @@ class Plan:
         return None if rows is None else TokenIdMap(rows, self.anatomy.dims.vocab)
 
     @property
+    def attention(self) -> Attention:
+        """What became of the full-attention layers."""
+        return Attention.KEEP if self.selection.theta is None else Attention.SLIDING
+
+    @property
+    def windowed_layers(self) -> list[int]:
+        """The kept layers of the parent that were limited to the sliding window."""
+        kept = [self.anatomy.layers[index] for index in self.layers]
+        return [layer.index for layer in kept if windowed(layer, self.selection.theta) != layer]
+
+    @property
+    def kv_cache(self) -> KvCacheBytes:
+        """Float16 K/V cache of the slice, in bytes a token."""
+        return kv_cache_bytes(read_anatomy(self.config))
+
+    @property
     def identity_layers(self) -> list[int]:
         """Indices of the slice's identity layers."""
         return [index for index, layer in enumerate(self.slice_layers) if layer.is_identity]
@@ -136,6 +156,7 @@ def make_plan(checkpoint: Checkpoint, anatomy: Anatomy, selection: Selection) ->
             *([] if selection.repair is None else [repair_note(selection.repair)]),
             *dropped_notes(anatomy, entries, dropped),
             *loading_notes(anatomy, slice_layers, config),
+            *window_notes(anatomy, slice_layers),
         ),
     )
 
@@ -147,13 +168,17 @@ def _configure(
     constraints.check_layers(anatomy, selection.layers)
     if selection.rows is not None:
         constraints.check_rows(anatomy, selection.rows)
-    slice_layers = build_slice_layers(anatomy, selection.layers, selection.portable)
+    check_window(anatomy, selection.layers, selection.theta, selection.portable)
+    slice_layers = build_slice_layers(anatomy, selection.layers, selection.portable, selection.theta)
     widths = _widths(anatomy, selection)
     config = slice_config(
         anatomy, slice_layers, selection.rows, _intermediate_size(anatomy, selection.layers, widths)
     )
     after = read_anatomy(config)
-    parents = [None if layer.parent is None else anatomy.layers[layer.parent] for layer in slice_layers]
+    parents = [
+        None if layer.parent is None else windowed(anatomy.layers[layer.parent], selection.theta)
+        for layer in slice_layers
+    ]
     constraints.check_faithful(parents, after, widths)
     return slice_layers, config, after
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from slices.architecture.window import Attention, RopeTheta
 from slices.home import check_name, slices_home
 
 
@@ -16,7 +17,10 @@ class FfnRank(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class SliceRequest:
-    """The options of a cut. `output` None means `$MOM_HOME/slices/<name>`; `name` None, the domain's."""
+    """The options of a cut. `output` None means `$MOM_HOME/slices/<name>`; `name` None, the domain's.
+
+    `rope_theta` None means local where the family allows it.
+    """
 
     domain: str
     layers: str
@@ -31,6 +35,8 @@ class SliceRequest:
     ffn_rank: FfnRank = FfnRank.SCORES
     repair: bool = False
     portable: bool = False
+    attention: Attention = Attention.KEEP
+    rope_theta: RopeTheta | None = None
 
     @property
     def slice_name(self) -> str:

@@ -14,7 +14,7 @@ from slices.architecture.anatomy import Anatomy
 from slices.architecture.constraints import ID_KEYS
 from slices.cut.identity_layers import SliceLayer
 from slices.families.gemma4 import GEMMA4, overrides
-from slices.families.table import FULL, Family
+from slices.families.table import FULL, WINDOW_FULL_ATTENTION, Family
 from slices.tokenizer.files import TokenIdMap, remap_token_ids
 
 
@@ -25,7 +25,8 @@ def slice_config(
     ffn: int | None = None,
 ) -> dict[str, Any]:
     """The config.json for these layers, vocabulary rows and FFN width (None: the parent's)."""
-    text_type = _text_type(anatomy.family, anatomy.model_type, slice_layers[-1])
+    windowed = any(layer.windowed for layer in slice_layers)
+    text_type = _text_type(anatomy.family, anatomy.model_type, slice_layers[-1], windowed)
     config = dict(anatomy.config) | {
         key: anatomy.root_config[key] for key in ID_KEYS if key in anatomy.root_config
     }
@@ -36,6 +37,9 @@ def slice_config(
         "layer_types": [layer.type for layer in slice_layers],
         "tie_word_embeddings": True,
     }
+    config.pop(WINDOW_FULL_ATTENTION, None)
+    if windowed:
+        config[WINDOW_FULL_ATTENTION] = True
     if ffn is not None:
         config["intermediate_size"] = ffn
     if anatomy.family is GEMMA4:
@@ -53,9 +57,14 @@ def config_json(config: Mapping[str, Any]) -> bytes:
     return json.dumps(config, indent=2, ensure_ascii=False).encode() + b"\n"
 
 
-def _text_type(family: Family, parent: str, last: SliceLayer) -> str:
-    """The slice's model_type: the stock one, unless transformers would make its last layer a full one."""
-    stock = {ours: theirs for theirs, ours in family.forced_full_types.items()}.get(parent, parent)
+def _text_type(family: Family, parent: str, last: SliceLayer, windowed: bool) -> str:
+    """The slice's model_type: the stock one, unless transformers would make its last layer a full one.
+
+    Nor can a stock one say that full-attention layers are windowed.
+    """
+    stock = {ours: theirs for theirs, ours in family.slice_types.items()}.get(parent, parent)
+    if windowed:
+        return family.slice_types[stock]
     return stock if last.type == FULL else family.forced_full_types.get(stock, stock)
 
 

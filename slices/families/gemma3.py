@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from slices.families.table import FULL, SLIDING, Family, Layer, ModelDims, Rule
+from slices.families.table import FULL, SLIDING, WINDOW_FULL_ATTENTION, Family, Layer, ModelDims, Rule
 
+SLICE_TYPES = {"gemma3_text": "gemma3_slice"}  # for slices whose full-attention layers are windowed
 RULES = (
     Rule("embed_tokens.weight", ("vocab", "hidden"), "embedding"),
     Rule("norm.weight", ("hidden",)),
@@ -57,6 +58,7 @@ def _layers(config: Mapping[str, Any]) -> tuple[Layer, ...]:
             heads=config["num_attention_heads"],
             kv_heads=config["num_key_value_heads"],
             ffn=config["intermediate_size"],
+            windowed=kind == FULL and bool(config.get(WINDOW_FULL_ATTENTION)),
         )
         for index, kind in enumerate(layer_types(config, last_full=False))
     )
@@ -64,13 +66,19 @@ def _layers(config: Mapping[str, Any]) -> tuple[Layer, ...]:
 
 GEMMA3 = Family(
     name="gemma3",
-    model_types={"gemma3": "gemma3_text", "gemma3_text": "gemma3_text"},
-    architectures={"gemma3_text": "Gemma3ForCausalLM"},
-    defaults={"gemma3_text": DEFAULTS},
+    model_types={
+        "gemma3": "gemma3_text",
+        "gemma3_text": "gemma3_text",
+        **{ours: ours for ours in SLICE_TYPES.values()},
+    },
+    architectures={"gemma3_text": "Gemma3ForCausalLM", "gemma3_slice": "Gemma3SliceForCausalLM"},
+    defaults={"gemma3_text": DEFAULTS, "gemma3_slice": DEFAULTS},
     prefixes=("model.language_model.", "language_model.model.", "model."),
     towers=("model.vision_tower.", "vision_tower.", "model.multi_modal_projector.", "multi_modal_projector."),
     tied=frozenset({"lm_head.weight", "language_model.lm_head.weight"}),
     read_dims=_dims,
     read_layers=_layers,
     read_rules=lambda config: RULES,
+    slice_types=SLICE_TYPES,
+    same_heads=True,
 )

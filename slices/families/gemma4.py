@@ -11,9 +11,9 @@ from typing import Any
 
 from slices.errors import Unsupported
 from slices.families.gemma3 import layer_types
-from slices.families.table import FULL, SLIDING, Family, Layer, ModelDims, Rule
+from slices.families.table import FULL, SLIDING, WINDOW_FULL_ATTENTION, Family, Layer, ModelDims, Rule
 
-SLICE_TYPES = {  # our own model_types, for slices that end on a sliding layer
+SLICE_TYPES = {  # our own model_types, for slices that end on a sliding layer or whose full ones are windowed
     "gemma4_text": "gemma4_slice",
     "gemma4_unified_text": "gemma4_unified_slice",
 }
@@ -149,6 +149,7 @@ def _layers(config: Mapping[str, Any]) -> tuple[Layer, ...]:
                 ffn=config["intermediate_size"] * (2 if shared and config.get("use_double_wide_mlp") else 1),
                 donor=(donors[-1] if donors else -1) if shared else None,
                 has_value=not (config.get("attention_k_eq_v") and kind == FULL),
+                windowed=kind == FULL and bool(config.get(WINDOW_FULL_ATTENTION)),
             )
         )
     return tuple(layers)
@@ -192,4 +193,5 @@ GEMMA4 = Family(
     read_layers=_layers,
     read_rules=_rules,
     forced_full_types=SLICE_TYPES,
+    slice_types=SLICE_TYPES,
 )

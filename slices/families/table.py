@@ -10,13 +10,17 @@ from typing import Any, Literal
 
 Part = Literal["decoder", "per_layer_embedding", "embedding"]
 LayerType = Literal["sliding_attention", "full_attention"]
+WINDOW_FULL_ATTENTION = "window_full_attention"  # our key of config.json: true limits them to the window
 SLIDING: LayerType = "sliding_attention"
 FULL: LayerType = "full_attention"
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One decoder layer as the config describes it. `donor` is the layer whose K/V a shared layer reads."""
+    """One decoder layer as the config describes it. `donor` is the layer whose K/V a shared layer reads.
+
+    `windowed`: a full-attention layer that is limited to the sliding window.
+    """
 
     index: int
     type: LayerType
@@ -26,6 +30,7 @@ class Layer:
     ffn: int
     donor: int | None = None
     has_value: bool = True  # false where the keys serve as values (`attention_k_eq_v`)
+    windowed: bool = False
 
     @property
     def shared(self) -> bool:
@@ -77,6 +82,9 @@ class Family:
     read_rules: Callable[[Mapping[str, Any]], tuple[Rule, ...]]
     forced_full_types: Mapping[str, str] = field(default_factory=dict)
     """model_types whose last layer transformers forces to full attention -> ours that leaves it as it is"""
+    slice_types: Mapping[str, str] = field(default_factory=dict)
+    """stock model_types -> ours, which say what stock ones cannot"""
+    same_heads: bool = False  # full-attention layers differ from sliding ones in mask and rotary theta alone
 
     def modality_of(self, name: str) -> str:
         """The module of a tensor outside the text model, for messages."""

@@ -200,7 +200,8 @@ def _matching_layers(folder: Path, parent: Path) -> tuple[list[int], list[int]]:
     """The layers of the hidden-state loss, by their indices in the slice and in its parent."""
     entry = manifest.read(folder)
     anatomy = read_anatomy(open_checkpoint(parent).config)
-    return matching_layers(anatomy, entry.layers, bool(entry.recipe.get("portable")))
+    windowed = entry.recipe.get("windowed_layers", [])
+    return matching_layers(anatomy, entry.layers, bool(entry.recipe.get("portable")), windowed)
 
 
 def _run_key(request: HealRequest, text: HealText, parent: Path, device: Device) -> dict[str, Any]:

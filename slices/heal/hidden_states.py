@@ -24,17 +24,21 @@ class HiddenStates:
     last: Any
 
 
-def matching_layers(parent: Anatomy, layers: Sequence[int], portable: bool) -> tuple[list[int], list[int]]:
-    """The layers behind the first gap, by their indices in the slice and in its parent.
+def matching_layers(
+    parent: Anatomy, layers: Sequence[int], portable: bool, windowed: Sequence[int] = ()
+) -> tuple[list[int], list[int]]:
+    """The layers behind the first change, by their indices in the slice and in its parent.
 
-    The inputs of the layers before the gap are the same in both.
+    The inputs of the layers before it are the same in both.
 
     Args:
         layers: the parent's layers that the slice kept; `portable` adds identity layers between them.
+        windowed: those of them that were limited to the sliding window.
     """
     arranged = enumerate(build_slice_layers(parent, layers, portable))
     kept = [(index, layer.parent) for index, layer in arranged if layer.parent is not None]
-    behind = [(index, theirs) for number, (index, theirs) in enumerate(kept) if number != theirs]
+    first = min(windowed, default=len(parent.layers))
+    behind = [(i, theirs) for number, (i, theirs) in enumerate(kept) if number != theirs or theirs > first]
     return [index for index, _ in behind], [theirs for _, theirs in behind]
 
 

@@ -19,12 +19,12 @@ from slices.checkpoint import open_checkpoint
 from slices.errors import NotFound
 from slices.export import DIALECTS, gguf_names
 from slices.files.safetensors_header import Entry
-from slices.gemma4_slice import register
 from slices.gguf.tensors import list_sources
 from slices.progress import Progress, no_progress
 from slices.quant.calibration import CONTEXT, TOKENS, token_batches
 from slices.quant.imatrix_file import Imatrix, means
 from slices.runtimes.torch_runtime import load_libraries
+from slices.slice_classes import register
 from slices.text.corpus import Corpus
 
 _WIDEN_BELOW = 4_000_000_000  # bytes of weights up to which float32 is used on a processor

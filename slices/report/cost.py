@@ -10,9 +10,9 @@ from math import prod
 from statistics import median
 
 from slices.architecture.anatomy import count_parameters, read_anatomy
+from slices.architecture.kv_cache import KvCacheBytes, kv_cache_bytes
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadCheckpoint
-from slices.families.table import SLIDING
 from slices.files.child_process import run_child
 from slices.gguf.header import read_gguf_header
 from slices.report.evaluated_model import EvaluatedModel
@@ -20,7 +20,6 @@ from slices.report.evaluated_model import EvaluatedModel
 ROUNDS = 5
 _EMBEDDINGS = ("token_embd.weight", "output.weight")
 _PER_LAYER_EMBEDDING = "per_layer_token_embd.weight"
-_F16_BYTES = 2
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class InferenceCost:
     Attributes:
         rss_bytes: resident memory after the last round; `peak_rss_bytes` the maximum.
         kv_cache_bytes_per_token: float16 K/V cache of a token inside the sliding window.
-        kv_cache_bytes_per_token_beyond_window: of an earlier token, which only full-attention layers keep.
+        kv_cache_bytes_per_token_beyond_window: of an earlier token, which only layers without a window keep.
     """
 
     bytes_by_part: dict[str, int]
@@ -73,15 +72,15 @@ def measure_cost(
     run_child("slices.report.cost_child", [json.dumps(request)], lines.append)
     measured = json.loads(lines[-1])
     parts, weights = _bytes_by_part(model)
-    inside, beyond = _kv_cache_bytes(model)
+    kv_cache = _kv_cache(model)
     return InferenceCost(
         bytes_by_part=parts,
         bits_per_weight=8 * sum(parts.values()) / weights,
         load_seconds=measured["load_seconds"],
         rss_bytes=measured["rss_bytes"],
         peak_rss_bytes=measured["peak_rss_bytes"],
-        kv_cache_bytes_per_token=inside,
-        kv_cache_bytes_per_token_beyond_window=beyond,
+        kv_cache_bytes_per_token=kv_cache.per_token,
+        kv_cache_bytes_per_token_beyond_window=kv_cache.beyond_window,
         prefill_tokens_per_second=_throughput(measured["prefill"]),
         decode_tokens_per_second=_throughput(measured["decode"]),
     )
@@ -109,16 +108,12 @@ def _part_of(tensor: str) -> str:
     return "embedding" if tensor in _EMBEDDINGS else "decoder"
 
 
-def _kv_cache_bytes(model: EvaluatedModel) -> tuple[int, int]:
-    """K/V cache bytes of a token inside the sliding window, and of one beyond it."""
+def _kv_cache(model: EvaluatedModel) -> KvCacheBytes:
+    """K/V cache bytes of a token, by its config."""
     config = model.folder / "config.json"
     if not config.is_file():
         raise BadCheckpoint(f"{model.name}: without {config} the size of its K/V cache is not known")
-    layers = read_anatomy(open_checkpoint(model.folder).config).layers
-    caching = [layer for layer in layers if not layer.shared]
-    sizes = [2 * layer.kv_heads * layer.head_dim * _F16_BYTES for layer in caching]
-    full = [size for size, layer in zip(sizes, caching, strict=True) if layer.type != SLIDING]
-    return sum(sizes), sum(full)
+    return kv_cache_bytes(read_anatomy(open_checkpoint(model.folder).config))
 
 
 def _throughput(values: Sequence[float]) -> Throughput:

@@ -6,7 +6,6 @@ rebuild it. Never runs code that came with a checkpoint. Check the files first
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from inspect import signature
 from os import cpu_count
 from pathlib import Path
 from types import ModuleType
@@ -16,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from slices import gemma4_slice
 from slices.checkpoint import weight_files
 from slices.errors import BadCheckpoint, MissingExtra, NotFound, PromptTooLong
 from slices.files.safetensors_header import parse_json_object
@@ -24,6 +22,8 @@ from slices.runtime import Piece, Sampling
 from slices.runtimes.detokenizer import detokenize
 from slices.runtimes.sampling import sample_token
 from slices.runtimes.softmax import log_softmax
+from slices.slice_classes import MODEL_TYPES, register
+from slices.windowed_attention import cache_argument
 
 Precision = Literal["auto", "bfloat16", "float32"]
 SPACE = "▁"
@@ -59,8 +59,8 @@ class TorchRuntime:
         self._torch.set_num_threads(threads or cpu_count() or 1)
         config = _read(folder / "config.json")
         self._tokenizer = _tokenizer(folder)
-        if str(config.get("model_type")).startswith("gemma4"):
-            gemma4_slice.register()
+        if config.get("model_type") in MODEL_TYPES:
+            register()
         self._model: Any = load_model(folder, _dtype(folder, self._torch, precision)).to(device)
         self._device = device
         self._max_model_len = max_model_len
@@ -154,7 +154,7 @@ class TorchRuntime:
         torch = self._torch
         with torch.inference_mode():
             ids = self._ids(tokens)[None]
-            name = cache_name(self._model)
+            name = cache_argument(self._model)
             out = self._model(input_ids=ids, use_cache=True, logits_to_keep=1, **{name: cache})
             return out.logits[0, -1].float().cpu().numpy(), out[name]
 
@@ -183,11 +183,6 @@ def load_libraries() -> tuple[ModuleType, ModuleType]:
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     return torch, transformers
-
-
-def cache_name(model: Any) -> str:
-    """The name of a model's KV cache argument, which transformers 5.24 renamed."""
-    return "cache" if "cache" in signature(model.forward).parameters else "past_key_values"
 
 
 def load_model(folder: Path, dtype: object) -> Any:

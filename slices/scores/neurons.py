@@ -22,11 +22,11 @@ from slices.architecture.anatomy import Anatomy
 from slices.checkpoint import Checkpoint, fingerprint
 from slices.errors import BadCheckpoint
 from slices.files import atomic
-from slices.gemma4_slice import register
 from slices.home import home
 from slices.progress import Progress, no_progress
 from slices.quant.calibration import token_batches
 from slices.runtimes.torch_runtime import load_libraries
+from slices.slice_classes import register
 from slices.text.corpus import Corpus
 
 MAX_TOKENS = 32_768  # of the text

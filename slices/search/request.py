@@ -65,6 +65,8 @@ def cache_key(request: SearchRequest, checkpoint: Checkpoint, heldout: Heldout) 
         "ffn_rank": str(cut.ffn_rank),
         "repair": cut.repair,
         "portable": cut.portable,
+        "attention": str(cut.attention),
+        "rope_theta": cut.rope_theta,
         "seed": cut.seed,
         "healing": _healing(request),
         "space": {**asdict(request.space), "min_bits_per_weight": candidates.MIN_BITS_PER_WEIGHT},

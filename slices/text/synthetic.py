@@ -15,12 +15,12 @@ from typing import Any
 from slices.checkpoint import Checkpoint, fingerprint, read_optional_json
 from slices.errors import BadConfig, MissingExtra
 from slices.files import atomic
-from slices.gemma4_slice import register
 from slices.home import home
 from slices.progress import Progress, no_progress
 from slices.runtime import Sampling
 from slices.runtimes.llama_pool import map_on_all_cores
 from slices.runtimes.llama_runtime import LlamaRuntime
+from slices.slice_classes import register
 from slices.text.corpus import Corpus, read_documents
 from slices.text.domains import Domain
 

@@ -11,13 +11,13 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, Gemma4TextConfig
 
-import slices.gemma4_slice
+import slices.slice_classes
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.cut.identity_layers import SliceLayer, build_slice_layers
 from slices.cut.request import SliceRequest
 from slices.families.table import FULL, SLIDING
-from slices.runtimes.torch_runtime import cache_name
+from slices.windowed_attention import cache_argument
 from tests.picos import IDS, bypassed, cut_exactly, difference, load, logits, write_shape
 
 _STOCK = """
@@ -55,7 +55,7 @@ def test_stock_transformers_still_forces_the_last_layer() -> None:
 @pytest.mark.parametrize("shape", ["e4b", "12b"])
 def test_own_class_saves_loads_and_generates_beyond_the_window(shape: str, tmp_path: Path) -> None:
     swa(write_shape(tmp_path / "parent", shape), tmp_path / "out")
-    slices.gemma4_slice.register()
+    slices.slice_classes.register()
     first = load(tmp_path / "out")
     assert set(first.config.layer_types) == {SLIDING}
     load(tmp_path / "out").to(torch.bfloat16).save_pretrained(tmp_path / "again")
@@ -95,7 +95,7 @@ _SMALL: dict[str, Any] = {
 def slices_config(types: list[str], **changes: Any) -> Any:
     from transformers import AutoConfig
 
-    slices.gemma4_slice.register()
+    slices.slice_classes.register()
     return AutoConfig.for_model("gemma4_slice", **_SMALL, layer_types=types, **changes)
 
 
@@ -143,7 +143,7 @@ def test_portable_slice_runs_without_our_package(tmp_path: Path) -> None:
     ids = torch.tensor([IDS])
     with torch.inference_mode():
         whole = model(ids).logits[0]
-        name = cache_name(model)
+        name = cache_argument(model)
         past = model(ids[:, :-5], use_cache=True)[name]
         steps = [
             model(ids[:, i : i + 1], **{name: past}).logits[0, -1] for i in range(len(IDS) - 5, len(IDS))
@@ -197,7 +197,7 @@ def test_a_slice_can_be_sliced_again(tmp_path: Path) -> None:
 
 def test_notes_say_how_to_load(tmp_path: Path) -> None:
     parent = write_shape(tmp_path / "parent", "e4b")
-    assert "slices.gemma4_slice.register()" in swa(parent, tmp_path / "a").notes[-1]
+    assert "slices.slice_classes.register()" in swa(parent, tmp_path / "a").notes[-1]
     assert (
         "let stock transformers load the slice: layer 10 and 16"
         in swa(parent, tmp_path / "b", portable=True).notes[-1]

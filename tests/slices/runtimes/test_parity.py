@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from slices import export as export_module
+from slices.architecture.window import Attention
 from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
 from slices.dialects.gemma4 import GEMMA4
@@ -97,6 +98,22 @@ def test_gemma3(kind: str, tmp_path: Path) -> None:
     folder = write_gemma3(tmp_path / "slice", types, **changes)
     for precision in PRECISIONS:
         assert_same_model(folder, export(folder, tmp_path / f"{precision}.gguf", precision=precision))
+
+
+def test_a_windowed_gemma3(tmp_path: Path) -> None:
+    parent = calm(write_shape(tmp_path / "parent", "gemma3"))
+    request = SliceRequest(
+        domain="law",
+        layers="all",
+        model=str(parent),
+        output=tmp_path / "slice",
+        attention=Attention.SLIDING,
+    )
+    cut(request)
+    file = export(tmp_path / "slice", tmp_path / "slice.gguf")
+    assert_same_model(tmp_path / "slice", file)
+    whole = both_logprobs(parent, file)
+    assert np.abs(whole[0] - whole[1]).max() > 1e-3  # and another than its parent
 
 
 @pytest.mark.parametrize("shape", SHAPES)
