@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from mom.commands.options import Compare, Corpus, DeviceName, Force, Json, Output, emit
+from mom.commands.quant_options import EmbeddingTypeOption, ImatrixOption, QatTypeOption
 from slices.heal.settings import HealConfig, HealMethod, LostTokens
 from slices.measure.compare_mode import CompareMode
 
@@ -44,6 +45,22 @@ def heal(
     grad_accum: Annotated[int, typer.Option(help="Batches per optimizer step (gradient accumulation).")] = 1,
     row_tokens: Annotated[int, typer.Option(help="Tokens per row.")] = 512,
     rank: Annotated[int, typer.Option(help="LoRA rank.")] = 16,
+    qat: Annotated[
+        QatTypeOption | None,
+        typer.Option(
+            help="Quantization-aware: heal what mom quantize --type TYPE will serve.", metavar="TYPE"
+        ),
+    ] = None,
+    qat_fraction: Annotated[
+        float | None, typer.Option(help="Fraction of the steps, at the end, that are quantization-aware.")
+    ] = None,
+    imatrix: Annotated[
+        ImatrixOption | None,
+        typer.Option(help="With --qat: importance matrix; default none, unless the type needs it."),
+    ] = None,
+    embedding_type: Annotated[
+        EmbeddingTypeOption | None, typer.Option(help="With --qat: type of the embeddings.")
+    ] = None,
     compiled: Annotated[
         bool | None, typer.Option("--compile/--no-compile", help="torch.compile; default for long runs.")
     ] = None,
@@ -69,6 +86,7 @@ def heal(
 ) -> None:
     """Distill the parent into a slice on its domain's text; a killed run resumes from its last checkpoint."""
     from mom.workflows import heal
+    from mom.workflows.quantize import uses_imatrix
 
     config = HealConfig(
         steps=steps,
@@ -84,6 +102,10 @@ def heal(
         rank=rank,
         seed=seed,
         compiled=compiled,
+        qat=qat,
+        qat_fraction=qat_fraction,
+        qat_embedding_type=embedding_type,
+        qat_imatrix=uses_imatrix(qat, imatrix),
     )
     options = heal.HealOptions(
         slice=slice_,

@@ -19,6 +19,20 @@ class TypeOption(StrEnum):
     AUTO = "auto"
 
 
+class QatTypeOption(StrEnum):
+    """--qat: the types that round."""
+
+    IQ2_M = "IQ2_M"
+    Q2_K = "Q2_K"
+    Q3_K_S = "Q3_K_S"
+    Q3_K_M = "Q3_K_M"
+    IQ4_XS = "IQ4_XS"
+    Q4_K_M = "Q4_K_M"
+    Q5_K_M = "Q5_K_M"
+    Q6_K = "Q6_K"
+    Q8_0 = "Q8_0"
+
+
 class EmbeddingTypeOption(StrEnum):
     """--embedding-type: ggml's types of the embeddings, or llama.cpp's own choice."""
 

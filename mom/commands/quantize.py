@@ -16,7 +16,7 @@ def quantize(
     ],
     type_: Annotated[
         TypeOption | None,
-        typer.Option("--type", help="llama.cpp's mix; default Q4_K_M, with a goal auto."),
+        typer.Option("--type", help="llama.cpp's mix; default what it was healed for, else Q4_K_M; auto."),
     ] = None,
     imatrix: Annotated[
         ImatrixOption | None,
@@ -59,7 +59,8 @@ def quantize(
 
     options = quantize.QuantizeOptions(
         slice=slice_,
-        type=type_ or (TypeOption.Q4_K_M if max_kl is None and budget is None else TypeOption.AUTO),
+        type=type_
+        or (quantize.default_type(slice_) if max_kl is None and budget is None else TypeOption.AUTO),
         output=output,
         imatrix=imatrix,
         embedding_type=embedding_type,

@@ -97,6 +97,8 @@ def show_healed(figures: dict[str, Any]) -> None:
     title = (
         f"{figures['path']}: step {figures['best_step']} of {figures['steps']}, {figures['tokens']:,} tokens"
     )
+    if figures["quantization"]:
+        title += f", as {figures['quantization']['type']}"
     columns = ["verdict text", "KL to the parent", "bits per byte", "NLL per token"]
     console.print_table(title, columns, rows)
     if figures["stopped"]:
@@ -158,8 +160,9 @@ def _step_line(training: TrainingProgress, point: EvalPoint) -> str:
 
 
 def _show_memory(bound: MemoryBound) -> None:
-    parts = ("teacher", "student", "optimizer", "activations", "libraries")
-    sizes = ", ".join(f"{part} {console.size(getattr(bound, part))}" for part in parts)
+    parts = ("teacher", "student", "optimizer", "activations", "quantizer", "libraries")
+    nbytes = {part: getattr(bound, part) for part in parts}
+    sizes = ", ".join(f"{part} {console.size(count)}" for part, count in nbytes.items() if count)
     console.err.print(f"at most {console.size(bound.total)} of memory: {sizes}", soft_wrap=True, markup=False)
 
 
@@ -179,6 +182,7 @@ def _figures(folder: Path, failed: bool = False) -> dict[str, Any]:
     """What slice.json says of the healing of the slice in `folder`."""
     made = manifest.read(folder)
     healing = made.healing or {}
+    quantization = healing.get("quantization")
     kept = ("steps", "tokens", "seconds", "stopped", "before", "after", "selection", "curve")
     return {
         "path": str(folder),
@@ -186,6 +190,7 @@ def _figures(folder: Path, failed: bool = False) -> dict[str, Any]:
         "method": healing["settings"]["method"],
         "best_step": healing["after"]["step"],
         "failed": failed,
+        "quantization": quantization,
         **{key: healing[key] for key in kept},
     }
 

@@ -25,11 +25,13 @@ from slices.quant.imatrix_file import Imatrix, write_imatrix
 from slices.quant.quantize import Quantized, default_target, quantize, resolve_target
 from slices.quant.recipe import make_recipe
 from slices.quant.size import SizePrediction, predict_size
-from slices.quant.types import find_type
+from slices.quant.trained_recipe import IMATRIX_FILE, TrainedRecipe, read_trained_imatrix, read_trained_recipe
+from slices.quant.types import LLAMA_CPP, find_type
 from slices.text.corpus import Corpus, Part
 from slices.text.use import record_text_use, text_use
 
 AUTO = "auto"
+DEFAULT_TYPE = "Q4_K_M"
 IMATRIX = "imatrix.gguf"
 
 
@@ -60,8 +62,12 @@ class QuantizeOptions:
 def quantize_slice(options: QuantizeOptions) -> dict[str, Any]:
     """Quantize and report, as `mom quantize --json` prints it."""
     folder = manifest.find_or_checkpoint(options.slice)
+    trained = _trained(options, folder)
     with console.progress_bar() as report:
-        imatrix = _imatrix(options, folder, report)
+        if trained is not None:
+            imatrix = read_trained_imatrix(folder, trained)
+        else:
+            imatrix = _imatrix(options, folder, report)
         done = quantize(
             folder,
             options.type,
@@ -70,7 +76,7 @@ def quantize_slice(options: QuantizeOptions) -> dict[str, Any]:
             report,
             options.threads,
             imatrix,
-            options.embedding_type,
+            trained.embedding_type or LLAMA_CPP if trained else options.embedding_type,
         )
         kept = healing_kept(folder, done, imatrix, report)
         found = judge_made(folder, done.path, options.compare, options.threads, report)
@@ -85,16 +91,25 @@ def quantize_slice(options: QuantizeOptions) -> dict[str, Any]:
         "seconds": round(done.seconds, 2),
         "sha256": done.sha256,
         "embedding_types": _embedding_types(done.predicted),
-        "imatrix": None if imatrix is None else imatrix_report(folder, imatrix),
+        "imatrix": None
+        if imatrix is None
+        else imatrix_report(folder, imatrix, IMATRIX_FILE if trained else IMATRIX),
         "ladder": [],
-        "notes": [*_imatrix_notes(options), *done.predicted.notes],
+        "notes": [*_imatrix_notes(options), *_trained_notes(options, folder), *done.predicted.notes],
     }
 
 
 def predict_slice(options: QuantizeOptions) -> dict[str, Any]:
     """The report of `quantize_slice` without writing; no importance matrix is measured for it."""
     folder = manifest.find_or_checkpoint(options.slice)
-    found = predict_size(folder, options.type, options.embedding_type, with_imatrix=_wants_imatrix(options))
+    trained, embedding_type, wanted = (
+        _trained(options, folder),
+        options.embedding_type,
+        _wants_imatrix(options),
+    )
+    if trained is not None:
+        embedding_type, wanted = trained.embedding_type or LLAMA_CPP, trained.imatrix_sha256 is not None
+    found = predict_size(folder, options.type, embedding_type, with_imatrix=wanted)
     return {
         "path": str(options.output or default_target(folder, options.type)),
         "type": options.type,
@@ -105,14 +120,45 @@ def predict_slice(options: QuantizeOptions) -> dict[str, Any]:
         "types": dict(found.types),
         "imatrix": None,
         "ladder": [],
-        "notes": [*_imatrix_notes(options), *found.notes],
+        "notes": [*_imatrix_notes(options), *_trained_notes(options, folder), *found.notes],
     }
 
 
+def default_type(name: str) -> str:
+    """The type of a slice where none is given: the one that it was healed for, else Q4_K_M."""
+    trained = read_trained_recipe(manifest.find_or_checkpoint(name))
+    return DEFAULT_TYPE if trained is None else trained.type
+
+
+def _trained(options: QuantizeOptions, folder: Path) -> TrainedRecipe | None:
+    """The recipe that the slice was healed for, where nothing else is asked for."""
+    trained = read_trained_recipe(folder)
+    if trained is None or options.imatrix is not None or options.type != trained.type:
+        return None
+    same = options.embedding_type in (None, trained.embedding_type or LLAMA_CPP)
+    return trained if same else None
+
+
+def _trained_notes(options: QuantizeOptions, folder: Path) -> list[str]:
+    trained = read_trained_recipe(folder)
+    if trained is None:
+        return []
+    if _trained(options, folder):
+        return [trained.sentence]
+    return [f"another recipe than the slice was healed for, which is the default (no option): {trained.type}"]
+
+
+def uses_imatrix(type: str | None, imatrix: str | None) -> bool:
+    """Whether a type has an importance matrix: requested and used by it, or needed and not refused."""
+    if type is None:
+        return imatrix == "domain"
+    need = find_type(type).imatrix
+    return need == "needed" if imatrix is None else imatrix == "domain" and need != "ignored"
+
+
 def _wants_imatrix(options: QuantizeOptions) -> bool:
-    """Whether to measure an importance matrix: requested and used by the type, or needed and not refused."""
-    need = find_type(options.type).imatrix
-    return need == "needed" if options.imatrix is None else options.imatrix == "domain" and need != "ignored"
+    """Whether to measure an importance matrix."""
+    return uses_imatrix(options.type, options.imatrix)
 
 
 def _imatrix_notes(options: QuantizeOptions) -> list[str]:
@@ -149,7 +195,7 @@ def _text(folder: Path, report: Progress) -> Corpus:
     return own_text(made.domain, made, report)
 
 
-def imatrix_report(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
+def imatrix_report(folder: Path, imatrix: Imatrix, file: str = IMATRIX) -> dict[str, Any]:
     """The coverage of a slice by an importance matrix, and the text it was measured on."""
     checkpoint = open_checkpoint(folder)
     anatomy = read_anatomy(checkpoint.config)
@@ -160,7 +206,7 @@ def imatrix_report(folder: Path, imatrix: Imatrix) -> dict[str, Any]:
         "tokens": imatrix.tokens,
         "text_sha256": imatrix.sha256,
         "sha256": imatrix_sha256(imatrix),
-        "file": str(folder / IMATRIX),
+        "file": str(folder / file),
         "explained": explain_coverage(found),
     }
 

@@ -63,7 +63,9 @@ def evaluate(
     train_loss: float | None = None,
     part: Part = Part.SELECTION,
 ) -> EvalPoint:
-    """Evaluate the student on every window of a held-out part; standard errors are over documents.
+    """Evaluate the student, as it will be served, on every window of a held-out part.
+
+    Standard errors are over documents.
 
     Raises:
         RunFailed: the slice gives no finite probability to the text.
@@ -71,11 +73,12 @@ def evaluate(
     heldout, indices = text.heldout(part)
     documents = sorted({window.document for window in heldout.windows})
     sums = np.zeros((4, len(documents)))  # KL, NLL, tokens, bytes
-    for index, window in zip(indices, heldout.windows, strict=True):
-        sums[:, documents.index(window.document)] += (
-            *_window_sums(student, teacher, text, index),
-            window.nbytes,
-        )
+    with student.as_served():
+        for index, window in zip(indices, heldout.windows, strict=True):
+            sums[:, documents.index(window.document)] += (
+                *_window_sums(student, teacher, text, index),
+                window.nbytes,
+            )
     if not np.isfinite(sums).all():
         raise RunFailed(f"step {step}: the slice gives no finite probability to the held-out text")
     kl, nll, count, nbytes = sums

@@ -26,6 +26,8 @@ from slices.heal.curve import EvalPoint, evaluate
 from slices.heal.hidden_states import matching_layers
 from slices.heal.loop import EarlyStop, StepCallback, backward, train
 from slices.heal.memory_bound import MemoryBound
+from slices.heal.qat import QuantizedWeights
+from slices.heal.qat_plan import QatPlan, plan_qat
 from slices.heal.record import healed_manifest, no_improvement
 from slices.heal.request import HealRequest, resolve_compile, resolve_defaults
 from slices.heal.run_state import RunState
@@ -58,7 +60,10 @@ class HealResult:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """Models, text and state of a run. `absent_rows`: vocabulary rows without a token, None for none."""
+    """Models, text and state of a run. `absent_rows`: vocabulary rows without a token, None for none.
+
+    `qat`: the quantization that is trained for, None for none; the student is not quantized yet.
+    """
 
     student: Student
     teacher: Teacher
@@ -66,6 +71,7 @@ class _Loaded:
     run: RunState
     device: Device
     absent_rows: NDArray[np.bool_] | None
+    qat: QatPlan | None
 
 
 MemoryCallback = Callable[[MemoryBound], None]
@@ -92,11 +98,16 @@ def heal(
     request = resolve_compile(request, request.config.tokens >= MIN_TOKENS)
     loaded = _load(request, on_memory_bound)
     run = loaded.run
+    # its KL tells how far the cut is from its parent, which defaults follow; a quantized one's does not
+    unquantized = evaluate(loaded.student, loaded.teacher, loaded.text) if loaded.qat else None
+    loaded = _quantized(request, loaded)
     if not run.curve:
         run.curve.append(evaluate(loaded.student, loaded.teacher, loaded.text))
     initial = run.curve[0]
-    request = resolve_defaults(request, initial.kl.value)
+    request = resolve_defaults(request, (unquantized or initial).kl.value)
     stopped = train(loaded.student, loaded.teacher, loaded.text, request.config, run, on_step)
+    if loaded.student.qat is not None:
+        loaded.student.qat.release()
     stored = _stored_form(request, loaded)
     before = evaluate(stored, loaded.teacher, loaded.text, part=Part.VERDICT)
     weights, selected = _best_weights(request, loaded, stored)
@@ -105,7 +116,10 @@ def heal(
         raise no_improvement(initial, selected, stopped, run.step)
     after = _evaluate_as(selected, stored, loaded, Part.VERDICT)
     healed = healed_manifest(request, loaded.device, loaded.text, run, (before, after, selected), stopped)
-    save_healed_slice(request.slice, request.target, weights, healed, request.force)
+    if loaded.qat is not None:
+        healed = loaded.qat.add_to(healed, request, unquantized)
+    files = loaded.qat.files if loaded.qat else {}
+    save_healed_slice(request.slice, request.target, weights, healed, request.force, files)
     run_state.delete(run)
     return HealResult(
         path=request.target,
@@ -128,7 +142,7 @@ def fit_steps(request: HealRequest, minutes: float) -> HealRequest:
     request = resolve_compile(request, minutes >= MIN_MINUTES)
     trial = replace(request, config=replace(request.config, steps=TIMED_STEPS + 1))
     trial = resolve_defaults(trial, inf)  # a large KL, whose defaults include the hidden-state loss
-    loaded = _load(trial, lambda bound: None)
+    loaded = _quantized(trial, _load(trial, lambda bound: None))
 
     def step(label_only: float) -> None:
         config = replace(trial.config, label_only_fraction=label_only)
@@ -138,6 +152,11 @@ def fit_steps(request: HealRequest, minutes: float) -> HealRequest:
     key = _run_key(trial, loaded.text, find_parent(request.slice)[0], loaded.device)
     fraction = trial.config.label_only_fraction
     kinds = [(1 - fraction, lambda: step(0.0)), (fraction, lambda: step(1.0))]
+    qat = loaded.student.qat
+    if qat is not None:
+        config = request.config
+        share = 1 - trial.config.qat_start / trial.config.steps
+        kinds.append((share / config.qat_interval, qat.time_rounding))
     return replace(request, config=replace(request.config, steps=steps_within(minutes, key, kinds)))
 
 
@@ -173,6 +192,7 @@ def _load(request: HealRequest, on_memory_bound: MemoryCallback) -> _Loaded:
         memory_bound.check(bound)
     text = read_text(request.slice, request.text, config)
     run = run_state.open_run(_run_key(request, text, parent, device))
+    qat = plan_qat(request, run) if config.qat else None
     own_layers, parent_layers = _matching_layers(request.slice, parent)
     teacher: Teacher
     if request.teacher:
@@ -192,8 +212,19 @@ def _load(request: HealRequest, on_memory_bound: MemoryCallback) -> _Loaded:
         for model in [student.model, *([teacher.model] if isinstance(teacher, ParentTeacher) else [])]:
             compile_layers(model, config.batch, config.row_tokens)
     return _Loaded(
-        student=student, teacher=teacher, text=text, run=run, device=device, absent_rows=absent_rows
+        student=student, teacher=teacher, text=text, run=run, device=device, absent_rows=absent_rows, qat=qat
     )
+
+
+def _quantized(request: HealRequest, loaded: _Loaded) -> _Loaded:
+    """The same, its student to be trained for the quantization, if there is one."""
+    if loaded.qat is None:
+        return loaded
+    config = request.config
+    weights = QuantizedWeights(
+        loaded.student, loaded.qat.plan, start=config.qat_start, interval=config.qat_interval
+    )
+    return replace(loaded, student=replace(loaded.student, qat=weights))
 
 
 def _matching_layers(folder: Path, parent: Path) -> tuple[list[int], list[int]]:
@@ -221,7 +252,10 @@ def _run_key(request: HealRequest, text: HealText, parent: Path, device: Device)
 def _stored_form(request: HealRequest, loaded: _Loaded) -> Student:
     """The slice as given, with every weight that can be trained: for weights as they will be stored."""
     full = replace(request.config, method=HealMethod.FULL)
-    return load_student(request.slice, full, loaded.device, loaded.absent_rows)
+    student = load_student(request.slice, full, loaded.device, loaded.absent_rows)
+    if loaded.qat is None:
+        return student
+    return replace(student, qat=QuantizedWeights(student, loaded.qat.plan))
 
 
 def _best_weights(request: HealRequest, loaded: _Loaded, stored: Student) -> tuple[dict[str, Any], EvalPoint]:

@@ -81,10 +81,14 @@ def train(
         _load_checkpoint(student, optimizer, run_state.read(run.state_file), run.step)
     stats, seconds_before = _RunningStats(run.step), run.seconds
     while run.step < config.steps:
+        if student.qat is not None:
+            student.qat.begin_step(run.step)
         loss = _train_step(student, teacher, text, config, run.step, optimizer)
         if not math.isfinite(loss):
             return EarlyStop(f"step {run.step + 1}: the loss is {loss}; a lower --lr may help", failed=True)
         run.step += 1
+        if student.qat is not None:
+            student.qat.end_step(run.step)
         stats.losses.append(loss)
         run.seconds = seconds_before + monotonic() - stats.started
         point = _evaluate_if_due(student, teacher, text, config, run, stats)
@@ -176,8 +180,13 @@ def _evaluate_if_due(
 def _checkpoint_if_due(
     student: Student, optimizer: Any, run: RunState, stats: _RunningStats, point: EvalPoint | None
 ) -> None:
-    """Write a checkpoint after every evaluation, and every `CHECKPOINT_SECONDS`."""
+    """Write a checkpoint after every evaluation, and every `CHECKPOINT_SECONDS`.
+
+    Between two roundings of quantization-aware healing the weights are not there: it waits for the next.
+    """
     if point is None and monotonic() - stats.checkpointed < CHECKPOINT_SECONDS:
+        return
+    if student.qat is not None and student.qat.folded:
         return
     best = student.snapshot() if point is not None and run.best == point.step else None
     run_state.save(run, _checkpoint(student, optimizer), best)

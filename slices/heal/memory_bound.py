@@ -9,6 +9,7 @@ from slices.errors import RunFailed
 from slices.families.table import Layer
 from slices.heal.objective import CHUNK
 from slices.heal.settings import HealConfig, HealMethod
+from slices.manifest import Parameters
 from slices.system_memory import available_memory
 
 LIBRARIES = 900_000_000  # bytes of a process with torch and transformers loaded
@@ -23,18 +24,20 @@ class MemoryBound:
 
     Attributes:
         optimizer: gradients, AdamW's moments, and copies of the weights in the compute dtype.
+        quantizer: quantization errors of the matrices, and the quantized embeddings, under `--qat`.
     """
 
     teacher: int
     student: int
     optimizer: int
     activations: int
+    quantizer: int = 0
     libraries: int = LIBRARIES
 
     @property
     def total(self) -> int:
         """The sum, with a margin of a tenth on all but the libraries."""
-        parts = (self.teacher, self.student, self.optimizer, self.activations)
+        parts = (self.teacher, self.student, self.optimizer, self.activations, self.quantizer)
         return int(sum(parts) * _MARGIN) + self.libraries
 
 
@@ -58,6 +61,7 @@ def bound(slice_folder: Path, parent: Path | None, config: HealConfig, compute_b
         student=(4 if full else compute_bytes) * parts.total + compute_bytes * embedding,
         optimizer=(4 + 8) * trainable + compute_bytes * parts.decoder,
         activations=_activations(anatomy, config),
+        quantizer=_quantizer(parts, 4 if full else compute_bytes) if config.qat else 0,
     )
 
 
@@ -72,10 +76,16 @@ def check(memory: MemoryBound) -> None:
         raise RunFailed(
             f"healing may take {memory.total / 1e9:.1f} GB and {free / 1e9:.1f} GB are available: teacher "
             f"{memory.teacher / 1e9:.1f}, slice {memory.student / 1e9:.1f}, optimizer "
-            f"{memory.optimizer / 1e9:.1f}, activations {memory.activations / 1e9:.1f}. A cached teacher "
+            f"{memory.optimizer / 1e9:.1f}, activations {memory.activations / 1e9:.1f}, quantizer "
+            f"{memory.quantizer / 1e9:.1f}. A cached teacher "
             "(--save-teacher on a larger machine), --method norms or lora, a smaller --batch or fewer "
             "--row-tokens need less"
         )
+
+
+def _quantizer(parts: Parameters, width: int) -> int:
+    """A float32 copy of every matrix that is trained, and one of the embeddings at `width` bytes a weight."""
+    return 4 * parts.decoder + width * (parts.embedding + parts.per_layer_embedding)
 
 
 def _trainable_parameters(anatomy: Anatomy, config: HealConfig, decoder: int) -> int:

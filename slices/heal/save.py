@@ -7,6 +7,7 @@ byte. The original's quantized files are not copied, since they hold other weigh
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from slices import manifest
@@ -39,20 +40,30 @@ def to_stored_dtypes(folder: Path, weights: Mapping[str, Any]) -> dict[str, Any]
 
 
 def save_healed_slice(
-    source: Path, target: Path, weights: Mapping[str, Any], healed: manifest.Manifest, force: bool
+    source: Path,
+    target: Path,
+    weights: Mapping[str, Any],
+    healed: manifest.Manifest,
+    force: bool,
+    files: Mapping[str, Path] = MappingProxyType({}),
 ) -> None:
     """Write `target`: the slice in `source` with `weights` (of `to_stored_dtypes`), its manifest last.
+
+    Args:
+        files: further files, by their names in the target.
 
     Raises:
         Exists: the target is there and `force` is false.
         SliceError: the disk is too small.
     """
-    files = weight_files(source)
-    check_free_space(target, sum(file.stat().st_size for file in files), "the healed slice")
+    weight = weight_files(source)
+    check_free_space(target, sum(file.stat().st_size for file in weight), "the healed slice")
     with map_full_disk_error(target), atomic.staged(target, force) as folder:
         folder.mkdir()
-        for file in [*source.glob("*.index.json"), *_config_files(source), *files]:
+        for file in [*source.glob("*.index.json"), *_config_files(source), *weight]:
             shutil.copyfile(file, folder / file.name)
+        for name, file in files.items():
+            shutil.copyfile(file, folder / name)
         for entry in open_checkpoint(source).entries:
             if entry.name in weights:
                 _overwrite(folder / entry.file.name, entry, weights[entry.name])

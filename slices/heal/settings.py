@@ -6,7 +6,8 @@ from enum import EnumType, StrEnum
 from math import sqrt
 from typing import Any, get_type_hints
 
-from slices.errors import BadConfig
+from slices.errors import BadConfig, SliceError
+from slices.quant.recipe import check_imatrix, make_recipe
 
 PRECISIONS = ("auto", "float32", "bfloat16")
 SMALL_KL = 0.5  # nats per token: below it a slice is close to its parent and gets the gentler defaults
@@ -40,6 +41,7 @@ _DEFAULT_LR = {  # only `full` is measured (docs/log.md)
 _LR_TOKENS, _MAX_LR_SCALE = 512, 4.0
 _DEFAULT_HARD_LABEL_WEIGHT = (0.1, 0.5)  # (large KL, small KL)
 _DEFAULT_HIDDEN_STATE_WEIGHT = (10.0, 0.0)
+DEFAULT_QAT_FRACTION = 1.0
 _AT_LEAST_ONE = ("steps", "batch", "grad_accum", "eval_every", "patience", "rank")
 
 
@@ -66,6 +68,11 @@ class HealConfig:
         eval_every: steps between two evaluations on held-out text.
         patience: evaluations without improvement before early stopping.
         compiled: whether layers are compiled; None compiles where the run is long enough to gain by it.
+        qat: the quantized type that is trained for (`slices.heal.qat`), of `slices.quant.types.TYPES`; None
+            for none.
+        qat_fraction: fraction of the steps, at the end, that train for it; None for the method's default.
+        qat_embedding_type: type of the embeddings, as in `slices.quant.recipe.make_recipe`.
+        qat_imatrix: whether it is quantized with an importance matrix of the slice on the training text.
     """
 
     steps: int = 500
@@ -85,6 +92,10 @@ class HealConfig:
     seed: int = 0
     precision: str = "auto"
     compiled: bool | None = None
+    qat: str | None = None
+    qat_fraction: float | None = None
+    qat_embedding_type: str | None = None
+    qat_imatrix: bool = False
 
     def __post_init__(self) -> None:
         """Validate every field.
@@ -110,6 +121,39 @@ class HealConfig:
         if self.lr is not None and not 0 < self.lr < float("inf"):
             raise BadConfig(f"--lr {self.lr}: expected a positive learning rate")
         self._check_weights()
+        self._check_qat()
+
+    def _check_qat(self) -> None:
+        if self.qat is None:
+            if self.qat_fraction is not None or self.qat_embedding_type is not None or self.qat_imatrix:
+                raise BadConfig("--qat-fraction, --embedding-type and --imatrix: expected with --qat TYPE")
+            return
+        if self.qat == "BF16" or self.method == HealMethod.LORA:
+            what = "--qat BF16: expected a type" if self.qat == "BF16" else "--method lora: expected a method"
+            raise BadConfig(f"{what} that --qat can train: a quantized type, by full or norms")
+        try:
+            check_imatrix(make_recipe(self.qat, self.qat_embedding_type), self.qat_imatrix)
+        except SliceError as error:
+            raise BadConfig(f"--qat {self.qat}: {error}") from None
+        if self.qat_fraction is not None and not 0 < self.qat_fraction <= 1:
+            raise BadConfig(f"--qat-fraction {self.qat_fraction}: expected a number above 0, at most 1")
+        if self.method == HealMethod.NORMS and self.qat_fraction not in (None, 1):
+            raise BadConfig("--qat-fraction: expected none with --method norms, whose matrices are quantized "
+                            "from the first step")  # fmt: skip
+
+    @property
+    def qat_start(self) -> int:
+        """The first step, counted from 0, that trains for the quantized type; `steps` where none does."""
+        if self.qat is None:
+            return self.steps
+        default = DEFAULT_QAT_FRACTION if self.method == HealMethod.FULL else 1.0
+        fraction = default if self.qat_fraction is None else self.qat_fraction
+        return min(round((1 - fraction) * self.steps), self.steps - 1)
+
+    @property
+    def qat_interval(self) -> int:
+        """Steps between two roundings of the weights; the i-quants take longer to compute."""
+        return 16 if (self.qat or "").startswith("IQ") else 8
 
     def _check_weights(self) -> None:
         for name in ("hard_label_weight", "label_only_fraction"):

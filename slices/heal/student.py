@@ -4,6 +4,7 @@ The output layer is tied to the embedding, so it is frozen too.
 """
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from slices.device import Device
 from slices.errors import BadCheckpoint, MissingExtra
 from slices.heal.hidden_states import HiddenStates, forward_hidden_states
 from slices.heal.objective import OutputHead
+from slices.heal.qat import QuantizedWeights
 from slices.heal.settings import HealConfig, HealMethod
 from slices.runtimes.decoder import decoder_layers
 
@@ -27,6 +29,7 @@ class Student:
     Attributes:
         trainable: the parameters that are trained, float32, by name, in a fixed order.
         captured_layers: modules whose inputs the hidden-state loss compares with the parent's.
+        qat: its weights as quantized, where it is trained for a quantized type.
     """
 
     model: Any
@@ -34,6 +37,11 @@ class Student:
     head: OutputHead
     device: Device
     captured_layers: Sequence[Any] = ()
+    qat: QuantizedWeights | None = None
+
+    def as_served(self) -> AbstractContextManager[None]:
+        """While it lasts, the weights are those that will be served: quantized, if that is trained for."""
+        return nullcontext() if self.qat is None else self.qat.quantized()
 
     def hidden_states(self, tokens: Any) -> HiddenStates:
         """The hidden states of rows of token ids (rows, row_tokens): captured inputs, and the last."""

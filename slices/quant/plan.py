@@ -32,6 +32,7 @@ class PlannedTensor:
     Attributes:
         gguf_name: its name in the GGUF.
         type: ggml's type there.
+        dtype: of the slice's file, "BF16" as a rule; what is quantized is rounded to it, and then to bf16.
         importance: weights of its columns, as `fit_imatrix` gives them; None for none.
         columns: where its columns lie in a row of the GGUF, int64, and the columns of that row; None where
             the rows are the same. Zeros lie between them, for identity layers.
@@ -39,6 +40,7 @@ class PlannedTensor:
 
     gguf_name: str
     type: str
+    dtype: str = "BF16"
     importance: Floats | None = None
     columns: tuple[NDArray[np.int64], int] | None = None
 
@@ -96,6 +98,7 @@ def plan_quantization(folder: Path, recipe: Recipe, imatrix: Imatrix | None = No
         entry.name: PlannedTensor(
             gguf_name=names[name],
             type=types[names[name]],
+            dtype=entry.dtype,
             importance=importance.get(names[name]),
             columns=_columns(name, anatomy, blocks),
         )

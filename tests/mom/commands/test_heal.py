@@ -11,6 +11,7 @@ from mom.cli import app
 from slices import manifest
 from slices.errors import SliceError
 from slices.text.corpus import Part, part_of
+from tests.mom.line import parsed
 from tests.slices.heal_fixtures import parent_gemma4, sentences, slice_of, write_data
 
 FEW = ["--steps", "40", "--row-tokens", "32", "--batch", "4", "--lr", "0.01", "--hard-label-weight", "0"]
@@ -132,3 +133,22 @@ def test_a_corpus_that_is_all_held_out_is_refused(
     message = f"the held-out split .* took {taken} of the text .* needs at least two documents"
     with pytest.raises(SliceError, match=message):
         run(slice_, *FEW, "--corpus", str(file))
+
+
+def test_a_slice_is_quantized_as_it_was_healed_for(slice_: str, corpus: str, mom_home: Path) -> None:
+    """Type, embeddings and importance matrix are the default of `mom quantize`, which says so."""
+    figures = json.loads(
+        run(slice_, *FEW, "--corpus", corpus, "--qat", "Q2_K", "--imatrix", "domain", "--json")
+    )
+    assert figures["quantization"]["type"] == "Q2_K"
+    assert figures["quantization"]["interval"] == 8
+    healed = str(mom_home / "slices" / "swa-healed")
+    planned = parsed("quantize", healed, "--dry-run", "--json")
+    made = parsed("quantize", healed, "--compare", "never", "--json")
+    assert made["type"] == planned["type"] == "Q2_K"
+    assert made["bytes"] == planned["bytes"]
+    assert made["imatrix"]["sha256"] == figures["quantization"]["imatrix_sha256"]
+    assert made["imatrix"]["file"].endswith("imatrix-qat.gguf")
+    assert any("as the slice was healed for: Q2_K, embeddings Q4_K" in note for note in made["notes"])
+    other = parsed("quantize", healed, "--type", "Q8_0", "--compare", "never", "--json")
+    assert any("another recipe than the slice was healed for" in note for note in other["notes"])
