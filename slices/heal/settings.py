@@ -41,7 +41,7 @@ _DEFAULT_LR = {  # only `full` is measured (docs/log.md)
 _LR_TOKENS, _MAX_LR_SCALE = 512, 4.0
 _DEFAULT_HARD_LABEL_WEIGHT = (0.1, 0.5)  # (large KL, small KL)
 _DEFAULT_HIDDEN_STATE_WEIGHT = (10.0, 0.0)
-DEFAULT_QAT_FRACTION = 1.0
+DEFAULT_QAT_FRACTION = 1.0  # of `full`; not yet measured against smaller ones (docs/log.md)
 _AT_LEAST_ONE = ("steps", "batch", "grad_accum", "eval_every", "patience", "rank")
 
 
