@@ -41,6 +41,13 @@ def heal(
         float,
         typer.Option(help="Fraction of the steps, at the end, without teacher: faster, but a higher KL."),
     ] = 0.0,
+    fade: Annotated[
+        float,
+        typer.Option(
+            help="Fraction of the steps, at the start, in which dropped layers fade out: their contribution "
+            "goes linearly from 1 to 0."
+        ),
+    ] = 0.0,
     batch: Annotated[int, typer.Option(help="Batch size, in rows.")] = 4,
     grad_accum: Annotated[int, typer.Option(help="Batches per optimizer step (gradient accumulation).")] = 1,
     row_tokens: Annotated[int, typer.Option(help="Tokens per row.")] = 512,
@@ -99,6 +106,7 @@ def heal(
         hidden_state_weight=hidden_state_weight,
         lost_tokens=lost_tokens,
         label_only_fraction=label_only_fraction,
+        fade=fade,
         rank=rank,
         seed=seed,
         compiled=compiled,

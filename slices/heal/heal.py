@@ -23,6 +23,7 @@ from slices.heal import cached_teacher, memory_bound, run_state
 from slices.heal.cached_teacher import CachedTeacher
 from slices.heal.compiled import MIN_MINUTES, MIN_TOKENS, compile_layers
 from slices.heal.curve import EvalPoint, evaluate
+from slices.heal.fade import FadingLayers, check_fade, faded, fading_layers
 from slices.heal.hidden_states import matching_layers
 from slices.heal.loop import EarlyStop, StepCallback, backward, train
 from slices.heal.memory_bound import MemoryBound
@@ -144,14 +145,17 @@ def fit_steps(request: HealRequest, minutes: float) -> HealRequest:
     trial = resolve_defaults(trial, inf)  # a large KL, whose defaults include the hidden-state loss
     loaded = _quantized(trial, _load(trial, lambda bound: None))
 
-    def step(label_only: float) -> None:
-        config = replace(trial.config, label_only_fraction=label_only)
-        backward(loaded.student, loaded.teacher, loaded.text, config, 0)
+    def step(label_only: float, fading: bool = False) -> None:
+        config = replace(trial.config, label_only_fraction=label_only, fade=float(fading))
+        with faded(loaded.student.fading, config, 0):
+            backward(loaded.student, loaded.teacher, loaded.text, config, 0)
         loaded.student.model.zero_grad()
 
     key = _run_key(trial, loaded.text, find_parent(request.slice)[0], loaded.device)
     fraction = trial.config.label_only_fraction
-    kinds = [(1 - fraction, lambda: step(0.0)), (fraction, lambda: step(1.0))]
+    fade = trial.config.fade
+    kinds = [(1 - fraction - fade, lambda: step(0.0)), (fraction, lambda: step(1.0))]
+    kinds += [(fade, lambda: step(0.0, fading=True))] if fade else []
     qat = loaded.student.qat
     if qat is not None:
         config = request.config
@@ -184,6 +188,8 @@ def _load(request: HealRequest, on_memory_bound: MemoryCallback) -> _Loaded:
             f"--hidden-state-weight {config.hidden_state_weight}: expected 0, since a cached teacher holds "
             "no hidden states"
         )
+    if config.fade:
+        _check_fade(request, parent)
     bound = memory_bound.bound(
         request.slice, None if request.teacher else parent, config, device.compute.itemsize
     )
@@ -208,6 +214,8 @@ def _load(request: HealRequest, on_memory_bound: MemoryCallback) -> _Loaded:
         )
     absent_rows = token_map.ids < 0 if bool((token_map.ids < 0).any()) else None
     student = load_student(request.slice, config, device, absent_rows, own_layers)
+    if config.fade and isinstance(teacher, ParentTeacher):
+        student = replace(student, fading=_fading_layers(request.slice, parent, student, teacher))
     if config.compiled:
         for model in [student.model, *([teacher.model] if isinstance(teacher, ParentTeacher) else [])]:
             compile_layers(model, config.batch, config.row_tokens)
@@ -225,6 +233,18 @@ def _quantized(request: HealRequest, loaded: _Loaded) -> _Loaded:
         loaded.student, loaded.qat.plan, start=config.qat_start, interval=config.qat_interval
     )
     return replace(loaded, student=replace(loaded.student, qat=weights))
+
+
+def _check_fade(request: HealRequest, parent: Path) -> None:
+    """Refuse what cannot be faded, before anything is loaded."""
+    anatomy, kept = read_anatomy(open_checkpoint(parent).config), manifest.read(request.slice).layers
+    dropped = [layer.index for layer in anatomy.layers if layer.index not in kept]
+    check_fade(anatomy, dropped, request.teacher is not None)
+
+
+def _fading_layers(folder: Path, parent: Path, student: Student, teacher: ParentTeacher) -> FadingLayers:
+    anatomy, kept = read_anatomy(open_checkpoint(parent).config), manifest.read(folder).layers
+    return fading_layers(student.model, teacher.model, anatomy, kept)
 
 
 def _matching_layers(folder: Path, parent: Path) -> tuple[list[int], list[int]]:

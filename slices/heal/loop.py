@@ -8,6 +8,7 @@ from typing import Any
 
 from slices.heal import run_state
 from slices.heal.curve import EvalPoint, evaluate
+from slices.heal.fade import faded
 from slices.heal.objective import distillation_loss, label_loss, next_token_ids
 from slices.heal.run_state import RunState
 from slices.heal.settings import HealConfig
@@ -102,7 +103,7 @@ def train(
             )
         )
         _checkpoint_if_due(student, optimizer, run, stats, point)
-        if _evaluations_since_best(run) >= config.patience:
+        if _evaluations_since_best(run, config.fade_steps) >= config.patience:
             return EarlyStop(f"no improvement on held-out text since step {run.best}", failed=False)
     return None
 
@@ -113,7 +114,8 @@ def _train_step(
     """One optimizer step; returns its loss. Where that is not finite the weights stay as they were."""
     import torch
 
-    loss = backward(student, teacher, text, config, step)
+    with faded(student.fading, config, step):
+        loss = backward(student, teacher, text, config, step)
     norm = torch.nn.utils.clip_grad_norm_(list(student.trainable.values()), _MAX_GRAD_NORM)
     finite = math.isfinite(loss) and bool(torch.isfinite(norm))
     if finite:
@@ -193,8 +195,9 @@ def _checkpoint_if_due(
     stats.checkpointed = monotonic()
 
 
-def _evaluations_since_best(run: RunState) -> int:
-    return sum(point.step > run.best for point in run.curve)
+def _evaluations_since_best(run: RunState, fade_steps: int) -> int:
+    """How many there were; none counts while dropped layers contribute to training."""
+    return sum(point.step > max(run.best, fade_steps) for point in run.curve)
 
 
 def _optimizer(student: Student, config: HealConfig) -> Any:

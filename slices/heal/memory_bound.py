@@ -1,6 +1,6 @@
 """An upper bound on the memory of a healing run, computed from shapes before anything is loaded."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from slices.architecture.anatomy import Anatomy, count_parameters, read_anatomy
@@ -46,13 +46,17 @@ def bound(slice_folder: Path, parent: Path | None, config: HealConfig, compute_b
 
     Args:
         compute_bytes: bytes per element in matrix products: 2 for bf16, 4 for float32.
+
+    Dropped layers that fade out are the teacher's own modules, so that they add activations alone.
     """
     anatomy = read_anatomy(open_checkpoint(slice_folder).config)
     parts, _ = count_parameters(anatomy)
     embedding = anatomy.dims.vocab * anatomy.dims.hidden
-    teacher = 0
+    teacher, running = 0, anatomy
     if parent is not None:
-        parent_parts, _ = count_parameters(read_anatomy(open_checkpoint(parent).config))
+        whole = read_anatomy(open_checkpoint(parent).config)
+        running = replace(anatomy, layers=whole.layers) if config.fade else anatomy
+        parent_parts, _ = count_parameters(whole)
         teacher = compute_bytes * (parent_parts.total + embedding)
     full = config.method == HealMethod.FULL
     trainable = _trainable_parameters(anatomy, config, parts.decoder)
@@ -60,7 +64,7 @@ def bound(slice_folder: Path, parent: Path | None, config: HealConfig, compute_b
         teacher=teacher,
         student=(4 if full else compute_bytes) * parts.total + compute_bytes * embedding,
         optimizer=(4 + 8) * trainable + compute_bytes * parts.decoder,
-        activations=_activations(anatomy, config),
+        activations=_activations(running, config),
         quantizer=_quantizer(parts, 4 if full else compute_bytes) if config.qat else 0,
     )
 

@@ -64,6 +64,8 @@ class HealConfig:
             curve is to the same distribution that is taught.
         label_only_fraction: fraction of the steps, at the end, that train on the text alone: without a
             teacher forward pass a step takes two thirds to three quarters of the time (docs/log.md).
+        fade: fraction of the steps, at the start, over which the contribution of dropped layers goes linearly
+            from 1 to 0 (`slices.heal.fade`); 0 trains the slice alone.
         warmup_steps: linear warm-up; then linear decay to zero.
         eval_every: steps between two evaluations on held-out text.
         patience: evaluations without improvement before early stopping.
@@ -85,6 +87,7 @@ class HealConfig:
     hidden_state_weight: float | None = None
     lost_tokens: LostTokens = LostTokens.DROP
     label_only_fraction: float = 0.0
+    fade: float = 0.0
     warmup_steps: int = 20
     eval_every: int = 100
     patience: int = 5
@@ -156,10 +159,15 @@ class HealConfig:
         return 16 if (self.qat or "").startswith("IQ") else 8
 
     def _check_weights(self) -> None:
-        for name in ("hard_label_weight", "label_only_fraction"):
+        for name in ("hard_label_weight", "label_only_fraction", "fade"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise BadConfig(f"{_option(name)} {value}: expected a number from 0 to 1")
+        if self.fade + self.label_only_fraction > 1:
+            raise BadConfig(
+                f"--fade {self.fade} and --label-only-fraction {self.label_only_fraction}: expected at most "
+                "1 together, since dropped layers fade out under the teacher"
+            )
         if self.hidden_state_weight is not None and not 0 <= self.hidden_state_weight < float("inf"):
             raise BadConfig(f"--hidden-state-weight {self.hidden_state_weight}: expected 0 or more")
 
@@ -187,6 +195,11 @@ class HealConfig:
     def tokens(self) -> int:
         """Tokens that all steps read, repetitions included."""
         return self.steps * self.rows_per_step * self.row_tokens
+
+    @property
+    def fade_steps(self) -> int:
+        """Steps in which dropped layers still contribute."""
+        return round(self.fade * self.steps)
 
     def is_label_only(self, step: int) -> bool:
         """Whether a step, counted from 0, trains without the teacher."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from slices.device import Device
 from slices.errors import BadCheckpoint, MissingExtra
+from slices.heal.fade import FadingLayers
 from slices.heal.hidden_states import HiddenStates, forward_hidden_states
 from slices.heal.objective import OutputHead
 from slices.heal.qat import QuantizedWeights
@@ -30,6 +31,7 @@ class Student:
         trainable: the parameters that are trained, float32, by name, in a fixed order.
         captured_layers: modules whose inputs the hidden-state loss compares with the parent's.
         qat: its weights as quantized, where it is trained for a quantized type.
+        fading: dropped layers that contribute to the first training steps; None for none.
     """
 
     model: Any
@@ -37,6 +39,7 @@ class Student:
     head: OutputHead
     device: Device
     captured_layers: Sequence[Any] = ()
+    fading: FadingLayers | None = None
     qat: QuantizedWeights | None = None
 
     def as_served(self) -> AbstractContextManager[None]:

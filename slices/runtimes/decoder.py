@@ -7,12 +7,12 @@ from typing import Any
 
 def decoder_layers(model: Any) -> Any:
     """A model's layers, in order."""
-    return _decoder(model).layers
+    return text_model(model).layers
 
 
 def final_norm(model: Any) -> Any:
     """The norm after the last layer."""
-    return _decoder(model).norm
+    return text_model(model).norm
 
 
 @contextmanager
@@ -27,7 +27,8 @@ def capture_inputs(modules: Sequence[Any]) -> Iterator[list[Any]]:
             hook.remove()
 
 
-def _decoder(model: Any) -> Any:
+def text_model(model: Any) -> Any:
+    """The text model inside a model for causal language modelling, multimodal or not."""
     inner = model.base_model
     return getattr(inner, "language_model", inner)
 
