@@ -9,7 +9,7 @@ something else. Quantizing is in `slices.quant.quantize`.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from slices.dialects.gemma4 import GEMMA4
 from slices.dialects.table import Blocks, Dialect
 from slices.errors import MissingExtra, NotFound, Unsupported
 from slices.files.atomic import staged
+from slices.gguf.pad_rows import HIDDEN_SIZE, pad_sources, padded_anatomy
 from slices.gguf.tensors import GGUFSource, Precision, list_sources, name_tensors
 from slices.gguf.tokenizer import read_tokenizer, write_tokenizer
 
@@ -40,6 +41,7 @@ class _Model:
     anatomy: Anatomy
     dialect: Dialect
     blocks: Blocks
+    padded: Anatomy | None = None  # with the hidden size of the GGUF, where its rows are padded
 
 
 def export(
@@ -59,18 +61,30 @@ def export(
 
 
 def write_gguf(
-    folder: Path, path: Path, name: str | None = None, precision: Precision = "BF16", data: bool = True
+    folder: Path,
+    path: Path,
+    name: str | None = None,
+    precision: Precision = "BF16",
+    data: bool = True,
+    pad_rows: bool = False,
 ) -> None:
     """`export` straight to `path`, left half-written if it fails: for files that are temporary anyway.
 
     Args:
         data: False leaves a hole where the weights go, so that only the headers take space on the disk.
+        pad_rows: pad hidden states to a multiple of 256 (`slices.gguf.pad_rows`).
+
+    Raises:
+        Unsupported: there is nothing to pad, or the family cannot be.
     """
     model = _open(folder)
     if not model.checkpoint.entries:
         raise NotFound(f"{folder} has no weights to export")
     entries, _ = match_tensors(model.checkpoint, model.anatomy)
     sources = list_sources(entries, model.anatomy, model.dialect, model.blocks, precision)
+    if pad_rows:
+        sources = pad_sources(sources, model.anatomy, model.dialect, model.blocks)
+        model = replace(model, padded=padded_anatomy(model.anatomy, model.dialect))
     _write_header(path, model, name or folder.resolve().name, sources, precision, hashed=data)
     _write_data(path, sources, precision, data)
 
@@ -136,7 +150,9 @@ def _describe(writer: "gguf.GGUFWriter", model: _Model, name: str, precision: Pr
     writer.add_name(name)
     writer.add_file_type(_FILE_TYPE[precision])
     writer.add_quantization_version(2)
-    model.dialect.describe(writer, model.anatomy, model.blocks)
+    model.dialect.describe(writer, model.padded or model.anatomy, model.blocks)
+    if model.padded:
+        writer.add_uint32(HIDDEN_SIZE, model.anatomy.dims.hidden)
     config = {**model.checkpoint.config, **model.anatomy.config}
     tokenizer = read_tokenizer(
         model.checkpoint.folder, config, model.anatomy.dims.vocab, model.dialect.writes_merges

@@ -74,7 +74,8 @@ class Quantized(_Part):
     """A GGUF beside the slice. `file` is a bare name in the slice's folder.
 
     `embedding_type` is ggml's type of the embeddings, None where llama.cpp chose; `overrides` are regular
-    expressions on tensor names and their types. `healing_kept` is the share of the healing that the file
+    expressions on tensor names and their types; `pad_rows`: hidden states are padded to a multiple of 256.
+    `healing_kept` is the share of the healing that the file
     keeps, as `slices.measure.healing_kept` measures it; None for a slice that was not healed.
     """
 
@@ -86,6 +87,7 @@ class Quantized(_Part):
     embedding_type: str | None = None
     overrides: dict[str, str] = {}
     pure: bool = False
+    pad_rows: bool = False
     imatrix_sha256: str | None = None
     healing_kept: dict[str, Any] | None = None
 

@@ -7,6 +7,7 @@ import typer
 
 from mom.commands.options import Compare, Force, Json, emit, parse_size
 from mom.commands.quant_options import EmbeddingTypeOption, ImatrixOption, TypeOption
+from slices.errors import BadConfig
 from slices.measure.compare_mode import CompareMode
 
 
@@ -26,6 +27,12 @@ def quantize(
         EmbeddingTypeOption | None,
         typer.Option(help="Type of the embeddings; llama.cpp: its own choice."),
     ] = None,
+    pad_rows: Annotated[
+        bool,
+        typer.Option(
+            "--pad-rows", help="Pad rows to a multiple of 256 weights, so that --type fits all of them."
+        ),
+    ] = False,
     max_kl: Annotated[
         float | None,
         typer.Option(help="Goal: the smallest type of at most this mean KL to the bf16 slice, in nats."),
@@ -72,7 +79,10 @@ def quantize(
         data=data,
         max_bytes=max_bytes,
         compare=compare,
+        pad_rows=pad_rows,
     )
+    if options.has_goal and pad_rows:
+        raise BadConfig("--pad-rows: expected a --type, not one that is chosen by measurement")
     if options.has_goal:
         figures = quantize_auto.predict_ladder(options) if dry_run else quantize_auto.climb_ladder(options)
         emit(json, figures, lambda: quantize_auto.show_ladder(figures))

@@ -52,6 +52,7 @@ class QuantizeOptions:
     data: Path | None = None
     max_bytes: int | None = None
     compare: CompareMode = CompareMode.AUTO
+    pad_rows: bool = False
 
     @property
     def has_goal(self) -> bool:
@@ -77,6 +78,7 @@ def quantize_slice(options: QuantizeOptions) -> dict[str, Any]:
             options.threads,
             imatrix,
             trained.embedding_type or LLAMA_CPP if trained else options.embedding_type,
+            pad_rows=options.pad_rows,
         )
         kept = healing_kept(folder, done, imatrix, report)
         found = judge_made(folder, done.path, options.compare, options.threads, report)
@@ -109,9 +111,9 @@ def predict_slice(options: QuantizeOptions) -> dict[str, Any]:
     )
     if trained is not None:
         embedding_type, wanted = trained.embedding_type or LLAMA_CPP, trained.imatrix_sha256 is not None
-    found = predict_size(folder, options.type, embedding_type, with_imatrix=wanted)
+    found = predict_size(folder, options.type, embedding_type, with_imatrix=wanted, pad_rows=options.pad_rows)
     return {
-        "path": str(options.output or default_target(folder, options.type)),
+        "path": str(options.output or default_target(folder, options.type, options.pad_rows)),
         "type": options.type,
         "bytes": found.bytes,
         "bits_per_weight": round(found.bits_per_weight, 3),
@@ -171,7 +173,7 @@ def _imatrix(options: QuantizeOptions, folder: Path, report: Progress) -> Imatri
     if not _wants_imatrix(options):
         return None
     make_recipe(options.type, options.embedding_type)  # refuse before minutes of work, not after
-    resolve_target(folder, options.type, options.output, options.force)
+    resolve_target(folder, options.type, options.output, options.force, options.pad_rows)
     return domain_imatrix(folder, report)
 
 
@@ -216,7 +218,9 @@ def healing_kept(
 ) -> dict[str, Any] | None:
     """The share of a slice's healing that the file keeps, recorded in slice.json; None if not healed."""
     weights = None if done.imatrix_sha256 is None else imatrix
-    found = measure_healing_kept(folder, done.type, done.predicted.types, weights, report)
+    found = measure_healing_kept(
+        folder, done.type, done.predicted.types, weights, done.recipe.pad_rows, report
+    )
     if done.path.parent.resolve() == folder.resolve():
         record_healing_kept(folder, done.path.name, found)
     return None if found is None else found.to_json()

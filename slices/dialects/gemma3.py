@@ -84,4 +84,11 @@ GEMMA3 = Dialect(
     names={**EMBEDDING, **NAMES},
     describe=_gemma3_describe,
     adjust=_gemma3_adjust,
+    residual_norms=frozenset(
+        {
+            "norm.weight",
+            "layers.{}.input_layernorm.weight",
+            "layers.{}.pre_feedforward_layernorm.weight",
+        }
+    ),
 )

@@ -50,4 +50,5 @@ class Dialect:
     adjust: Callable[[str, Floats, Anatomy], Floats]  # what a vector of this name is stored as
     arrange: Callable[[Anatomy], Blocks] = as_they_are  # the blocks in order, or refuses the slice
     vectors: Callable[[Anatomy, Blocks], dict[str, Floats]] = nothing  # what only the GGUF has, by its name
+    residual_norms: frozenset[str] = frozenset()  # norms that read hidden states; none: no padding
     writes_merges: bool = False  # whether llama.cpp's tokenizer for it always works by merges

@@ -22,9 +22,10 @@ from slices.architecture.anatomy import match_tensors, read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import SliceError
 from slices.estimate import Estimate, ratio
-from slices.export import gguf_names
+from slices.export import DIALECTS, gguf_names
 from slices.files.child_process import run_child
 from slices.files.safetensors_header import Entry
+from slices.gguf.pad_rows import padded_size
 from slices.measure.unhealed import unhealed_weights
 from slices.progress import Progress, no_progress
 from slices.quant.fit import save_values
@@ -82,10 +83,14 @@ class HealingKept:
 
 @dataclass(frozen=True)
 class MatrixJob:
-    """A matrix to compare, as JSON for the child: its name in the GGUF, its type, and its two headers."""
+    """A matrix to compare, as JSON for the child: its name in the GGUF, its type, and its two headers.
+
+    `columns` of a row of the GGUF: more than the matrix has where rows are padded, None where as many.
+    """
 
     name: str
     type: str
+    columns: int | None
     before: Mapping[str, Any]
     after: Mapping[str, Any]
 
@@ -95,6 +100,7 @@ def measure_healing_kept(
     type: str,
     types: Mapping[str, str],
     imatrix: Imatrix | None = None,
+    pad_rows: bool = False,
     progress: Progress = no_progress,
 ) -> HealingKept | None:
     """The share of a slice's healing that a quantization keeps; None for a slice that was not healed.
@@ -102,6 +108,7 @@ def measure_healing_kept(
     Args:
         types: ggml's type of every tensor by its name in the GGUF (`SizePrediction.types`).
         imatrix: what the file is quantized with.
+        pad_rows: whether its hidden states are padded.
 
     Raises:
         RunFailed: ggml failed.
@@ -109,7 +116,7 @@ def measure_healing_kept(
     if not (folder / manifest.FILE).is_file() or manifest.read(folder).healing is None:
         return None
     try:
-        source, jobs = _jobs(folder, types)
+        source, jobs = _jobs(folder, types, pad_rows)
     except SliceError as error:
         return _unknown(type, str(error))
     if not jobs:
@@ -130,14 +137,21 @@ def record_healing_kept(folder: Path, file: str, found: HealingKept | None) -> N
         manifest.write(folder, slice_.model_copy(update={"quantized": entries}))
 
 
-def _jobs(folder: Path, types: Mapping[str, str]) -> tuple[str, list[MatrixJob]]:
+def _jobs(folder: Path, types: Mapping[str, str], pad_rows: bool) -> tuple[str, list[MatrixJob]]:
     """Where the weights before healing are, and every quantized matrix that is known before and after."""
     checkpoint = open_checkpoint(folder)
     anatomy = read_anatomy(checkpoint.config)
     after, before = match_tensors(checkpoint, anatomy)[0], unhealed_weights(folder)
     names = gguf_names(anatomy)
+    width = padded_size(anatomy, DIALECTS[anatomy.family.name]) if pad_rows else None
     jobs = [
-        MatrixJob(names[name], types[names[name]], _header(before.entries[name]), _header(entry))
+        MatrixJob(
+            name=names[name],
+            type=types[names[name]],
+            columns=width if anatomy.tensors[name].rule.axes[-1] == "hidden" else None,
+            before=_header(before.entries[name]),
+            after=_header(entry),
+        )
         for name, entry in after.items()
         if len(entry.shape) == 2
         and name in before.entries

@@ -16,6 +16,7 @@ from safetensors.numpy import save
 
 from slices.errors import BadCheckpoint
 from slices.gguf.header import GGUFHeader, GGUFTensor
+from slices.gguf.pad_rows import HIDDEN_SIZE, pad_importance
 from slices.gguf.tensor_types import EMBEDDING_TENSORS, type_name
 from slices.quant.imatrix_file import Imatrix
 
@@ -49,6 +50,8 @@ def fit_imatrix(
             raise BadCheckpoint(
                 f"the importance matrix has no values for {tensor.name!r}: it is of another slice"
             )
+        if values is not None and len(values) == header.metadata.get(HIDDEN_SIZE):
+            values = pad_importance(values, expected)
         if values is not None and values.shape != (expected,):
             raise BadCheckpoint(
                 f"the importance matrix has {values.size} values for {tensor.name!r}, "

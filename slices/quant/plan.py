@@ -18,6 +18,7 @@ from slices.dialects.table import Blocks
 from slices.errors import Unsupported
 from slices.export import DIALECTS, gguf_names, write_gguf
 from slices.gguf.header import read_gguf_header
+from slices.gguf.pad_rows import padded_size
 from slices.quant.fit import fit_imatrix
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.recipe import Recipe, check_imatrix
@@ -35,7 +36,7 @@ class PlannedTensor:
         dtype: of the slice's file, "BF16" as a rule; what is quantized is rounded to it, and then to bf16.
         importance: weights of its columns, as `fit_imatrix` gives them; None for none.
         columns: where its columns lie in a row of the GGUF, int64, and the columns of that row; None where
-            the rows are the same. Zeros lie between them, for identity layers.
+            the rows are the same. Zeros lie between them, for identity layers, or behind them, for padding.
     """
 
     gguf_name: str
@@ -88,7 +89,7 @@ def plan_quantization(folder: Path, recipe: Recipe, imatrix: Imatrix | None = No
     anatomy = read_anatomy(checkpoint.config)
     with tempfile.TemporaryDirectory(prefix="mom-") as scratch:
         headers = Path(scratch) / "headers.gguf"
-        write_gguf(folder, headers, model_name(folder), data=False)
+        write_gguf(folder, headers, model_name(folder), data=False, pad_rows=recipe.pad_rows)
         types = predict_from_export(headers, recipe, imatrix is not None).types
         importance = fit_imatrix(imatrix, read_gguf_header(headers), types) if imatrix else {}
     names, entries = gguf_names(anatomy), match_tensors(checkpoint, anatomy)[0]
@@ -100,7 +101,7 @@ def plan_quantization(folder: Path, recipe: Recipe, imatrix: Imatrix | None = No
             type=types[names[name]],
             dtype=entry.dtype,
             importance=importance.get(names[name]),
-            columns=_columns(name, anatomy, blocks),
+            columns=_columns(name, anatomy, blocks, recipe.pad_rows),
         )
         for name, entry in entries.items()
         if len(entry.shape) > 1 and names.get(name) in types
@@ -108,9 +109,13 @@ def plan_quantization(folder: Path, recipe: Recipe, imatrix: Imatrix | None = No
     return QuantizationPlan(recipe=recipe, tensors=tensors)
 
 
-def _columns(name: str, anatomy: Anatomy, blocks: Blocks) -> tuple[NDArray[np.int64], int] | None:
-    """Where the columns of a tensor with a part for each layer lie among those of identity layers."""
+def _columns(
+    name: str, anatomy: Anatomy, blocks: Blocks, pad_rows: bool
+) -> tuple[NDArray[np.int64], int] | None:
+    """Where a tensor's columns lie before padding, or among the parts of identity layers."""
     axes = anatomy.tensors[name].rule.axes
+    if pad_rows and axes[-1] == "hidden":
+        return np.arange(anatomy.dims.hidden), padded_size(anatomy, DIALECTS[anatomy.family.name])
     if axes[-1] != "ple_layers" or all(block.source is not None for block in blocks):
         return None
     part = anatomy.dims.ple

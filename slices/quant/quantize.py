@@ -25,7 +25,7 @@ from slices.quant.fit import fit_imatrix, imatrix_sha256, save_values
 from slices.quant.imatrix_file import Imatrix
 from slices.quant.quantizer import make_params, run_quantizer, verify, verify_tokens
 from slices.quant.recipe import NOTHING, Recipe, check_imatrix, gguf_metadata, make_recipe
-from slices.quant.size import SizePrediction, model_name, predict_from_export
+from slices.quant.size import SizePrediction, check_padding_pays, model_name, predict_from_export
 from slices.quant.types import TYPES
 
 __all__ = ["TYPES", "Quantized", "default_target", "quantize", "record_gguf", "resolve_target"]
@@ -78,6 +78,7 @@ def quantize(
     overrides: Mapping[str, str] = NOTHING,
     pure: bool = False,
     exported: Path | None = None,
+    pad_rows: bool = False,
 ) -> Quantized:
     """Write the checkpoint in `folder` as a GGUF of `type`, by default to `<folder>/<name>-<TYPE>.gguf`.
 
@@ -88,6 +89,8 @@ def quantize(
         imatrix: of this slice; BF16 ignores it.
         tables, overrides, pure: as in `slices.quant.recipe.make_recipe`.
         exported: a bf16 GGUF of this slice to begin with, rather than export one; it is left as it is.
+        pad_rows: pad hidden states to a multiple of 256, so that `type` fits every row; refused where the
+            file is no smaller by it. Not with `exported`.
 
     Raises:
         Unsupported: the recipe cannot be, lacks an importance matrix, or llama.cpp cannot express the slice.
@@ -99,9 +102,11 @@ def quantize(
         RunFailed: llama.cpp failed, the disk is full, or the result does not run. Nothing is left behind.
     """
     started = perf_counter()
-    recipe = make_recipe(type, embedding_type, overrides, pure)
+    recipe = make_recipe(type, embedding_type, overrides, pure, pad_rows)
     check_imatrix(recipe, imatrix is not None)
-    target, replace = resolve_target(folder, type, out, force)
+    if pad_rows:
+        check_padding_pays(folder, recipe, imatrix is not None)
+    target, replace = resolve_target(folder, type, out, force, pad_rows)
     job = _QuantizeJob(
         folder=folder,
         recipe=recipe,
@@ -121,7 +126,7 @@ def quantize(
     return done
 
 
-def default_target(folder: Path, type: str) -> Path:
+def default_target(folder: Path, type: str, pad_rows: bool = False) -> Path:
     """The default path of a slice's GGUF.
 
     Raises:
@@ -129,10 +134,12 @@ def default_target(folder: Path, type: str) -> Path:
     """
     if not (folder / manifest.FILE).is_file():
         raise NotFound(f"{folder} is no finished slice (no {manifest.FILE}); say with -o where the GGUF goes")
-    return folder / f"{manifest.read(folder).name}-{type}.gguf"
+    return folder / f"{manifest.read(folder).name}-{type}{'-padded' if pad_rows else ''}.gguf"
 
 
-def resolve_target(folder: Path, type: str, out: Path | None, force: bool) -> tuple[Path, bool]:
+def resolve_target(
+    folder: Path, type: str, out: Path | None, force: bool, pad_rows: bool = False
+) -> tuple[Path, bool]:
     """The path of the GGUF, and whether it may replace what is there.
 
     What is there may always be replaced if a killed run left it: ours and in the slice, but not known to
@@ -141,7 +148,7 @@ def resolve_target(folder: Path, type: str, out: Path | None, force: bool) -> tu
     Raises:
         NotFound, Exists, BadConfig: as `quantize`.
     """
-    target = out or default_target(folder, type)
+    target = out or default_target(folder, type, pad_rows)
     if _is_in(folder, target):
         manifest.check_file(target.name)
         force = force or _is_left_over(folder, target)
@@ -168,7 +175,7 @@ def _write(job: _QuantizeJob, result: Path) -> SizePrediction:
     if job.exported is not None:
         return _write_from(job, job.exported, result)
     with job.temp_file(f"the BF16 export of {job.folder}") as exported:
-        write_gguf(job.folder, exported, model_name(job.folder), data=False)
+        write_gguf(job.folder, exported, model_name(job.folder), data=False, pad_rows=job.recipe.pad_rows)
         verify_tokens(exported, job.folder)
         return _write_from(job, exported, result)
 
@@ -199,7 +206,7 @@ def _check_space(job: _QuantizeJob, predicted: SizePrediction) -> None:
 
 def _fill(job: _QuantizeJob, source: Path) -> None:
     if job.exported is None:
-        write_gguf(job.folder, source, model_name(job.folder))
+        write_gguf(job.folder, source, model_name(job.folder), pad_rows=job.recipe.pad_rows)
 
 
 def _quantize(job: _QuantizeJob, source: Path, result: Path, values: Path) -> None:
@@ -243,6 +250,7 @@ def record_gguf(folder: Path, done: Quantized) -> None:
         embedding_type=done.recipe.embedding_type,
         overrides=dict(done.recipe.overrides),
         pure=done.recipe.pure,
+        pad_rows=done.recipe.pad_rows,
         imatrix_sha256=done.imatrix_sha256,
     )
     others = [each for each in slice_.quantized if each.file != entry.file]

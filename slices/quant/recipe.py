@@ -30,12 +30,16 @@ _MAX_OVERRIDE = 127  # bytes: llama.cpp's limit of a metadata value in a KV over
 
 @dataclass(frozen=True)
 class Recipe:
-    """A mix and its exceptions. `embedding_type` None leaves the embeddings to llama.cpp."""
+    """A mix and its exceptions. `embedding_type` None leaves the embeddings to llama.cpp.
+
+    `pad_rows`: hidden states are padded to a multiple of 256 first (`slices.gguf.pad_rows`).
+    """
 
     type: str
     embedding_type: str | None = None
     overrides: Mapping[str, str] = field(default_factory=dict)
     pure: bool = False
+    pad_rows: bool = False
 
     @property
     def tensor_types(self) -> tuple[tuple[str, str], ...]:
@@ -54,7 +58,11 @@ class Recipe:
 
 
 def make_recipe(
-    type: str, embedding_type: str | None = None, overrides: Mapping[str, str] = NOTHING, pure: bool = False
+    type: str,
+    embedding_type: str | None = None,
+    overrides: Mapping[str, str] = NOTHING,
+    pure: bool = False,
+    pad_rows: bool = False,
 ) -> Recipe:
     """A checked recipe.
 
@@ -63,6 +71,7 @@ def make_recipe(
         tables: ggml's type of the embeddings, "llama.cpp" for its own choice, None for our default.
         overrides: regular expressions on GGUF tensor names -> ggml's type.
         pure: one type for every matrix, without the mix's exceptions and without ours.
+        pad_rows: pad hidden states to a multiple of 256.
 
     Raises:
         Unsupported: a type is unknown, or BF16 is to have exceptions, which nothing would carry out.
@@ -81,7 +90,13 @@ def make_recipe(
         )
     for pattern, wanted in overrides.items():
         _check_override(pattern, wanted)
-    return Recipe(type=type, embedding_type=embedding_type, overrides=dict(overrides), pure=pure)
+    return Recipe(
+        type=type,
+        embedding_type=embedding_type,
+        overrides=dict(overrides),
+        pure=pure,
+        pad_rows=pad_rows,
+    )
 
 
 def _check_override(pattern: str, wanted: str) -> None:

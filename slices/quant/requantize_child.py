@@ -17,6 +17,7 @@ from safetensors.numpy import load_file
 
 from slices.errors import RunFailed
 from slices.files.child_process import work_as_child
+from slices.gguf.pad_rows import pad_importance
 from slices.quant.quantization_grid import find_grid
 from slices.quant.requantize import Floats, requantize
 
@@ -38,7 +39,7 @@ def compare_matrix(job: Mapping[str, Any], importance: Floats | None) -> dict[st
     changed = np.einsum("rc,rc->r", change, change, dtype=np.float64)
     kept = np.zeros_like(changed)
     if changed.any():
-        quantized = requantize(after, job["type"], importance) - requantize(before, job["type"], importance)
+        quantized = _requantized(after, job, importance) - _requantized(before, job, importance)
         kept = np.einsum("rc,rc->r", quantized, change, dtype=np.float64)
     scale = job["after"]["shape"][0] / len(change)  # a sampled row stands for as many rows
     return {
@@ -47,6 +48,14 @@ def compare_matrix(job: Mapping[str, Any], importance: Floats | None) -> dict[st
         "changed": (changed * scale).tolist(),
         "grid": find_grid(before),
     }
+
+
+def _requantized(rows: Floats, job: Mapping[str, Any], importance: Floats | None) -> Floats:
+    """The rows as the GGUF has them, whose rows may be padded."""
+    own, wide = rows.shape[1], job["columns"] or rows.shape[1]
+    if importance is not None:
+        importance = pad_importance(importance, wide)
+    return requantize(np.pad(rows, [(0, 0), (0, wide - own)]), job["type"], importance)[:, :own]
 
 
 def _read_rows(entry: Mapping[str, Any]) -> Floats:

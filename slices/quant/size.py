@@ -6,7 +6,7 @@ arithmetic: its metadata and its tensors' names take as many bytes as in the exp
 
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from pathlib import Path
 from struct import pack
@@ -44,6 +44,7 @@ def predict_size(
     overrides: Mapping[str, str] = NOTHING,
     pure: bool = False,
     with_imatrix: bool = False,
+    pad_rows: bool = False,
 ) -> SizePrediction:
     """The size of what `slices.quant.quantize.quantize` would write with the same arguments.
 
@@ -55,11 +56,36 @@ def predict_size(
     Raises:
         SliceError: as `quantize` does before it begins.
     """
-    recipe = make_recipe(type, embedding_type, overrides, pure)
+    recipe = make_recipe(type, embedding_type, overrides, pure, pad_rows)
     check_imatrix(recipe, with_imatrix)
+    found = _predict(folder, recipe, with_imatrix)
+    if pad_rows:
+        _check_padding_pays(folder, recipe, with_imatrix, found)
+    return found
+
+
+def check_padding_pays(folder: Path, recipe: Recipe, with_imatrix: bool) -> None:
+    """Refuse `--pad-rows` where the padded file is no smaller.
+
+    Raises:
+        Unsupported: it is not; the bytes of both are named.
+    """
+    _check_padding_pays(folder, recipe, with_imatrix, _predict(folder, recipe, with_imatrix))
+
+
+def _check_padding_pays(folder: Path, recipe: Recipe, with_imatrix: bool, padded: SizePrediction) -> None:
+    plain = _predict(folder, replace(recipe, pad_rows=False), with_imatrix)
+    if padded.bytes >= plain.bytes:
+        raise Unsupported(
+            f"--pad-rows does not pay for {recipe.type}: {padded.bytes:,} bytes with it, "
+            f"{plain.bytes:,} without"
+        )
+
+
+def _predict(folder: Path, recipe: Recipe, with_imatrix: bool) -> SizePrediction:
     with tempfile.TemporaryDirectory(prefix="mom-") as folder_:
         path = Path(folder_) / "headers.gguf"
-        write_gguf(folder, path, model_name(folder), data=False)
+        write_gguf(folder, path, model_name(folder), data=False, pad_rows=recipe.pad_rows)
         return predict_from_export(path, recipe, with_imatrix)
 
 

@@ -81,11 +81,12 @@ def test_a_control_that_is_there_is_taken_and_another_is_not(request_: HealReque
 def test_a_parent_that_gets_no_better_is_the_control_itself(
     request_: HealRequest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At a learning rate that ruins it."""
+    """Distilled from itself alone, it cannot get better."""
     made = manifest.read(request_.target)
     assert made.healing is not None
-    ruinous = {**made.healing, "settings": {**made.healing["settings"], "lr": 10.0}}
-    manifest.write(request_.target, made.model_copy(update={"healing": ruinous}))
+    settings = {**made.healing["settings"], "hard_label_weight": 0.0}
+    distilled = {**made.healing, "settings": settings}
+    manifest.write(request_.target, made.model_copy(update={"healing": distilled}))
     found = heal_control(request_)
     assert found.folder is None
     assert found.reason is not None and "healing made the parent no better" in found.reason

@@ -18,7 +18,7 @@ from slices.measure.healing_kept import HealingKept, measure_healing_kept
 from slices.quant.quantization_grid import find_grid
 from slices.quant.quantize import quantize
 from slices.quant.requantize import requantize
-from slices.quant.requantize_child import sample_rows
+from slices.quant.requantize_child import compare_matrix, sample_rows
 from tests.slices.gguf_fixtures import write_manifest
 from tests.slices.quant_fixtures import made_up_imatrix, pico_slice
 
@@ -177,3 +177,20 @@ def test_find_grid() -> None:
         grid = requantize(rows, type)
         rounded = (grid.view(np.uint32) + 0x8000 & 0xFFFF0000).view(np.float32)
         assert find_grid(rounded) == type
+
+
+def test_padded_rows_are_compared_as_they_are_stored(pico: Path, tmp_path: Path) -> None:
+    """Blocks of 32 weights divide the rows with and without padding, so the padding changes nothing."""
+    folder = healed_from(pico, tmp_path / "healed", 1e-2)
+    headers = [
+        next(each for each in open_checkpoint(path).entries if each.name.endswith("0.mlp.up_proj.weight"))
+        for path in (pico, folder)
+    ]
+    before, after = (
+        {"file": str(each.file), "dtype": each.dtype, "start": each.start, "shape": list(each.shape)}
+        for each in headers
+    )
+    job = {"name": "up", "type": "Q4_0", "columns": None, "before": before, "after": after}
+    plain = compare_matrix(job, None)
+    padded = compare_matrix({**job, "columns": headers[0].shape[1] + 256}, None)
+    assert any(plain["changed"]) and padded == plain
