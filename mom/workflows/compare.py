@@ -4,16 +4,15 @@ from pathlib import Path
 from typing import Any
 
 from mom.display import console
-from mom.workflows.domain_text import rival_text, unseen_documents
+from mom.workflows.domain_text import has_text, rival_text, unseen_documents
 from slices import manifest
 from slices.errors import SliceError
-from slices.manifest import Manifest, Verdict
+from slices.manifest import Verdict
 from slices.measure.compare_mode import NOT_MEASURED, CompareMode
 from slices.measure.dominated import unknown_verdict, verdict_sentence
 from slices.measure.heldout import SAMPLE_BYTES, cut_heldout
 from slices.measure.judge import judge, measure_file, record_verdict
 from slices.progress import Progress
-from slices.text import domains
 
 _NO_TEXT = (
     "there is no text of the domain; bring some with --corpus, or --compare always has the parent write it"
@@ -27,7 +26,7 @@ def judge_file(
     made = manifest.read(folder)
     if when is CompareMode.NEVER:
         return record_verdict(folder, unknown_verdict(variant, made.domain, NOT_MEASURED))
-    if when is CompareMode.AUTO and not _has_text(made):
+    if when is CompareMode.AUTO and not has_text(made):
         return record_verdict(folder, unknown_verdict(variant, made.domain, _NO_TEXT))
     try:
         text = rival_text(made, report)
@@ -42,7 +41,7 @@ def measure_bits(folder: Path, variant: str, reason: str, report: Progress) -> V
     `reason` is recorded as why it was not compared.
     """
     made = manifest.read(folder)
-    if not _has_text(made):
+    if not has_text(made):
         return record_verdict(folder, unknown_verdict(variant, made.domain, _NO_TEXT))
     try:
         documents = unseen_documents(made.domain, made, report)
@@ -84,9 +83,3 @@ def dominated_by(verdict: Verdict | None) -> str:
         return "nothing"
     rival = f"{verdict.rival}, {console.size(verdict.rival_bytes)}"
     return rival if verdict.verdict == "dominated" else f"level with {rival}"
-
-
-def _has_text(made: Manifest) -> bool:
-    """Whether held-out text is at hand without a run of the parent."""
-    written = made.calibration.source == "parent"
-    return bool(made.recipe.get("corpus")) or written or bool(domains.load(made.domain).corpus)

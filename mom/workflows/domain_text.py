@@ -31,6 +31,12 @@ def own_text(name: str, made: manifest.Manifest, report: Progress) -> Corpus:
     return domain_text(open_model(made.parent.model), domains.load(name), request, report)
 
 
+def has_text(made: manifest.Manifest) -> bool:
+    """Whether text of a slice's domain is at hand without a run of the parent."""
+    written = made.calibration.source == "parent"
+    return bool(made.recipe.get("corpus")) or written or bool(domains.load(made.domain).corpus)
+
+
 @dataclass(frozen=True)
 class UsedText:
     """Documents that a step of making a slice read, for fitting or for choosing.

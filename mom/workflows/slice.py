@@ -5,6 +5,7 @@ from typing import Any
 
 from mom.display import console
 from mom.workflows.compare import dominated_by, judge_file, show_verdict, verdict_json
+from mom.workflows.layer_alternatives import layer_alternatives, show_layer_alternatives
 from slices import manifest
 from slices.architecture.layer_spec import format_layers
 from slices.cut.manifest_entry import summary
@@ -20,7 +21,8 @@ def slice_model(request: SliceRequest, compare: CompareMode = CompareMode.AUTO) 
     with console.progress_bar() as report:
         made = cut(request, report)
         found = judge_file(request.target, BF16, compare, None, report)
-    return {**summary(request, made), "verdict": verdict_json(found)}
+        alternatives = layer_alternatives(request, compare, report)
+    return {**summary(request, made), "alternatives": alternatives, "verdict": verdict_json(found)}
 
 
 def dry_run(request: SliceRequest) -> dict[str, Any]:
@@ -63,6 +65,8 @@ def show(figures: dict[str, Any]) -> None:
         console.print_table("planned, nothing written", ["tensors", "bytes"], tensors)
     for note in figures["notes"]:
         console.warn(f"note: {note}")
+    if figures.get("alternatives"):
+        show_layer_alternatives(figures["alternatives"])
     if "verdict" in figures:
         show_verdict(figures["verdict"])
 
