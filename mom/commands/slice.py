@@ -15,7 +15,7 @@ from mom.commands.options import (
     emit,
     parse_size,
 )
-from slices.architecture.window import Attention, RopeTheta
+from slices.architecture.attention import Attention, RopeTheta
 from slices.cut.request import FfnRank
 from slices.errors import BadConfig
 from slices.measure.compare_mode import CompareMode

@@ -9,25 +9,11 @@ only the mask can change.
 
 from collections.abc import Sequence
 from dataclasses import replace
-from enum import StrEnum
 
 from slices.architecture.anatomy import Anatomy
+from slices.architecture.attention import Attention, RopeTheta
 from slices.errors import InvalidCut
 from slices.families.table import FULL, SLIDING, Layer
-
-
-class Attention(StrEnum):
-    """What becomes of the full-attention layers that a cut keeps."""
-
-    KEEP = "keep"
-    SLIDING = "sliding"  # limited to the sliding window
-
-
-class RopeTheta(StrEnum):
-    """The rotary theta of full-attention layers that are limited to the sliding window."""
-
-    LOCAL = "local"  # the sliding layers' own
-    GLOBAL = "global"  # the full-attention layers' own: only the mask changes
 
 
 def resolve_rope_theta(

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from slices.architecture.anatomy import Anatomy
-from slices.architecture.window import RopeTheta, windowed
+from slices.architecture.attention import RopeTheta
+from slices.architecture.window import windowed
 from slices.families.table import FULL, Layer, LayerType
 
 

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 
 from slices.architecture import constraints
 from slices.architecture.anatomy import Anatomy, TensorSpec, match_tensors, read_anatomy
+from slices.architecture.attention import Attention, RopeTheta
 from slices.architecture.kv_cache import KvCacheBytes, kv_cache_bytes
 from slices.architecture.removal import LayerRemoval
-from slices.architecture.window import Attention, RopeTheta, check_window, windowed
+from slices.architecture.window import check_window, windowed
 from slices.checkpoint import Checkpoint
 from slices.cut.identity_layers import SliceLayer, build_slice_layers
 from slices.cut.notes import dropped_notes, loading_notes, repair_note, window_notes

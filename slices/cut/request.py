@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from slices.architecture.window import Attention, RopeTheta
+from slices.architecture.attention import Attention, RopeTheta
 from slices.home import check_name, slices_home
 
 

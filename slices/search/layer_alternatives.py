@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from slices import manifest
-from slices.architecture.window import Attention
+from slices.architecture.attention import Attention
 from slices.checkpoint import weight_files
 from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest

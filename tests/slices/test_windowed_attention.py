@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from slices.architecture.anatomy import read_anatomy
-from slices.architecture.window import Attention, RopeTheta
+from slices.architecture.attention import Attention, RopeTheta
 from slices.checkpoint import open_checkpoint
 from slices.cut.request import SliceRequest
 from slices.errors import Unsupported

@@ -6,9 +6,10 @@ import pytest
 
 from slices import manifest
 from slices.architecture.anatomy import Anatomy, read_anatomy
+from slices.architecture.attention import Attention, RopeTheta
 from slices.architecture.attention_change import reduces_attention
 from slices.architecture.kv_cache import kv_cache_bytes
-from slices.architecture.window import Attention, RopeTheta, resolve_rope_theta
+from slices.architecture.window import resolve_rope_theta
 from slices.checkpoint import open_checkpoint
 from slices.cut.pipeline import cut, plan_cut
 from slices.cut.request import SliceRequest

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from slices import export as export_module
-from slices.architecture.window import Attention
+from slices.architecture.attention import Attention
 from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
 from slices.dialects.gemma4 import GEMMA4

@@ -9,7 +9,7 @@ import pytest
 from mom.workflows.layer_alternatives import layer_alternatives, show_layer_alternatives
 from mom.workflows.slice import slice_model
 from slices import manifest
-from slices.architecture.window import RopeTheta
+from slices.architecture.attention import RopeTheta
 from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
 from slices.measure.bits_per_byte import score_text
