@@ -75,8 +75,8 @@ class Quantized(_Part):
 
     `embedding_type` is ggml's type of the embeddings, None where llama.cpp chose; `overrides` are regular
     expressions on tensor names and their types; `pad_rows`: hidden states are padded to a multiple of 256.
-    `healing_kept` is the share of the healing that the file
-    keeps, as `slices.measure.healing_kept` measures it; None for a slice that was not healed.
+    `healing_kept` is the share of the healing that the file keeps, as `slices.measure.healing_kept` measures
+    it; None for a slice that was not healed.
     """
 
     file: str

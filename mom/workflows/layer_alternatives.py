@@ -7,7 +7,7 @@ from mom.workflows.domain_text import has_text, own_text
 from slices import manifest
 from slices.cut.request import SliceRequest
 from slices.errors import SliceError
-from slices.measure.compare_mode import CompareMode
+from slices.measure.compare_mode import NOT_MEASURED, CompareMode
 from slices.measure.heldout import cut_heldout
 from slices.measure.rival import MAX_AUTO_BYTES
 from slices.model_ref import open_model
@@ -29,7 +29,7 @@ def layer_alternatives(
     made = manifest.read(request.target)
     parent = open_model(request.model)
     if compare is CompareMode.AUTO and (parent.nbytes > MAX_AUTO_BYTES or not has_text(made)):
-        return {"found": [], "refused": {}, "reason": "it was not measured; --compare always does"}
+        return {"found": [], "refused": {}, "reason": NOT_MEASURED}
     try:
         text = cut_heldout(own_text(made.domain, made, progress).selection().documents, TEXT_BYTES)
         found, refused = measure_layer_alternatives(request, parent.folder, text, None, progress)

@@ -50,11 +50,12 @@ def pad_sources(
     names = name_tensors(anatomy, dialect, blocks)
     rules = {there: anatomy.tensors[here].rule for here, there in names.items()}
     scale = np.float32(sqrt(anatomy.dims.hidden / (anatomy.dims.hidden + more)))
-    return [
-        _padded(each, rule.axes, more, scale if rule.name in dialect.residual_norms else np.float32(1))
-        for each in sources
-        if (rule := rules[each.name])
-    ]
+    padded = []
+    for source in sources:
+        rule = rules[source.name]
+        factor = scale if rule.name in dialect.residual_norms else np.float32(1)
+        padded.append(_padded(source, rule.axes, more, factor))
+    return padded
 
 
 def _padded(source: GGUFSource, axes: Sequence[str], more: int, scale: np.float32) -> GGUFSource:
@@ -66,7 +67,7 @@ def _padded(source: GGUFSource, axes: Sequence[str], more: int, scale: np.float3
         dtype = np.dtype(np.float32)
         for part in source.chunks():
             dtype = part.dtype
-            numbers = part * scale if source.matrix is False else part
+            numbers = part if source.matrix else part * scale
             yield np.pad(numbers, [(0, 0)] * (part.ndim - 1) + [(0, added[-1])])
         if source.matrix and added[0]:
             yield np.zeros((added[0], *shape[1:]), dtype)

@@ -16,17 +16,15 @@ from slices.checkpoint import weight_files
 from slices.cut.pipeline import cut
 from slices.cut.request import SliceRequest
 from slices.errors import InvalidCut
-from slices.estimate import Estimate, ratio
+from slices.estimate import Estimate, Values, ratio
 from slices.files.temp_files import temp_dir
 from slices.home import home
-from slices.measure.bits_per_byte import TextScore, score_text
 from slices.measure.divergence import measure_divergence
 from slices.measure.heldout import Heldout
-from slices.measure.reference import Reference, compute_reference
-from slices.measure.token_map import token_map
-from slices.measure.tokenized import tokenize_windows
+from slices.measure.reference import Reference
 from slices.progress import Progress, no_progress
 from slices.runtimes.open import open_runtime
+from slices.search.trial import measure_parent, parent_reference
 
 DROPPED, SLIDING, OTHERS = "full-attention layers dropped", "full-attention layers sliding", "others dropped"
 
@@ -69,9 +67,12 @@ def measure_layer_alternatives(
         SliceError: a model cannot be cut or run, or the disk is full.
     """
     kept = len(manifest.read(request.target).layers)
+    bits, sizes = measure_parent(parent, text, threads, progress)
+    reference = parent_reference(request.slice_name, request.target, parent, text, threads, progress)
     context = _Context(
-        whole=_score_parent(parent, text, threads, progress),
-        reference=_reference(request, parent, text, threads, progress),
+        parent_bits=bits,
+        document_bytes=sizes,
+        reference=reference,
         threads=threads,
         progress=progress,
     )
@@ -90,9 +91,16 @@ def measure_layer_alternatives(
 
 @dataclass(frozen=True)
 class _Context:
-    """What the measurements share: the parent's bits, and its distributions in the slices' tokens."""
+    """What the measurements share.
 
-    whole: TextScore
+    Attributes:
+        parent_bits: bits of each document under the parent in its own tokens, (documents,).
+        document_bytes: (documents,).
+        reference: the parent's distributions in the slices' tokens.
+    """
+
+    parent_bits: Values
+    document_bytes: Values
     reference: Reference
     threads: int | None
     progress: Progress
@@ -111,7 +119,7 @@ def _measure(name: str, folder: Path, context: _Context) -> LayerAlternative:
         attention=str(entry.attention),
         bytes=sum(file.stat().st_size for file in weight_files(folder)),
         bits_per_byte=measured.bits_per_byte,
-        bits_over_parent=ratio(measured.sums.bits - context.whole.bits, context.whole.bytes),
+        bits_over_parent=ratio(measured.sums.bits - context.parent_bits, context.document_bytes),
         kl=measured.kl,
     )
 
@@ -126,28 +134,3 @@ def _requests(request: SliceRequest, kept: int, scratch: Path) -> dict[str, Slic
         SLIDING: replace(sliding, output=scratch / "sliding", name=name, force=False),
         OTHERS: replace(others, output=scratch / "others", name=name, force=False),
     }
-
-
-def _score_parent(parent: Path, text: Heldout, threads: int | None, progress: Progress) -> TextScore:
-    runtime = open_runtime(parent, None, threads)
-    try:
-        return score_text("the parent", runtime, text, progress=progress)
-    finally:
-        runtime.close()
-
-
-def _reference(
-    request: SliceRequest, parent: Path, text: Heldout, threads: int | None, progress: Progress
-) -> Reference:
-    """The parent's distributions in the tokens of the slice."""
-    own = open_runtime(request.target, None, threads)
-    try:
-        windows = tokenize_windows(request.slice_name, own, text)
-    finally:
-        own.close()
-    vocabulary = None if request.vocab == "all" else token_map(request.target, parent)
-    runtime = open_runtime(parent, None, threads)
-    try:
-        return compute_reference("the parent", runtime, text, windows, vocabulary, progress)
-    finally:
-        runtime.close()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from slices import manifest
 from slices.cut.pipeline import cut, plan_cut
 from slices.cut.request import SliceRequest
 from slices.errors import RunFailed
@@ -77,6 +78,24 @@ def measure_parent(
     return score.bits, score.bytes
 
 
+def parent_reference(
+    name: str, folder: Path, parent: Path, text: Heldout, threads: int | None, progress: Progress
+) -> Reference:
+    """The parent's distributions on `text` in the tokens of the slice in `folder`, called `name`."""
+    own = open_runtime(folder, None, threads)
+    try:
+        windows = tokenize_windows(name, own, text)
+    finally:
+        own.close()
+    recipe = manifest.read(folder).recipe
+    vocabulary = None if recipe["vocab"] == "all" else token_map(folder, parent)
+    runtime = open_runtime(parent, None, threads)
+    try:
+        return compute_reference("the parent", runtime, text, windows, vocabulary, progress)
+    finally:
+        runtime.close()
+
+
 def request_for(request: SliceRequest, structure: Structure, target: Path) -> SliceRequest:
     """The request that cuts `structure` into `target`, under the final slice's name: it is in the GGUF."""
     return replace(
@@ -102,7 +121,9 @@ def try_structure(structure: Structure, context: TrialContext) -> Iterator[Candi
             reason = "over the budget" if nbytes > budget else "a larger one fits"
             yield Skipped(file_label(structure, type, embedding_type), nbytes, reason)
     if chosen:
-        reference = _reference(structure, folder, context)
+        reference = parent_reference(
+            str(structure), folder, context.parent, context.text, context.threads, context.progress
+        )
         largest = max(nbytes for _, _, nbytes in files if nbytes <= budget)
         for form in _forms(structure, folder, largest, context):
             if isinstance(form, Skipped):
@@ -151,19 +172,6 @@ def _plan_files(folder: Path, context: TrialContext) -> list[FilePlan]:
         if prediction is not None:
             by_size.setdefault(prediction.bytes, (type, embedding_type, prediction.bytes))
     return list(by_size.values())
-
-
-def _reference(structure: Structure, folder: Path, context: TrialContext) -> Reference:
-    """The parent's distributions on the selection text in the structure's tokens."""
-    own = open_runtime(folder, None, context.threads)
-    windows = tokenize_windows(str(structure), own, context.text)
-    own.close()
-    vocabulary = None if structure.vocab == "all" else token_map(folder, context.parent)
-    parent = open_runtime(context.parent, None, context.threads)
-    try:
-        return compute_reference("the parent", parent, context.text, windows, vocabulary, context.progress)
-    finally:
-        parent.close()
 
 
 def _measure_files(
