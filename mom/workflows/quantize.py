@@ -135,7 +135,7 @@ def default_type(name: str) -> str:
 def _trained(options: QuantizeOptions, folder: Path) -> TrainedRecipe | None:
     """The recipe that the slice was healed for, where nothing else is asked for."""
     trained = read_trained_recipe(folder)
-    if trained is None or options.imatrix is not None or options.type != trained.type:
+    if trained is None or options.imatrix is not None or options.type != trained.type or options.pad_rows:
         return None
     same = options.embedding_type in (None, trained.embedding_type or LLAMA_CPP)
     return trained if same else None

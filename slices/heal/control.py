@@ -3,7 +3,7 @@
 What it gains is training on the domain, which needs no slice; only what a healed slice gains beyond it is
 owed to healing a cut. The rows hold the same documents in the same order and as many tokens in as many steps,
 in the parent's own tokens. The hidden-state loss is left out: it compares what enters the layers behind a
-cut, and would hold an uncut parent to itself.
+cut, and would hold an uncut parent to itself; so is the fading of dropped layers, of which it has none.
 
 The control lies in `.controls` beside the healed slice, where no catalogue of slices looks, and the healed
 slice's slice.json says where.
@@ -21,7 +21,8 @@ from slices.device import choose_device
 from slices.errors import BadConfig
 from slices.files.temp_files import temp_dir
 from slices.heal import memory_bound
-from slices.heal.heal import MemoryCallback, heal
+from slices.heal.heal import heal
+from slices.heal.load import MemoryCallback
 from slices.heal.loop import StepCallback
 from slices.heal.record import NoImprovement
 from slices.heal.request import HealRequest
@@ -131,9 +132,9 @@ def heal_control(
 
 
 def _control_config(made: manifest.Manifest) -> HealConfig:
-    """The hyperparameters that a slice was healed by, without the hidden-state loss."""
+    """The hyperparameters that a slice was healed by, without what is about the layers that it lost."""
     settings = (made.healing or {})["settings"]
-    return replace(HealConfig.from_json(settings), hidden_state_weight=0.0)
+    return replace(HealConfig.from_json(settings), hidden_state_weight=0.0, fade=0.0)
 
 
 def _existing(target: Path, made: manifest.Manifest, config: HealConfig) -> Control | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from mom.commands.quant_options import EmbeddingTypeOption, TypeOption
+from mom.commands.quant_options import EmbeddingTypeOption, QatTypeOption, TypeOption
 from slices import manifest
 from slices.quant.imatrix_file import read_imatrix
 from slices.quant.types import EMBEDDING_TYPES, LLAMA_CPP, TYPES
@@ -120,6 +120,7 @@ def test_a_value_that_is_no_choice_is_a_usage_error(
 
 def test_the_choices_are_the_types_that_there_are() -> None:
     assert [each.value for each in TypeOption] == [*TYPES, "auto"]
+    assert [each.value for each in QatTypeOption] == [type for type in TYPES if type != "BF16"]
     assert [each.value for each in EmbeddingTypeOption] == [*EMBEDDING_TYPES, LLAMA_CPP]
 
 

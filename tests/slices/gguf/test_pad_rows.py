@@ -1,10 +1,14 @@
 """Padded hidden states: the same function in llama.cpp, and the same bits as planned."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from mom.workflows.quantize import QuantizeOptions, predict_slice
+from slices import manifest
 from slices.errors import Unsupported
 from slices.export import write_gguf
 from slices.gguf.header import read_gguf_header
@@ -73,3 +77,15 @@ def test_padding_is_refused_where_it_does_not_pay(narrow: Path, tmp_path: Path) 
     with pytest.raises(Unsupported, match="256 divides rows of 256 already"):
         quantize(wide, "Q2_K", tmp_path / "x.gguf", pad_rows=True)
     assert not (tmp_path / "x.gguf").exists()
+
+
+def test_padding_is_another_recipe_than_a_slice_was_healed_for(narrow: Path, tmp_path: Path) -> None:
+    """Its roundings are others, so that what the slice was healed for does not apply."""
+    healed = Path(shutil.copytree(narrow, tmp_path / "healed"))
+    trained = {"type": "Q2_K", "embedding_type": "Q4_K", "imatrix_sha256": None}
+    made = manifest.read(healed).model_copy(update={"healing": {"quantization": trained}})
+    manifest.write(healed, made)
+    options = QuantizeOptions(slice=str(healed), type="Q2_K")
+    padded = predict_slice(replace(options, pad_rows=True))
+    assert "as the slice was healed for" in " ".join(predict_slice(options)["notes"])
+    assert "another recipe than the slice was healed for" in " ".join(padded["notes"])

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from slices import manifest
 from slices.architecture.anatomy import read_anatomy
 from slices.checkpoint import open_checkpoint
 from slices.errors import BadConfig
 from slices.heal import memory_bound
+from slices.heal.control import heal_control
 from slices.heal.fade import fade_factor, fading_layers
 from slices.heal.heal import heal
 from slices.heal.loop import TrainingProgress
@@ -118,3 +120,14 @@ def test_what_cannot_be_faded_is_refused(parent: Path, tmp_path: Path) -> None:
         heal(cached)
     with pytest.raises(BadConfig, match="at most 1"):
         HealConfig(fade=0.6, label_only_fraction=0.5)
+
+
+def test_the_control_of_a_faded_healing_fades_nothing(parent: Path, tmp_path: Path) -> None:
+    """The uncut parent lacks no layer."""
+    slice_ = slice_of(parent, tmp_path / "slices" / "swa", "swa")
+    request = ordered(slice_, tmp_path / "slices" / "swa-healed", replace(FADE, hard_label_weight=0.5))
+    heal(request)
+    control = heal_control(request)
+    assert control.folder is not None
+    made = manifest.read(control.folder).healing
+    assert made is not None and made["settings"]["fade"] == 0.0
