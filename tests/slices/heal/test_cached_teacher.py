@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from slices.errors import BadCheckpoint, Exists, NotFound, SliceError
-from slices.heal import heal as heal_module
 from slices.heal.heal import heal, save_teacher
 from slices.heal.request import HealRequest
 from slices.heal.settings import LostTokens
@@ -41,7 +40,7 @@ def test_the_top_k_tokens_are_enough_to_heal(
     request = ordered(swa, tmp_path / "healed")
     small = save(request, tmp_path / "small.safetensors", 16)
     assert small < save(request, tmp_path / "large.safetensors", 64) / 3.5
-    monkeypatch.setattr(heal_module, "ParentTeacher", None)
+    monkeypatch.setattr("slices.heal.load.ParentTeacher", None)
     healed = heal(replace(request, teacher=tmp_path / "small.safetensors"))
     assert healed.after.kl.value < 0.9 * healed.before.kl.value
     assert healed.manifest.healing is not None

@@ -41,8 +41,7 @@ def test_only_long_runs_are_compiled(monkeypatch: pytest.MonkeyPatch, tmp_path: 
     slice_ = slice_of(parent_gemma4(tmp_path / "parent"), tmp_path / "slices" / "s", "swa")
     compiled_shapes = list[tuple[int, int]]()
     monkeypatch.setattr(
-        heal_module,
-        "compile_layers",
+        "slices.heal.load.compile_layers",
         lambda model, rows, row_tokens: compiled_shapes.append((rows, row_tokens)),
     )
 
