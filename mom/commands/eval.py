@@ -78,7 +78,7 @@ def eval_(
     window: Window = 1800,
     stride: Stride = None,
     needle: Needle = None,
-    long_documents: LongDocuments = 8,
+    long_documents: LongDocuments = 12,
     harness: Harness = None,
     include_path: IncludePath = None,
     compare: Compare = CompareMode.AUTO,

@@ -99,7 +99,7 @@ def test_with_fewer_than_eight_documents_nothing_is_tested_and_that_is_said(tmp_
     report, found = measured(models, tmp_path, texts, EvalConfig(ALL))
     page = as_document(report, found)
     assert page["long_context"]["notes"] == [
-        "law: 3 of the 8 documents wanted of 1,024 tokens or more",
+        "law: 3 of the 12 documents wanted of 1,024 tokens or more",
         "other: no document of 1,024 tokens or more",
     ]
     assert page["slices"]["swa"]["long_context"]["law"][1]["vs_baseline"]["p"] is None
