@@ -48,7 +48,7 @@ from router.routing import store
 from router.routing.cascade import Cascade, RoutePredictor
 from router.routing.model import GENERAL, Router
 from router.training import metrics
-from router.training.dataset import MIN_CHOICES_CHARS, OOD, read_corpus_snippets
+from router.training.dataset import MIN_CHOICES_CHARS, OOD, LabelledQuery, read_corpus_snippets
 from router.training.evaluate import evaluate
 from router.training.fit import fit
 from slices.files.atomic import write_text
@@ -108,8 +108,12 @@ def ours(router: Router, predictor: RoutePredictor, sets: dict[str, list[Query]]
     ten = [router.classes.index(name) for name in EXPERTS]
     guess = [EXPERTS[int(each.probabilities[ten].argmax())] for each in predictions]
     in_domain = np.array([each.in_domain for each in predictions])
-    pairs = [(query.text, query.domain) for name in ("stems", OOD) for query in sets[name]]
-    report = evaluate(pairs, router, predictor)
+    labelled = [
+        LabelledQuery(query.text, query.domain, source=query.source)
+        for name in ("stems", OOD)
+        for query in sets[name]
+    ]
+    report = evaluate(labelled, router, predictor)
     return {
         "accuracy": accuracies(guess, sets),
         "ood": ood_detection(in_domain, sets),

@@ -97,8 +97,8 @@ def show_finetuned(result: dict[str, Any]) -> None:
 def _queries(data: Path | None) -> dict[str, list[str]]:
     """The domains' example queries and those of `data`, by domain; `ood` counts as `general`."""
     queries = build.domain_queries()
-    for text, domain in read_queries(data) if data else ():
-        queries.setdefault(GENERAL if domain == OOD else domain, []).append(text)
+    for query in read_queries(data) if data else ():
+        queries.setdefault(GENERAL if query.domain == OOD else query.domain, []).append(query.text)
     return queries
 
 

@@ -1,12 +1,14 @@
 """Labelled queries from JSONL files, for fitting and evaluating a router.
 
 A line is an object with a text, `query` or `question`, and a `domain`; lines of a null domain are skipped.
-A list of answer `choices` is training data for the domain too. A folder means all `.jsonl` files in it and in
-its `questions/` and `routing/`; snippets of its `corpora/` augment the training data.
+The strings `form`, `lang`, `source` and `topic` and the boolean `hard` are optional. A list of answer
+`choices` is training data for the domain too. A folder means all `.jsonl` files in it and in its `questions/`
+and `routing/`; snippets of its `corpora/` augment the training data.
 """
 
 import json
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +24,36 @@ SNIPPETS_PER_DOMAIN, SNIPPET_CHARS = 6000, 300
 MIN_CHOICES_CHARS = 20  # shorter choices, such as "yes no maybe", do not tell the domain
 
 
-def read_queries(path: Path) -> list[tuple[str, str]]:
-    """(text, domain) of every labelled line of a file, or of the files of a folder in order of name.
+@dataclass(frozen=True)
+class LabelledQuery:
+    """A query, its domain, and what is known of it.
+
+    Attributes:
+        form: how it is worded, such as `question`, `short` or `pasted`.
+        language: its ISO 639-1 code.
+        source: the data set that it is from.
+        topic: the part of the domain's syllabus.
+        hard: it has the words of an expert's domain but needs no expert.
+    """
+
+    text: str
+    domain: str
+    form: str | None = None
+    language: str | None = None
+    source: str | None = None
+    topic: str | None = None
+    hard: bool = False
+
+
+def read_queries(path: Path) -> list[LabelledQuery]:
+    """Every labelled line of a file, or of the files of a folder in order of name.
+
+    `source` defaults to the file's stem.
 
     Raises:
         BadTraining: nothing can be read there, or a line is malformed; it is numbered.
     """
-    return [(text, domain) for text, domain, _ in _read_lines(path)]
+    return [query for query, _ in _read_lines(path)]
 
 
 def read_choices(path: Path) -> dict[str, str]:
@@ -37,7 +62,7 @@ def read_choices(path: Path) -> dict[str, str]:
     Raises:
         BadTraining: as `read_queries`.
     """
-    return {text: choices for text, _, choices in _read_lines(path) if len(choices) >= MIN_CHOICES_CHARS}
+    return {query.text: choices for query, choices in _read_lines(path) if len(choices) >= MIN_CHOICES_CHARS}
 
 
 def join_choices(choices: Any) -> str:
@@ -76,8 +101,8 @@ def _sample_snippets(documents: Sequence[str], count: int, seed: int) -> list[st
     return [text for text in snippets if text.strip()]
 
 
-def _read_lines(path: Path) -> list[tuple[str, str, str]]:
-    """(text, domain, choices) of every labelled line."""
+def _read_lines(path: Path) -> list[tuple[LabelledQuery, str]]:
+    """(query, choices) of every labelled line."""
     if not path.is_dir():
         return list(_read_file(path))
     files = sorted({file for pattern in _PATTERNS for file in path.glob(pattern)})
@@ -86,17 +111,17 @@ def _read_lines(path: Path) -> list[tuple[str, str, str]]:
     return [line for file in files for line in _read_file(file)]
 
 
-def _read_file(path: Path) -> Iterator[tuple[str, str, str]]:
+def _read_file(path: Path) -> Iterator[tuple[LabelledQuery, str]]:
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise BadTraining(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
     for number, line in enumerate(lines, 1):
         if line.strip():
-            record = _parse(line, f"{path}, line {number}")
+            where = f"{path}, line {number}"
+            record = _parse(line, where)
             if record.get("domain") is not None:
-                text = _query_text(record, f"{path}, line {number}")
-                yield text, str(record["domain"]), join_choices(record.get("choices"))
+                yield _query(record, path.stem, where), join_choices(record.get("choices"))
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
@@ -109,8 +134,22 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     return record
 
 
-def _query_text(record: dict[str, Any], where: str) -> str:
-    texts: Sequence[Any] = [record[key] for key in _TEXT_KEYS if key in record]
+def _query(record: dict[str, Any], stem: str, where: str) -> LabelledQuery:
+    texts = [record[key] for key in _TEXT_KEYS if key in record]
     if len(texts) != 1 or not isinstance(texts[0], str):
         raise BadTraining(f"{where}: expected a string as `query` or as `question`")
-    return texts[0]
+    strings = {key: record.get(key) for key in ("domain", "form", "lang", "source", "topic")}
+    for key, value in strings.items():
+        if not isinstance(value, str | None):
+            raise BadTraining(f"{where}: expected a string as `{key}`, found {value!r}")
+    if not isinstance(hard := record.get("hard"), bool | None):
+        raise BadTraining(f"{where}: expected true or false as `hard`, found {hard!r}")
+    return LabelledQuery(
+        text=texts[0],
+        domain=record["domain"],
+        form=strings["form"],
+        language=strings["lang"],
+        source=strings["source"] or stem,
+        topic=strings["topic"],
+        hard=bool(hard),
+    )

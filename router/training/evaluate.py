@@ -16,7 +16,7 @@ from router.errors import BadTraining
 from router.routing.cascade import RoutePrediction, RoutePredictor
 from router.routing.decide import decide
 from router.routing.model import GENERAL, Router
-from router.training.dataset import OOD
+from router.training.dataset import OOD, LabelledQuery
 from router.training.metrics import auroc, coverage, expected_calibration_error, ood_recall_at, reliability
 from router.training.perturbations import PERTURBATIONS
 
@@ -78,9 +78,9 @@ class RouteReport:
 
 
 def evaluate(
-    queries: Sequence[tuple[str, str]], router: Router, predictor: RoutePredictor, seed: int = 0
+    queries: Sequence[LabelledQuery], router: Router, predictor: RoutePredictor, seed: int = 0
 ) -> RouteReport:
-    """Evaluate `router` on `queries`, pairs of (text, domain), as if every domain had an expert.
+    """Evaluate `router` on `queries`, as if every domain had an expert.
 
     Args:
         predictor: of the router; not cached, since it is timed.
@@ -88,10 +88,10 @@ def evaluate(
     Raises:
         BadTraining: no row is of a domain that the router knows.
     """
-    known = [(text, domain) for text, domain in queries if domain in (*router.classes, OOD)]
-    if not any(domain != OOD for _, domain in known):
+    known = [query for query in queries if query.domain in (*router.classes, OOD)]
+    if all(query.domain == OOD for query in known):
         raise BadTraining(f"no query is of a domain the router knows: {', '.join(router.classes)}")
-    texts, labels = [text for text, _ in known], np.array([domain for _, domain in known])
+    texts, labels = [query.text for query in known], np.array([query.domain for query in known])
     predictions = predictor.predict(texts)
     experts = _chosen_experts(predictions, router)
     labelled, ood = labels != OOD, labels == OOD

@@ -11,7 +11,14 @@ import pytest
 from mom.workflows.route import show_report, write_html
 from router.errors import BadTraining
 from router.routing.cascade import Cascade
-from router.training.dataset import SNIPPET_CHARS, read_choices, read_corpus_snippets, read_queries
+from router.training.dataset import (
+    OOD,
+    SNIPPET_CHARS,
+    LabelledQuery,
+    read_choices,
+    read_corpus_snippets,
+    read_queries,
+)
 from router.training.evaluate import evaluate
 from router.training.metrics import auroc, coverage, expected_calibration_error, ood_recall_at, reliability
 from tests.router.router_world import PAIRS
@@ -44,13 +51,40 @@ def test_the_most_confident_come_first() -> None:
 def test_queries_are_read_from_jsonl(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text('{"query": "a\u2028b", "domain": "law"}\n\n{"query": "c", "domain": null}\n', "utf-8")
-    assert read_queries(path) == [("a\u2028b", "law")]
-    for bad in ("{", "[]", '{"query": 3, "domain": "law"}'):
+    assert read_queries(path) == [LabelledQuery("a\u2028b", "law", source="q")]
+    for bad in (
+        "{",
+        "[]",
+        '{"query": 3, "domain": "law"}',
+        '{"query": "a", "question": "a", "domain": "law"}',
+    ):
         path.write_text(f'{{"query": "a", "domain": "law"}}\n{bad}\n')
         with pytest.raises(BadTraining, match="line 2"):
             read_queries(path)
     with pytest.raises(BadTraining, match="cannot read"):
         read_queries(tmp_path / "none.jsonl")
+
+
+def test_what_is_known_of_a_query_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "q.jsonl"
+    known = {"form": "short", "lang": "de", "source": "mmlu", "topic": "torts", "hard": True}
+    path.write_text(json.dumps({"query": "a", "domain": "general", **known}) + "\n")
+    assert read_queries(path) == [LabelledQuery("a", "general", "short", "de", "mmlu", "torts", hard=True)]
+    path.write_text(
+        json.dumps({"query": "a", "domain": "law", **dict.fromkeys(known)} | {"hard": False}) + "\n"
+    )
+    assert read_queries(path) == [LabelledQuery("a", "law", source="q")]
+    for key, wrong in (
+        ("domain", 3),
+        ("form", 3),
+        ("lang", ["de"]),
+        ("source", {}),
+        ("topic", True),
+        ("hard", 1),
+    ):
+        path.write_text("\n" + json.dumps({"query": "a", "domain": "law", key: wrong}) + "\n")
+        with pytest.raises(BadTraining, match=rf"q\.jsonl, line 2: expected .* as `{key}`, found "):
+            read_queries(path)
 
 
 def test_choices_are_read_beside_their_questions(tmp_path: Path) -> None:
@@ -63,7 +97,7 @@ def test_choices_are_read_beside_their_questions(tmp_path: Path) -> None:
     path = tmp_path / "q.jsonl"
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     assert read_choices(path) == {"a": "the first amendment 14"}
-    assert [text for text, _ in read_queries(path)] == ["a", "b", "c"]
+    assert [query.text for query in read_queries(path)] == ["a", "b", "c"]
 
 
 def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
@@ -71,7 +105,10 @@ def test_a_folder_stands_for_its_files(tmp_path: Path) -> None:
     (tmp_path / "questions").mkdir()
     (tmp_path / "routing" / "b.jsonl").write_text('{"query": "b", "domain": "law"}\n')
     (tmp_path / "questions" / "a.jsonl").write_text('{"question": "a", "domain": "math"}\n')
-    assert read_queries(tmp_path) == [("a", "math"), ("b", "law")]
+    assert read_queries(tmp_path) == [
+        LabelledQuery("a", "math", source="a"),
+        LabelledQuery("b", "law", source="b"),
+    ]
     (tmp_path / "empty").mkdir()
     with pytest.raises(BadTraining, match=r"has no \.jsonl files"):
         read_queries(tmp_path / "empty")
@@ -94,8 +131,12 @@ def test_corpus_snippets(tmp_path: Path) -> None:
     assert read_corpus_snippets(tmp_path, {"music"}) == []
 
 
+QUERIES = [LabelledQuery(text, domain) for text, domain in PAIRS]
+
+
 def test_evaluation_counts_what_it_skips(cascade: Cascade) -> None:
-    report = evaluate([*PAIRS, ("zzzz qqqq", "ood"), ("x", "music")], cascade.router, cascade)
+    unknown = LabelledQuery("x", "music")
+    report = evaluate([*QUERIES, LabelledQuery("zzzz qqqq", OOD), unknown], cascade.router, cascade)
     assert (report.routed.n, report.skipped) == (len(PAIRS) + 1, 1)
     assert report.forced.accuracy == 1.0
     assert report.ood_recall == 1.0
@@ -108,17 +149,18 @@ def test_evaluation_counts_what_it_skips(cascade: Cascade) -> None:
     assert set(report.by_domain) == {"biochem", "law", "computing", "general"}
     assert [point["coverage"] for point in report.coverage] == [share / 10 for share in range(1, 11)]
     with pytest.raises(BadTraining, match="no query"):
-        evaluate([("x", "music")], cascade.router, cascade)
+        evaluate([unknown], cascade.router, cascade)
 
 
 def test_robustness_and_confusion_are_reported(
     cascade: Cascade, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    report = evaluate([*PAIRS, ("<b>zzzz</b>", "ood")], cascade.router, cascade)
+    queries = [*QUERIES, LabelledQuery("<b>zzzz</b>", OOD)]
+    report = evaluate(queries, cascade.router, cascade)
     assert set(report.robustness) == {"typos", "case", "fragment", "small_talk"}
     assert report.robustness["case"] > 0.5
     assert report.confusion["law"] == {"law": 6}
-    assert evaluate([*PAIRS, ("<b>zzzz</b>", "ood")], cascade.router, cascade).robustness == report.robustness
+    assert evaluate(queries, cascade.router, cascade).robustness == report.robustness
     assert report.ood_recall_at_95 == 1.0
     write_html(report, tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
