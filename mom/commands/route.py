@@ -79,6 +79,7 @@ def route_eval(
     """Evaluate the router on labelled queries: accuracy, calibration, out-of-domain detection, latency."""
     from dataclasses import asdict
 
+    from mom.display import route_tables
     from mom.workflows import route
     from slices.pictures.figure import require_matplotlib
 
@@ -87,4 +88,4 @@ def route_eval(
     report = route.evaluate_router(data, config)
     if html is not None:
         route.write_html(report, html)
-    emit(json, asdict(report), lambda: route.show_report(report))
+    emit(json, asdict(report), lambda: route_tables.show_report(report))

@@ -131,27 +131,3 @@ def evaluate_router(data: Path, config: Path | None) -> RouteReport:
 def write_html(report: RouteReport, out: Path) -> None:
     """Write the report as one HTML file."""
     atomic.write_text(out, page(asdict(report)))
-
-
-def show_report(report: RouteReport) -> None:
-    """The headline figures as a table."""
-    routed, forced = report.routed, report.forced
-    rows = [
-        ["queries", str(routed.n)],
-        ["accuracy, routed decision", f"{routed.accuracy:.3f} ± {routed.stderr:.3f}"],
-        ["accuracy, forced choice", f"{forced.accuracy:.3f} ± {forced.stderr:.3f}"],
-        ["experts' questions to the generalist", _share(routed.to_generalist)],
-        ["questions to a wrong expert", _share(routed.wrong_expert)],
-        ["expected calibration error", f"{report.ece:.3f}"],
-        ["out-of-domain AUROC", _share(report.ood_auroc)],
-        ["out-of-domain recall", _share(report.ood_recall)],
-        ["out-of-domain recall at 95 % acceptance", _share(report.ood_recall_at_95)],
-        *([f"robustness: {name}", _share(value)] for name, value in report.robustness.items()),
-        *([f"decided by {name}", _share(value)] for name, value in report.decided_by.items()),
-        *([f"latency {name}, ms", f"{value:.1f}"] for name, value in report.latency_ms.items()),
-    ]
-    console.print_table("router", ["", "value"], rows)
-
-
-def _share(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from router.training.dataset import OOD
 from slices.pictures.figure import as_svg, new_figure
 from slices.report.html_report import render_template
 
@@ -17,18 +18,18 @@ def page(report: Json) -> str:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    figures = [
-        confusion(report["confusion"]),
-        reliability(report["reliability"]),
-        coverage(report["coverage"]),
+    matrices = [
+        confusion(report["confusion"], "routed decisions: label (rows), chosen expert (columns)"),
+        confusion(report["forced"]["confusion"], "forced choice: label (rows), likeliest class (columns)"),
     ]
-    return render_template(_TEMPLATE, report=report, figures=figures)
+    curves = [reliability(report["reliability"]), coverage(report["coverage"])]
+    return render_template(_TEMPLATE, report=report, matrices=matrices, curves=curves)
 
 
-def confusion(counts: Mapping[str, Mapping[str, int]]) -> str:
-    """The confusion matrix, normalized by label."""
+def confusion(counts: Mapping[str, Mapping[str, int]], title: str) -> str:
+    """A confusion matrix, normalized by label."""
     labels = list(counts)
-    predicted = sorted({name for row in counts.values() for name in row} | set(labels))
+    predicted = sorted({name for row in counts.values() for name in row} | (set(labels) - {OOD}))
     figure = new_figure(2.5 + 0.7 * len(predicted), 2 + 0.45 * len(labels))
     axes = figure.subplots()
     shares = [[counts[label].get(g, 0) / sum(counts[label].values()) for g in predicted] for label in labels]
@@ -40,7 +41,7 @@ def confusion(counts: Mapping[str, Mapping[str, int]]) -> str:
             if share >= 0.005:
                 color = "white" if share > 0.5 else "black"
                 axes.text(x, y, f"{share:.0%}", ha="center", va="center", fontsize=8, color=color)
-    axes.set_title("confusion matrix: label (rows), predicted class (columns)")
+    axes.set_title(title)
     return as_svg(figure)
 
 

@@ -27,6 +27,14 @@ def ood_recall_at(
     return float((scores[ood] < np.quantile(scores[in_domain], 1 - acceptance)).mean())
 
 
+def wilson_stderr(share: float, count: int) -> float:
+    """Standard error of a share of `count` trials: the half-width of its Wilson score interval at z = 1.
+
+    Unlike the binomial one it is not 0 where all trials agree (Wilson, 1927; Brown, Cai and DasGupta, 2001).
+    """
+    return float(np.sqrt(share * (1 - share) / count + 1 / (4 * count**2)) / (1 + 1 / count))
+
+
 def expected_calibration_error(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = BINS
 ) -> float:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mom.workflows.route import show_report, write_html
+from mom.display.route_tables import show_report
+from mom.workflows.route import write_html
 from router.errors import BadTraining
 from router.routing.cascade import Cascade
 from router.training.dataset import (
@@ -20,6 +21,7 @@ from router.training.dataset import (
     read_queries,
 )
 from router.training.evaluate import evaluate
+from router.training.html_report import page
 from router.training.metrics import auroc, coverage, expected_calibration_error, ood_recall_at, reliability
 from tests.router.router_world import PAIRS
 
@@ -146,10 +148,39 @@ def test_evaluation_counts_what_it_skips(cascade: Cascade) -> None:
         0.0,
     )
     assert report.decided_by == {"hash-256": 1.0}
-    assert set(report.by_domain) == {"biochem", "law", "computing", "general"}
+    assert set(report.by_domain) == {"biochem", "law", "computing", "general", "ood"}
+    assert set(report.forced.by_domain) == {"biochem", "law", "computing", "general"}
+    assert (report.by_form, report.by_language, report.by_source, report.hard) == ({}, {}, {}, None)
     assert [point["coverage"] for point in report.coverage] == [share / 10 for share in range(1, 11)]
     with pytest.raises(BadTraining, match="no query"):
         evaluate([unknown], cascade.router, cascade)
+
+
+def test_groups_and_hard_queries_are_reported_apart(
+    cascade: Cascade, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    law = [LabelledQuery(text, domain, "question", "en", "exam") for text, domain in PAIRS if domain == "law"]
+    hard = LabelledQuery(
+        "a joke about a contract in court", "general", "short", "en", "<b>own</b>", hard=True
+    )
+    easy = LabelledQuery("hello, how are you?", "general", "short", "en", "<b>own</b>")
+    ood = LabelledQuery("zzzz", OOD, language="de")
+    report = evaluate([*law, hard, easy, ood], cascade.router, cascade)
+    assert {name: each.n for name, each in report.by_form.items()} == {"question": 6, "short": 2}
+    assert {name: each.n for name, each in report.by_language.items()} == {"de": 1, "en": 8}
+    assert {name: each.n for name, each in report.by_source.items()} == {"exam": 6, "<b>own</b>": 2}
+    assert {name: each.n for name, each in report.forced.by_language.items()} == {"en": 8}
+    assert report.hard is not None and report.hard.n == 1
+    assert {name: each.n for name, each in report.ece_by_source.items()} == {"exam": 6, "<b>own</b>": 2}
+    html = page(asdict(report))
+    assert "&lt;b&gt;own" in html and "<b>own" not in html
+    assert (
+        html.index("By domain") < html.index("By form") < html.index("By language") < html.index("By source")
+    )
+    show_report(report)
+    printed = capsys.readouterr().out
+    assert printed.index("routed decisions") < printed.index("by domain") < printed.index("by source")
+    assert "hard, for no expert" in printed and "fewer than 10 queries" in printed
 
 
 def test_robustness_and_confusion_are_reported(
@@ -159,12 +190,13 @@ def test_robustness_and_confusion_are_reported(
     report = evaluate(queries, cascade.router, cascade)
     assert set(report.robustness) == {"typos", "case", "fragment", "small_talk"}
     assert report.robustness["case"] > 0.5
-    assert report.confusion["law"] == {"law": 6}
+    assert report.confusion["law"] == report.forced.confusion["law"] == {"law": 6}
+    assert report.confusion["ood"] == {"general": 1} and "ood" not in report.forced.confusion
     assert evaluate(queries, cascade.router, cascade).robustness == report.robustness
     assert report.ood_recall_at_95 == 1.0
     write_html(report, tmp_path / "page.html")
     html = (tmp_path / "page.html").read_text()
-    assert html.count("<svg") == 3
+    assert html.count("<svg") == 4
     assert not re.search(r"<(script|link rel=.stylesheet|img)", html)
     json.dumps(asdict(report))
     show_report(report)
