@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from router.errors import BadSettings
 from router.experts.policy import DEFAULT, Objective, Policy
+from router.experts.vocabulary_fit import MAX_TOKEN_RATIO
 from router.routing.model import Router, Thresholds
 from slices import home
 from slices.runtime import Capacity
@@ -29,10 +30,15 @@ class ThresholdOverrides(_Settings):
 
 
 class PolicySettings(_Settings):
-    """The assignment policy: see `router.experts.policy.Policy`."""
+    """The assignment policy: see `router.experts.policy.Policy`.
+
+    An expert is not asked a query of more than `max_token_ratio` times as many tokens in its vocabulary as in
+    the generalist's; None: never checked.
+    """
 
     prefer: Objective = DEFAULT.prefer
     tolerance: float = Field(default=DEFAULT.tolerance, ge=0, le=1)
+    max_token_ratio: float | None = Field(default=MAX_TOKEN_RATIO, ge=1)
 
     def policy(self) -> Policy:
         """As the catalogue takes it."""

@@ -20,6 +20,7 @@ FILE = "slice.json"
 SCHEMA: Literal[3] = 3  # raised whenever a key changes its name or meaning
 BF16, PARENT = "bf16", "parent"  # variants other than a GGUF file
 BITS, SPEED = "bits_per_byte", "tokens_per_second"  # names of metrics
+RELATIVE = "_relative_to_parent"  # suffix of a metric: its relative change from the parent's, paired
 _FILE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
 
@@ -96,7 +97,9 @@ class Measurement(_Part):
     """One measured value with its standard error.
 
     `variant` is a GGUF file of the slice, `BF16` for the checkpoint itself, or `PARENT`. `data` is the sha256
-    of the text, `code` the version that measured. `domain` is empty where it does not matter.
+    of the text, `code` the version that measured. `domain` is empty where it does not matter. A metric that
+    ends in `RELATIVE` is the relative change from the parent's on the same text or items (+0.05: 5 % more),
+    with the standard error of the paired comparison.
     """
 
     variant: str

@@ -114,11 +114,15 @@ def explain(text: str, config: Path | None) -> dict[str, Any]:
 
 
 def show_decision(decision: dict[str, Any]) -> None:
-    """The expert, the reason, and the most probable domains."""
+    """The expert, the reason, the most probable domains, and the expected costs, the least first."""
     top = Counter(decision["probabilities"]).most_common(4)
     console.out.print(f"{decision['expert']}: {decision['reason']}", markup=False, soft_wrap=True)
     probabilities = ", ".join(f"{name} {100 * probability:.0f} %" for name, probability in top)
     console.out.print(probabilities, markup=False)
+    if len(decision["costs"]) > 1:
+        ordered = sorted(decision["costs"].items(), key=lambda item: item[1])
+        costs = ", ".join(f"{name} {100 * cost:+.1f} %" for name, cost in ordered)
+        console.out.print(f"expected cost: {costs}", markup=False, soft_wrap=True)
 
 
 def evaluate_router(data: Path, config: Path | None) -> RouteReport:

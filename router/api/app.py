@@ -69,6 +69,7 @@ class Service:
     catalogue: Catalogue
     engine: Engine
     limits: Limits
+    misfit: route.Misfit = route.no_misfit
     api_keys: ApiKeys | None = None
     requests_per_minute: int | None = None
     metrics: Metrics = field(default_factory=Metrics)
@@ -147,8 +148,10 @@ class Service:
                 experts=self.catalogue.by_domain,
                 generalist=self.catalogue.generalist,
                 disabled_reason=self.catalogue.disabled_reason,
+                costs=self.catalogue.costs,
+                misfit=self.misfit,
             )
-            decision = await run_in_threadpool(route_conversation, turns, route_turn)
+            decision = await run_in_threadpool(route_conversation, turns, route_turn, self.misfit)
         self.metrics.count_decision(decision)
         return decision
 

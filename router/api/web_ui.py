@@ -35,12 +35,22 @@ def expert_table(catalogue: Catalogue, running: dict[str, int]) -> dict[str, Any
                 "type": expert.type,
                 "bytes": expert.bytes,
                 "quality": _quality(expert),
-                "disabled_reason": catalogue.disabled_reason.get(expert.domain),
+                "disabled_reason": _disabled_reason(expert, catalogue),
                 "running": running.get(expert.name, 0),
             }
             for expert in catalogue.experts.values()
         ],
     }
+
+
+def _disabled_reason(expert: Expert, catalogue: Catalogue) -> str | None:
+    """Why the generalist answers in the expert's domain, or None."""
+    if reason := catalogue.disabled_reason.get(expert.domain):
+        return reason
+    cost = catalogue.costs.at(expert.name, expert.domain)
+    if cost is None or cost < catalogue.costs.max_cost:
+        return None
+    return f"its cost there is {cost:+.1%}, relative to the generalist"
 
 
 def _quality(expert: Expert) -> list[dict[str, Any]]:

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from router.errors import BadExperts
 from router.experts.chat_template import ChatTemplate, read_chat_template
-from router.experts.policy import DEFAULT, ExpertMeasurements, Policy, assign
+from router.experts.cost_matrix import cost_matrix
+from router.experts.measurements import ExpertMeasurements, read_measurements
+from router.experts.policy import DEFAULT, Policy, assign
+from router.routing.expected_cost import NOT_MEASURED, CostMatrix
 from router.routing.model import GENERAL
 from slices import manifest
 from slices.manifest import Manifest
@@ -39,12 +42,14 @@ class Catalogue:
     """The experts that are served, by name, and the expert of each domain.
 
     `disabled_reason`: why a domain's queries go to the generalist although there is an expert, by domain.
+    `costs`: what the experts cost by domain, relative to the generalist.
     """
 
     experts: dict[str, Expert]
     by_domain: dict[str, str]
     generalist: str
     disabled_reason: dict[str, str] = field(default_factory=dict)
+    costs: CostMatrix = NOT_MEASURED
 
 
 def without(catalogue: Catalogue, failed: Mapping[str, str]) -> Catalogue:
@@ -65,6 +70,7 @@ def without(catalogue: Catalogue, failed: Mapping[str, str]) -> Catalogue:
         by_domain={domain: name for domain, name in catalogue.by_domain.items() if name not in failed},
         generalist=catalogue.generalist,
         disabled_reason=catalogue.disabled_reason | disabled,
+        costs=catalogue.costs,
     )
 
 
@@ -104,6 +110,7 @@ def _assigned(experts: dict[str, Expert], generalist: str, policy: Policy) -> Ca
         by_domain={domain: each.expert for domain, each in assignments.items() if each.expert},
         generalist=generalist,
         disabled_reason={domain: each.reason for domain, each in assignments.items() if not each.expert},
+        costs=cost_matrix(models, {name: each.domain for name, each in experts.items()}, generalist, policy),
     )
 
 
@@ -131,7 +138,7 @@ def _expert(folder: Path, card: Manifest, quantization: str | None) -> Expert:
         bytes=size,
         created=card.created,
         chat=read_chat_template(folder),
-        measurements=_measurements(card, file or manifest.BF16, size),
+        measurements=read_measurements(card, file or manifest.BF16, size),
     )
 
 
@@ -142,18 +149,6 @@ def _file_to_run(folder: Path, card: Manifest, quantization: str | None) -> tupl
         if kind in files:
             return files[kind].file, files[kind].type, files[kind].bytes
     return None, BF16, card.bytes
-
-
-def _measurements(card: Manifest, file: str, size: int) -> ExpertMeasurements:
-    """The measurements by `mom eval` of the file that is run, and of the parent beside it."""
-    bits = [each for each in card.measurements if each.metric == manifest.BITS]
-    speeds = [e.value for e in card.measurements if (e.metric, e.variant) == (manifest.SPEED, file)]
-    return ExpertMeasurements(
-        bytes=size,
-        bits_per_byte={(e.domain, e.data): e.value for e in bits if e.variant == file},
-        parent_bits_per_byte={(e.domain, e.data): e.value for e in bits if e.variant == manifest.PARENT},
-        decode_tokens_per_second=speeds[-1] if speeds else None,
-    )
 
 
 def _generalist(experts: dict[str, Expert], name: str | None) -> str:

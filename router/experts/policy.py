@@ -1,15 +1,14 @@
-"""Assignment policy: which model answers for a domain, by measured quality, cost or latency.
+"""Assignment policy: which model is a domain's expert, by quality, cost or latency.
 
-Pure. The figures come from `mom eval` by way of slice.json; an expert that was never measured beside the
-generalist keeps its domain.
+Pure. The figures come from `mom eval` by way of slice.json. Whether the expert is then asked, or the
+generalist, is decided query by query from the expected costs.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypeAlias
 
-TextKey: TypeAlias = tuple[str, str]  # domain, digest of the text
+from router.experts.measurements import ExpertMeasurements, TextKey
 
 
 class Objective(StrEnum):
@@ -24,9 +23,10 @@ class Objective(StrEnum):
 class Policy:
     """The objective, and the relative increase of bits per byte that is allowed for it.
 
-    `quality`: a domain's expert, unless the generalist is better there by more than `tolerance`. `cost`: the
-    smallest model, whatever its domain, within `tolerance` of the parent. `latency`: the fastest such. Where
-    no model is known to be within it, or none was timed, both do as `quality` does.
+    `quality`: a domain's own expert, asked where its expected cost is below the generalist's. `cost`: the
+    smallest model, whatever its domain, within `tolerance` of the parent, asked where its expected cost is
+    less than `tolerance` above the generalist's. `latency`: the fastest such. Where no model is known to be
+    within it, or none was timed, both take the domain's own expert.
     """
 
     prefer: Objective = Objective.QUALITY
@@ -34,16 +34,6 @@ class Policy:
 
 
 DEFAULT = Policy()
-
-
-@dataclass(frozen=True)
-class ExpertMeasurements:
-    """Size, quality and speed of a model. Bits per byte, its own and its parent's, are by text."""
-
-    bytes: int
-    bits_per_byte: Mapping[TextKey, float] = field(default_factory=dict)
-    parent_bits_per_byte: Mapping[TextKey, float] = field(default_factory=dict)
-    decode_tokens_per_second: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,14 +52,13 @@ def assign(
     Args:
         models: the measurements of every model that is served, by name.
     """
-    own_or_generalist = _unless_worse(domain, own, models[own], models[generalist], policy.tolerance)
     if policy.prefer is Objective.QUALITY:
-        return own_or_generalist
+        return Assignment(own)
     candidates = _within_tolerance(domain, models, policy.tolerance)
     if policy.prefer is Objective.LATENCY:
         candidates = {name: each for name, each in candidates.items() if each.decode_tokens_per_second}
     if not candidates:
-        return own_or_generalist
+        return Assignment(own)
     chosen = _best(candidates, own, policy.prefer)
     if chosen != generalist:
         return Assignment(chosen)
@@ -86,21 +75,6 @@ def _best(candidates: Mapping[str, ExpertMeasurements], own: str, objective: Obj
     return max(
         candidates, key=lambda name: (candidates[name].decode_tokens_per_second or 0.0, name == own, name)
     )
-
-
-def _unless_worse(
-    domain: str, own: str, expert: ExpertMeasurements, generalist: ExpertMeasurements, tolerance: float
-) -> Assignment:
-    """The expert, unless it was measured on the same text and needs too many bits more."""
-    for text in _common_texts(domain, (expert.bits_per_byte, generalist.bits_per_byte)):
-        increase = expert.bits_per_byte[text] / generalist.bits_per_byte[text] - 1
-        if increase > tolerance:
-            return Assignment(
-                None,
-                f"its expert {own} needs {increase:.1%} more bits than the generalist there, "
-                f"over the {tolerance:.0%} allowed",
-            )
-    return Assignment(own)
 
 
 def _within_tolerance(

@@ -9,15 +9,27 @@ from functools import reduce
 
 from router.routing.decide import Decision
 from router.routing.model import GENERAL
+from router.routing.route import Misfit, no_misfit
 
 MAX_TURNS = 8  # of the user that are considered, the last ones
 SWITCH_MARGIN = 0.25  # of a new domain's probability over the current one's
 GENERAL_CONFIDENCE = 0.5  # from which a general question leaves the current expert
 
 
-def route_conversation(turns: Sequence[str], route: Callable[[str], Decision]) -> Decision:
-    """The decision for the last of a user's turns, oldest first; `route` decides on a single turn."""
-    return merge_decisions([route(text) for text in turns[-MAX_TURNS:]])
+def route_conversation(
+    turns: Sequence[str], route: Callable[[str], Decision], misfit: Misfit = no_misfit
+) -> Decision:
+    """The decision for the last of a user's turns, oldest first.
+
+    Args:
+        route: decides on a single turn.
+        misfit: why a text does not fit an expert; the conversation does not stay with such an expert.
+    """
+    decisions = [route(text) for text in turns[-MAX_TURNS:]]
+    merged, alone = merge_decisions(decisions), decisions[-1]
+    if merged.expert == alone.expert or (reason := misfit(turns[-1], merged.expert)) is None:
+        return merged
+    return replace(alone, reason=f"{alone.reason}; the conversation was with {merged.expert}, but {reason}")
 
 
 def merge_decisions(turns: Sequence[Decision]) -> Decision:

@@ -156,12 +156,15 @@ def _service(plan: DeployPlan, api_keys: ApiKeys | None) -> Service:
     names, logs = plan.catalogue.experts, plan.settings.logs
     handles = {name: serve.get_deployment_handle(name, app_name=application_name(name)) for name in names}
     cascade = build.open_cascade(plan.router, plan.settings)
+    vocabulary_fit = build.vocabulary_fit(plan.catalogue, plan.settings)
+    vocabulary_fit.load()
     return Service(
         predictor=PredictionCache(cascade),
         thresholds=plan.router.thresholds,
         catalogue=plan.catalogue,
         engine=RayEngine(handles),
         limits=plan.settings.limits,
+        misfit=vocabulary_fit.misfit,
         api_keys=api_keys,
         requests_per_minute=plan.settings.access.requests_per_minute,
         encoder=cascade.last_embedder if isinstance(cascade.last_embedder, SentenceEmbedder) else None,

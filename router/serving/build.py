@@ -13,6 +13,7 @@ from router.embedding.vector_cache import VectorCache
 from router.errors import BadRouter
 from router.experts import catalogue
 from router.experts.catalogue import Catalogue
+from router.experts.vocabulary_fit import VocabularyFit
 from router.routing import store
 from router.routing.cascade import Cascade
 from router.routing.decide import Decision
@@ -90,8 +91,21 @@ def explain(text: str, settings: Settings, domains: Queries | None = None) -> De
         return route(text, cascade, router.thresholds, {name: name for name in router.classes}, "general")
     served = served_catalogue(settings)
     return route(
-        text, cascade, router.thresholds, served.by_domain, served.generalist, served.disabled_reason
+        text,
+        cascade,
+        router.thresholds,
+        served.by_domain,
+        served.generalist,
+        served.disabled_reason,
+        served.costs,
+        vocabulary_fit(served, settings).misfit,
     )
+
+
+def vocabulary_fit(served: Catalogue, settings: Settings) -> VocabularyFit:
+    """The check of queries against the experts' vocabularies, as the settings limit it."""
+    folders = {name: expert.folder for name, expert in served.experts.items()}
+    return VocabularyFit(folders, served.generalist, settings.policy.max_token_ratio)
 
 
 def open_cascade(router: Router, settings: Settings) -> Cascade:

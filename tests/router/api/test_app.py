@@ -178,6 +178,7 @@ def test_route_explains_without_running(serve: Serve) -> None:
         "probabilities",
         "in_domain",
         "decided_by",
+        "costs",
     }
     assert (decision["expert"], decision["domain"], decision["fallback"]) == ("lex", "law", False)
     assert client.post("/route", json={"messages": LAW}).json() == decision

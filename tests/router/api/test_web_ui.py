@@ -42,7 +42,8 @@ def test_experts_with_their_measurements(serve: Callable[..., TestClient], slice
     assert shown["poor"]["quality"] == [
         {"domain": "law", "value": 2.0, "relative_to_parent": pytest.approx(0.25)}
     ]
-    assert "more bits than the generalist" in shown["poor"]["disabled_reason"]
+    cost = 1 + (0.1**2 + (2 * 0.1) ** 2) ** 0.5  # 2.0 against 1.0, and one standard error
+    assert shown["poor"]["disabled_reason"] == f"its cost there is {cost:+.1%}, relative to the generalist"
     assert shown["bio"] == {
         "name": "bio", "domain": "biochem", "type": "bf16", "bytes": 4, "quality": [],
         "disabled_reason": None, "running": 0,

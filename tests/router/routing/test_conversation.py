@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from fastapi.testclient import TestClient
 
-from router.routing.conversation import merge_decisions
+from router.routing.conversation import merge_decisions, route_conversation
 from router.routing.decide import Decision
 
 LAW, BIO = "Is a verbal contract enforceable?", "How do enzymes lower activation energy?"
@@ -88,3 +88,16 @@ def test_turns_over_http(serve: Callable[..., TestClient]) -> None:
     assert answering_expert(LAW, "") == "lex"
     assert answering_expert(LAW, "zzz qqq vvv", BIO) == "bio"
     assert answering_expert(LAW, "hello, how are you?") == "gen"
+
+
+def test_a_conversation_leaves_an_expert_that_the_turn_does_not_fit() -> None:
+    decisions = {LAW: FIRST, "und warum?": turn("gen", "law", 0.3, fallback=True)}
+
+    def misfit(text: str, expert: str) -> str | None:
+        return f"too many tokens for {expert}" if text == "und warum?" else None
+
+    assert route_conversation(list(decisions), decisions.__getitem__).expert == "lex"
+    left = route_conversation(list(decisions), decisions.__getitem__, misfit)
+    assert (left.expert, left.fallback) == ("gen", True)
+    assert left.reason == "because; the conversation was with lex, but too many tokens for lex"
+    assert route_conversation([*decisions, LAW], decisions.__getitem__, misfit).expert == "lex"

@@ -79,13 +79,20 @@ def test_slice_and_its_files_are_measured_and_recorded(tmp_path: Path) -> None:
         record_measurements(report, "1.0")
     recorded = manifest.read(folder).measurements
     files = ("bf16", "pico-BF16.gguf", "pico-Q2_K.gguf")
-    of_text = {"bits_per_byte", "kl", "kl_first_piece", "same_top1", "lost_mass"}
+    relative = "bits_per_byte_relative_to_parent"
+    of_text = {"bits_per_byte", relative, "kl", "kl_first_piece", "same_top1", "lost_mass"}
     assert {(m.variant, m.domain, m.metric) for m in recorded} == {
         *((of, domain, metric) for of in files for domain in ("demo", "law") for metric in of_text),
         *((of, "", "tokens_per_second") for of in files),
         *(("parent", domain, "bits_per_byte") for domain in ("demo", "law")),
     }
-    assert len(recorded) == 3 * (2 * 5 + 1) + 2
+    assert len(recorded) == 3 * (2 * 6 + 1) + 2
+    changes = {(m.variant, m.domain): m for m in recorded if m.metric == relative}
+    assert changes["bf16", "law"].value == changes["bf16", "law"].stderr == 0  # the same random weights
+    bits = {(m.variant, m.domain): m.value for m in recorded if m.metric == "bits_per_byte"}
+    change = bits["pico-Q2_K.gguf", "law"] / bits["parent", "law"] - 1
+    assert changes["pico-Q2_K.gguf", "law"].value == pytest.approx(change)
+    assert 0 < changes["pico-Q2_K.gguf", "law"].stderr < abs(change) * 10
     assert {m.code for m in recorded} == {"1.0"}
     assert {m.data for m in recorded if m.domain == "law"} == {report.heldout["law"].sha256}
     assert not (plain / manifest.FILE).exists()
