@@ -6,14 +6,12 @@ text of the sets in `UNSEEN_SETS` and `PEER_CASES` is trained on, wherever else 
 
 import hashlib
 import json
-import re
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from router.routing.model import GENERAL
-from router.training.dataset import OOD, join_choices
+from router.training.dataset import OOD, join_choices, normalize
 
 EXPERTS = (
     "biochem", "computing", "economics", "history", "law",
@@ -35,11 +33,6 @@ class Query:
     source: str
     heldout: bool
     choices: str = ""
-
-
-def normalize(text: str) -> str:
-    """The text without case, punctuation and extra spaces."""
-    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).lower()).strip()
 
 
 def read(data: Path) -> list[Query]:

@@ -70,22 +70,30 @@ def route_eval(
         Path,
         typer.Option(help='JSONL with "query" and "domain" ("ood": out-of-domain), or a folder.'),
     ],
+    leave_one_source_out: Annotated[
+        bool,
+        typer.Option(help="Also judge each source of DATA by a router fitted without it: a fit for each."),
+    ] = False,
+    leave_one_form_out: Annotated[
+        bool,
+        typer.Option(help="Also judge each form of the example queries by a router fitted without it."),
+    ] = False,
     config: Config = None,
     html: Annotated[
         Path | None, typer.Option(help="Also write the report as a self-contained HTML page.")
     ] = None,
     json: Json = False,
 ) -> None:
-    """Evaluate the router on labelled queries: accuracy, calibration, out-of-domain detection, latency."""
+    """Evaluate the router on labelled queries: routed decisions, forced choice, calibration, latency."""
     from dataclasses import asdict
 
     from mom.display import route_tables
-    from mom.workflows import route
+    from mom.workflows import route_eval
     from slices.pictures.figure import require_matplotlib
 
     if html is not None:
         require_matplotlib()
-    report = route.evaluate_router(data, config)
+    report = route_eval.evaluate_router(data, config, leave_one_source_out, leave_one_form_out)
     if html is not None:
-        route.write_html(report, html)
-    emit(json, asdict(report), lambda: route_tables.show_report(report))
+        route_eval.write_html(report, html)
+    emit(json, asdict(report), lambda: route_tables.show(report))

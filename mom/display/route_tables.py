@@ -4,13 +4,36 @@ from collections.abc import Mapping
 
 from mom.display import console
 from router.training.evaluate import RouteReport
+from router.training.leave_one_out import HeldOutAccuracy
 from router.training.route_accuracy import ForcedAccuracy, RoutedAccuracy
 
 _COLUMNS = ["queries", "routed right", "to the generalist", "wrong expert", "forced choice"]
 
 
-def show_report(report: RouteReport) -> None:
-    """The accuracy of decisions in all and by group, then calibration, detection, robustness and latency."""
+def show(report: RouteReport) -> None:
+    """Accuracy of decisions in all, by group and by group left out of the fit; then what they rest on."""
+    _accuracy_tables(report)
+    _left_out_table("source", report.leave_one_source_out)
+    _left_out_table("form", report.leave_one_form_out)
+    if report.skipped:
+        console.warn(f"{report.skipped} queries of domains that the router does not know were skipped")
+    console.print_table("router", ["", "value"], _figures(report))
+
+
+def _left_out_table(group: str, found: Mapping[str, HeldOutAccuracy] | None) -> None:
+    if found is None:
+        return
+    rows = []
+    for name, each in found.items():
+        cells = _row(each.routed, each.forced) if each.routed else ["0", "-", "-", "-", "-"]
+        note = each.routed.note or "" if each.routed else "its domains are in no other"
+        rows.append([name, *cells, str(each.training_queries), note])
+    console.print_table(
+        f"each {group} by a router that was fitted without it", [group, *_COLUMNS, "fitted on", ""], rows
+    )
+
+
+def _accuracy_tables(report: RouteReport) -> None:
     forced = report.forced
     total = ForcedAccuracy(n=forced.n, accuracy=forced.accuracy, stderr=forced.stderr, note=None)
     overall = {"all": report.routed} | ({"hard, for no expert": report.hard} if report.hard else {})
@@ -19,9 +42,6 @@ def show_report(report: RouteReport) -> None:
     _accuracy_table("by form", "form", report.by_form, forced.by_form)
     _accuracy_table("by language", "language", report.by_language, forced.by_language)
     _accuracy_table("by source", "source", report.by_source, forced.by_source, _ece_by_source(report))
-    if report.skipped:
-        console.warn(f"{report.skipped} queries of domains that the router does not know were skipped")
-    console.print_table("router", ["", "value"], _figures(report))
 
 
 def _accuracy_table(

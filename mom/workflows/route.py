@@ -1,4 +1,4 @@
-"""`mom route tune|fit|explain|eval`: fine-tune the encoder, fit, query and evaluate the router."""
+"""`mom route tune|fit|explain`: fine-tune the encoder, fit and query the router."""
 
 import time
 from collections import Counter
@@ -15,10 +15,7 @@ from router.routing import store
 from router.routing.model import GENERAL
 from router.serving import build
 from router.training.dataset import OOD, read_choices, read_corpus_snippets, read_queries
-from router.training.evaluate import RouteReport, evaluate
 from router.training.finetune import FinetuneConfig, finetune
-from router.training.html_report import page
-from slices.files import atomic
 
 
 def fit_router(data: Path | None, out: Path | None, config: Path | None) -> dict[str, Any]:
@@ -123,15 +120,3 @@ def show_decision(decision: dict[str, Any]) -> None:
         ordered = sorted(decision["costs"].items(), key=lambda item: item[1])
         costs = ", ".join(f"{name} {100 * cost:+.1f} %" for name, cost in ordered)
         console.out.print(f"expected cost: {costs}", markup=False, soft_wrap=True)
-
-
-def evaluate_router(data: Path, config: Path | None) -> RouteReport:
-    """Evaluate the router on the labelled queries of `data`."""
-    loaded = settings.read(config)
-    router = build.load_or_fit_router(loaded, build.domain_queries())
-    return evaluate(read_queries(data), router, build.open_cascade(router, loaded))
-
-
-def write_html(report: RouteReport, out: Path) -> None:
-    """Write the report as one HTML file."""
-    atomic.write_text(out, page(asdict(report)))

@@ -7,6 +7,8 @@ and `routing/`; snippets of its `corpora/` augment the training data.
 """
 
 import json
+import re
+import unicodedata
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,6 +65,11 @@ def read_choices(path: Path) -> dict[str, str]:
         BadTraining: as `read_queries`.
     """
     return {query.text: choices for query, choices in _read_lines(path) if len(choices) >= MIN_CHOICES_CHARS}
+
+
+def normalize(text: str) -> str:
+    """The text without case, punctuation and extra spaces: two texts are the same where these are equal."""
+    return re.sub(r"[\W_]+", " ", unicodedata.normalize("NFKC", text).lower()).strip()
 
 
 def join_choices(choices: Any) -> str:

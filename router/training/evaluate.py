@@ -17,6 +17,7 @@ from router.routing.model import GENERAL, Router
 from router.training.dataset import OOD, LabelledQuery
 from router.training.decisions import RoutedQueries, of_known_domains, route_queries
 from router.training.latency import decision_latency
+from router.training.leave_one_out import HeldOutAccuracy
 from router.training.metrics import auroc, coverage, expected_calibration_error, ood_recall_at, reliability
 from router.training.robustness import robustness
 from router.training.route_accuracy import ForcedAccuracy, RoutedAccuracy, forced_accuracy, routed_accuracy
@@ -64,6 +65,8 @@ class RouteReport:
         coverage: accuracy of forced choice of the most confident share.
         robustness: by perturbation, the share of queries that are still sent to the same expert.
         decided_by: share of decisions by embedder.
+        leave_one_source_out: by source, the accuracy of a router fitted without it; None: not measured.
+        leave_one_form_out: the same by form of the domains' example queries.
     """
 
     routed: RoutedAccuracy
@@ -85,6 +88,8 @@ class RouteReport:
     robustness: dict[str, float]
     decided_by: dict[str, float]
     latency_ms: dict[str, float]
+    leave_one_source_out: dict[str, HeldOutAccuracy] | None = None
+    leave_one_form_out: dict[str, HeldOutAccuracy] | None = None
 
 
 def evaluate(

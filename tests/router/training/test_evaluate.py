@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mom.display.route_tables import show_report
-from mom.workflows.route import write_html
+from mom.display.route_tables import show
+from mom.workflows.route_eval import write_html
 from router.errors import BadTraining
 from router.routing.cascade import Cascade
 from router.training.dataset import (
@@ -177,7 +177,7 @@ def test_groups_and_hard_queries_are_reported_apart(
     assert (
         html.index("By domain") < html.index("By form") < html.index("By language") < html.index("By source")
     )
-    show_report(report)
+    show(report)
     printed = capsys.readouterr().out
     assert printed.index("routed decisions") < printed.index("by domain") < printed.index("by source")
     assert "hard, for no expert" in printed and "fewer than 10 queries" in printed
@@ -199,5 +199,5 @@ def test_robustness_and_confusion_are_reported(
     assert html.count("<svg") == 4
     assert not re.search(r"<(script|link rel=.stylesheet|img)", html)
     json.dumps(asdict(report))
-    show_report(report)
+    show(report)
     assert "robustness: typos" in capsys.readouterr().out
