@@ -8,7 +8,9 @@ LEARNED.jsonl` says may be learned from; its figures stand beside the others.
 
 Both are fitted on the same queries, of which the peer keeps `--utterances` a domain as examples, and have one
 thread. `PEER/bin/python` is an environment with `pip install "semantic-router[local]"`; without --peer
-only our side is measured. Accuracy is over the ten experts' domains, the likeliest of which is the answer.
+only our side is measured. `routed` is the accuracy of decisions, the generalist among them: the peer's are
+those under the confidence threshold that is best on its calibration texts. `accuracy` is that of forced
+choice: of the ten experts' domains the likeliest.
 """
 
 import argparse
@@ -49,6 +51,7 @@ from router.routing.cascade import Cascade, RoutePredictor
 from router.routing.model import GENERAL, Router
 from router.training import metrics
 from router.training.dataset import MIN_CHOICES_CHARS, OOD, LabelledQuery, read_corpus_snippets
+from router.training.decisions import chosen_experts
 from router.training.evaluate import evaluate
 from router.training.fit import fit
 from slices.files.atomic import write_text
@@ -56,6 +59,7 @@ from slices.files.atomic import write_text
 OUT = RESULTS / "routing.json"
 LENGTHS = (10, 64, 256, 2000)  # tokens
 FINETUNED = "tuned: "
+LENIENT_SETS = ("bioasq_questions", "medquad_questions")  # between two domains: either is right
 TIMED_TEXTS, OOD_TEXTS, CALIBRATION_TEXTS = 200, 4000, 2000
 
 
@@ -82,8 +86,41 @@ def accuracies(guess: Sequence[str | None], sets: dict[str, list[Query]]) -> dic
     found, at = {}, 0
     for name, asked in sets.items():
         if name != OOD:
-            lenient = name in ("bioasq_questions", "medquad_questions")
-            found[name] = accuracy_of(guess[at : at + len(asked)], asked, lenient)
+            found[name] = accuracy_of(guess[at : at + len(asked)], asked, name in LENIENT_SETS)
+        at += len(asked)
+    return found
+
+
+def routed_accuracy_of(
+    experts: Sequence[str | None], asked: Sequence[Query], lenient: bool = False
+) -> dict[str, float | None]:
+    """Share of right decisions and its standard error; None as an expert is the generalist.
+
+    `to_generalist` is of queries of experts' domains, None without any; `wrong_expert` of all queries.
+    """
+    own = [query.domain in EXPERTS for query in asked]
+    expected = [query.domain if domain else None for query, domain in zip(asked, own, strict=True)]
+    right = [
+        expert == domain or (lenient and {expert, domain} <= set(INTERCHANGEABLE))
+        for expert, domain in zip(experts, expected, strict=True)
+    ]
+    fell_back = [expert is None for expert, domain in zip(experts, own, strict=True) if domain]
+    wrong = [expert is not None and not hit for expert, hit in zip(experts, right, strict=True)]
+    value = float(np.mean(right))
+    return {
+        "n": len(right),
+        "value": value,
+        "stderr": metrics.wilson_stderr(value, len(right)),
+        "to_generalist": float(np.mean(fell_back)) if fell_back else None,
+        "wrong_expert": float(np.mean(wrong)),
+    }
+
+
+def routed_accuracies(experts: Sequence[str | None], sets: dict[str, list[Query]]) -> dict[str, Any]:
+    """Accuracy of the routed decisions on every set; `experts` has all their texts' in order."""
+    found, at = {}, 0
+    for name, asked in sets.items():
+        found[name] = routed_accuracy_of(experts[at : at + len(asked)], asked, name in LENIENT_SETS)
         at += len(asked)
     return found
 
@@ -107,6 +144,7 @@ def ours(router: Router, predictor: RoutePredictor, sets: dict[str, list[Query]]
     predictions = predictor.predict([query.text for queries in sets.values() for query in queries])
     ten = [router.classes.index(name) for name in EXPERTS]
     guess = [EXPERTS[int(each.probabilities[ten].argmax())] for each in predictions]
+    experts = [None if name == GENERAL else str(name) for name in chosen_experts(predictions, router)]
     in_domain = np.array([each.in_domain for each in predictions])
     labelled = [
         LabelledQuery(query.text, query.domain, source=query.source)
@@ -115,6 +153,7 @@ def ours(router: Router, predictor: RoutePredictor, sets: dict[str, list[Query]]
     ]
     report = evaluate(labelled, router, predictor)
     return {
+        "routed": routed_accuracies(experts, sets),
         "accuracy": accuracies(guess, sets),
         "ood": ood_detection(in_domain, sets),
         "ece": report.ece,
@@ -200,6 +239,8 @@ def peer(python: Path, learned: Sequence[tuple[str, str]], sets: dict[str, list[
         "version": response["version"],
         "utterances": each,
         "fit_seconds": response["fit_seconds"],
+        "threshold": response["threshold"],
+        "routed": routed_accuracies(response["routed"], sets),
         "accuracy": accuracies(response["routes"], sets),
         "ood": ood_detection(np.array(response["confidence"]), sets),
         "ece": metrics.expected_calibration_error(np.array(stem_sure), right),

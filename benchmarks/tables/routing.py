@@ -30,9 +30,9 @@ def _routers(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
 
 
 def quality_lines(figures: Mapping[str, Any]) -> Lines:
-    """One row a test set, one column a router."""
+    """One row a test set, one column a router: routed decisions where measured, then forced choice."""
     routers = _routers(figures)
-    lines = []
+    lines = _routed_lines(routers)
     for name, title in SETS.items():
         cells = [each["accuracy"][name] for each in routers.values()]
         shown = [f"{cell['value']:.1%} ± {cell['stderr']:.1%}" for cell in cells]
@@ -47,6 +47,17 @@ def quality_lines(figures: Mapping[str, Any]) -> Lines:
         cells = [each.get("robustness", {}).get(kind) for each in routers.values()]
         lines.append([f"decisions unchanged by {title}", *("-" if c is None else f"{c:.1%}" for c in cells)])
     return ["", *routers], lines
+
+
+def _routed_lines(routers: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
+    """Accuracy of the routed decisions on each set; "-" where only forced choice was measured."""
+    measured = [each["routed"] for each in routers.values() if "routed" in each]
+    lines = []
+    for name, title in (SETS | {"ood": "out-of-domain queries"}).items() if measured else ():
+        cells = [each["routed"][name] if "routed" in each else None for each in routers.values()]
+        shown = [f"{cell['value']:.1%} ± {cell['stderr']:.1%}" if cell else "-" for cell in cells]
+        lines.append([f"{title}, routed, n = {measured[0][name]['n']:,}", *shown])
+    return lines
 
 
 def latency_lines(figures: Mapping[str, Any]) -> Lines:

@@ -79,7 +79,7 @@ def route_queries(
     return RoutedQueries(
         queries=tuple(queries),
         labels=np.array([query.domain for query in queries]),
-        experts=_chosen_experts(predictions, router),
+        experts=chosen_experts(predictions, router),
         likeliest=np.array([each.classes[int(each.probabilities.argmax())] for each in predictions]),
         confidence=np.array([float(each.probabilities.max()) for each in predictions]),
         in_domain=np.array([each.in_domain for each in predictions]),
@@ -89,7 +89,7 @@ def route_queries(
 
 def route_texts(texts: Sequence[str], router: Router, predictor: RoutePredictor) -> NDArray[np.str_]:
     """The expert of each text, (n,): a domain, or `general` for the generalist."""
-    return _chosen_experts(predictor.predict(texts), router)
+    return chosen_experts(predictor.predict(texts), router)
 
 
 def of_known_domains(queries: Sequence[LabelledQuery], router: Router) -> list[LabelledQuery]:
@@ -97,6 +97,7 @@ def of_known_domains(queries: Sequence[LabelledQuery], router: Router) -> list[L
     return [query for query in queries if query.domain in (*router.classes, OOD)]
 
 
-def _chosen_experts(predictions: Sequence[RoutePrediction], router: Router) -> NDArray[np.str_]:
+def chosen_experts(predictions: Sequence[RoutePrediction], router: Router) -> NDArray[np.str_]:
+    """The expert of each prediction, (n,): a domain, or `general` for the generalist."""
     experts = {name: name for name in router.classes}
     return np.array([decide(each, router.thresholds, experts, GENERAL).expert for each in predictions])
