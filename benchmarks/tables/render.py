@@ -16,7 +16,7 @@ from typing import Any
 from benchmarks.paths import README, RESULTS, ROOT
 from benchmarks.tables.healing import budget_lines, matrix_table, plain_table, rows_table
 from benchmarks.tables.markdown import left_table, table
-from benchmarks.tables.routing import latency_lines, quality_lines
+from benchmarks.tables.routing import break_even_lines, latency_lines, quality_lines, vocabulary_lines
 from benchmarks.tables.serving import chaos_lines, fuzz_lines, load_lines, perplexity_lines, serve_lines
 from benchmarks.tables.statistics import family_lines, single_lines
 from benchmarks.tables.track_record import track_record_lines
@@ -209,6 +209,8 @@ TABLES: dict[str, Callable[[Mapping[str, Any]], str]] = {
     "soak": lambda figures: table(*load_lines(figures)),
     "fuzz": lambda figures: table(*fuzz_lines(figures)),
     "perplexity": lambda figures: table(*perplexity_lines(figures)),
+    "break_even": lambda figures: table(*break_even_lines(figures)),
+    "vocabulary_fit": lambda figures: table(*vocabulary_lines(figures)),
 }
 
 

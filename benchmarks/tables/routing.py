@@ -1,4 +1,4 @@
-"""The tables of results/routing.json: what routers are worth, and how long they take. Measures nothing."""
+"""The tables of routing: quality, latency, break-even and vocabulary fit. Measures nothing."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -69,6 +69,40 @@ def latency_lines(figures: Mapping[str, Any]) -> Lines:
         for length in lengths
     ]
     return ["tokens", *routers], lines
+
+
+def break_even_lines(figures: Mapping[str, Any]) -> Lines:
+    """Mean relative bits by accuracy, one column a way to decide, and those of noisy measurements."""
+    ways, again = (list(figures["rows"][0][key]) for key in ("relative_bits", "remeasured"))
+    lines = []
+    for row in figures["rows"]:
+        cells = [_relative(each) for each in row["relative_bits"].values()]
+        remeasured = [f"{each['value']:+.2%} ± {each['stderr']:.2%}" for each in row["remeasured"].values()]
+        lines.append([f"{row['accuracy']:.1%}", *cells, *remeasured])
+    if real := figures.get("real"):
+        cells = [_relative(each) for each in real["relative_bits"].values()]
+        title = f"the shipped examples' router: {real['accuracy']:.1%}"
+        lines.append([title, *cells, *["-"] * len(again)])
+    return ["accuracy", *ways, *(f"{name}; measured anew" for name in again)], lines
+
+
+def _relative(cell: Mapping[str, float]) -> str:
+    return f"{cell['value']:+.2%} ± {cell['stderr_costs']:.2%} ({cell['to_experts']:.0%})"
+
+
+def vocabulary_lines(figures: Mapping[str, Any]) -> Lines:
+    """The ratio of token counts by set of texts, and the share over each limit."""
+    limits = list(next(iter(figures["sets"].values()))["over"])
+    lines = [
+        [
+            name,
+            str(found["n"]),
+            *(f"{found['ratio'][key]:.2f}" for key in ("p5", "median", "p95")),
+            *(f"{found['over'][limit]:.1%}" for limit in limits),
+        ]
+        for name, found in figures["sets"].items()
+    ]
+    return ["texts", "n", "p5", "median", "p95", *(f"over {limit}" for limit in limits)], lines
 
 
 def _spread(times: Mapping[str, float]) -> str:
