@@ -24,6 +24,7 @@ class Candidates:
     prediction: RoutePrediction
     thresholds: Thresholds
     experts: Mapping[str, str]
+    generalist: str
     disabled_reason: Mapping[str, str]
     costs: CostMatrix
     excluded: Mapping[str, str]
@@ -44,7 +45,7 @@ def choose(query: Candidates) -> tuple[str | None, str]:
     unmeasured = own is not None and own not in query.expected and own not in query.excluded
     refused = _refused_by_thresholds(query) if unmeasured or own is None else None
     if own is not None and unmeasured and refused is None:
-        return own, certain if not query.costs.models else f"{certain}; cost of {own} not measured"
+        return own, certain if own == query.generalist else f"{certain}; cost of {own} not measured"
     candidates = _allowed(query, own)
     best = min(candidates, key=lambda name: candidates[name], default=None)
     if best is not None and candidates[best] < query.costs.max_cost:

@@ -66,6 +66,7 @@ def decide(
         prediction=prediction,
         thresholds=thresholds,
         experts=experts,
+        generalist=generalist,
         disabled_reason=disabled_reason,
         costs=costs,
         excluded=excluded,

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.mom.line import mom, parsed
+from tests.router.router_world import measured, write_slice
 
 FORMS, LANGUAGES = ("question", "short"), ("en", "de")
 QUERIES = {
@@ -79,3 +80,15 @@ def test_each_source_is_left_out_of_a_fit(config: str, data: str, tmp_path: Path
     assert "Each source by a router that was fitted without it" in page.read_text()
     table = mom(*arguments)
     assert table.returncode == 0 and "each source by a router that was fitted without it" in table.stdout
+
+
+def test_explain_shows_the_expected_costs(config: str, mom_home: Path) -> None:
+    query = "Is a verbal contract enforceable?"
+    for name, domain, value in (("lex", "law", 2.0), ("gen", "general", 1.0)):
+        figures = [measured(value, stderr=0.0, domain=each) for each in ("law", "math")]
+        write_slice(mom_home / "slices", name, domain, measurements=figures)
+    decision = parsed("route", "explain", query, "--config", config, "--json")
+    assert decision["costs"] == {"gen": 0, "lex": pytest.approx(1)}
+    assert decision["expert"] == "gen"
+    shown = mom("route", "explain", query, "--config", config).stdout
+    assert shown.splitlines()[-1] == "expected cost: gen +0.0 %, lex +100.0 %"

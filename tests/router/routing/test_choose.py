@@ -124,6 +124,13 @@ def test_thresholds_decide_for_an_expert_that_was_not_measured() -> None:
     assert set(asked.costs) == {"gen", "calc"}
 
 
+def test_a_generalist_that_is_a_domains_expert_too() -> None:
+    found = prediction(likely("law", 0.9))
+    decision = decide(found, THRESHOLDS, {"law": "gen"}, "gen", costs=MATRIX)
+    assert (decision.expert, decision.fallback, decision.costs) == ("gen", False, {"gen": 0.0})
+    assert "not measured" not in decision.reason
+
+
 def test_measured_at_home_alone() -> None:
     """Its cost away is not known, so thresholds decide; but not if it is the worse model even at home."""
     good, poor = (
