@@ -3,9 +3,11 @@
 from collections.abc import Mapping
 
 from mom.display import console
+from router.training.decision_cost import DecisionCost
 from router.training.evaluate import RouteReport
 from router.training.leave_one_out import HeldOutAccuracy
 from router.training.route_accuracy import ForcedAccuracy, RoutedAccuracy
+from slices.estimate import Estimate
 
 _COLUMNS = ["queries", "routed right", "to the generalist", "wrong expert", "forced choice"]
 
@@ -15,6 +17,8 @@ def show(report: RouteReport) -> None:
     _accuracy_tables(report)
     _left_out_table("source", report.leave_one_source_out)
     _left_out_table("form", report.leave_one_form_out)
+    if report.cost is not None:
+        _cost_table(report.cost)
     if report.skipped:
         console.warn(f"{report.skipped} queries of domains that the router does not know were skipped")
     console.print_table("router", ["", "value"], _figures(report))
@@ -31,6 +35,23 @@ def _left_out_table(group: str, found: Mapping[str, HeldOutAccuracy] | None) -> 
     console.print_table(
         f"each {group} by a router that was fitted without it", [group, *_COLUMNS, "fitted on", ""], rows
     )
+
+
+def _cost_table(cost: DecisionCost) -> None:
+    choices = {
+        "routed": cost.routed,
+        "oracle: the cheapest model for each label": cost.oracle,
+        "the generalist alone": cost.generalist,
+        "a model at random": cost.random,
+    }
+    shown = [[name, _cost(each)] for name, each in choices.items()]
+    left_out = f"; {cost.unmeasured} not measured" if cost.unmeasured else ""
+    title = f"measured cost of the served models, {cost.n} queries{left_out}"
+    console.print_table(title, ["choice", "against the generalist"], shown)
+
+
+def _cost(each: Estimate) -> str:
+    return f"{100 * each.value:+.1f} % ± {100 * each.stderr:.1f}"
 
 
 def _accuracy_tables(report: RouteReport) -> None:

@@ -9,15 +9,22 @@ from router import settings
 from router.embedding.embedder import Embedder
 from router.embedding.stack import open_embedders
 from router.embedding.vector_cache import VectorCache
+from router.errors import BadExperts
+from router.experts.catalogue import Catalogue
 from router.routing.cascade import Cascade, RoutePredictor
 from router.routing.model import Router
+from router.routing.prediction_cache import PredictionCache
+from router.routing.route import route
 from router.serving import build
 from router.settings import Settings, override_thresholds
 from router.training.dataset import LabelledQuery, read_choices, read_corpus_snippets, read_queries
+from router.training.decision_cost import DecisionCost, decision_cost
+from router.training.decisions import of_known_domains
 from router.training.evaluate import RouteReport, evaluate
 from router.training.fit import fit
 from router.training.html_report import page
 from router.training.leave_one_out import Group, HeldOutAccuracy, Refit, leave_one_out
+from slices import manifest
 from slices.files import atomic
 
 
@@ -36,12 +43,14 @@ def evaluate_router(
     loaded = settings.read(config)
     queries = read_queries(data)
     router = build.load_or_fit_router(loaded, build.domain_queries())
-    report = evaluate(queries, router, build.open_cascade(router, loaded))
+    cascade = build.open_cascade(router, loaded)
+    report = evaluate(queries, router, cascade)
     examples = _example_queries()
     return replace(
         report,
         leave_one_source_out=_left_out(loaded, queries, _source, data, examples) if by_source else None,
         leave_one_form_out=_left_out(loaded, examples, _form) if by_form else None,
+        cost=_served_cost(loaded, router, cascade, queries),
     )
 
 
@@ -53,6 +62,46 @@ def write_html(report: RouteReport, out: Path) -> None:
 def _example_queries() -> list[LabelledQuery]:
     domains = build.domain_queries()
     return [LabelledQuery(text, domain) for domain, texts in domains.items() for text in texts]
+
+
+def _served_cost(
+    loaded: Settings, router: Router, cascade: Cascade, queries: Sequence[LabelledQuery]
+) -> DecisionCost | None:
+    """The cost of the decisions with the slices that are served; None where none was measured."""
+    if loaded.experts == "all" and not manifest.all_slices(loaded.slices):
+        return None
+    try:
+        served = build.served_catalogue(loaded)
+    except BadExperts as error:
+        console.warn(f"the cost of the decisions is not known: {error}")
+        return None
+    if not served.costs.models:
+        return None
+    known = of_known_domains(queries, router)
+    chosen = _served_experts([query.text for query in known], router, cascade, served, loaded)
+    return decision_cost(known, chosen, served.generalist, served.costs)
+
+
+def _served_experts(
+    texts: Sequence[str], router: Router, cascade: Cascade, served: Catalogue, loaded: Settings
+) -> list[str]:
+    """The expert of each text, as the service would choose it."""
+    predictor = PredictionCache(cascade, size=len(texts) + 1)
+    predictor.predict(texts)  # in one batch
+    misfit = build.vocabulary_fit(served, loaded).misfit
+    return [
+        route(
+            text,
+            predictor,
+            router.thresholds,
+            served.by_domain,
+            served.generalist,
+            served.disabled_reason,
+            served.costs,
+            misfit,
+        ).expert
+        for text in texts
+    ]
 
 
 def _left_out(

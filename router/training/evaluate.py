@@ -15,6 +15,7 @@ from router.errors import BadTraining
 from router.routing.cascade import RoutePredictor
 from router.routing.model import GENERAL, Router
 from router.training.dataset import OOD, LabelledQuery
+from router.training.decision_cost import DecisionCost
 from router.training.decisions import RoutedQueries, of_known_domains, route_queries
 from router.training.latency import decision_latency
 from router.training.leave_one_out import HeldOutAccuracy
@@ -67,6 +68,7 @@ class RouteReport:
         decided_by: share of decisions by embedder.
         leave_one_source_out: by source, the accuracy of a router fitted without it; None: not measured.
         leave_one_form_out: the same by form of the domains' example queries.
+        cost: of the decisions with the slices that are served; None without measurements.
     """
 
     routed: RoutedAccuracy
@@ -90,6 +92,7 @@ class RouteReport:
     latency_ms: dict[str, float]
     leave_one_source_out: dict[str, HeldOutAccuracy] | None = None
     leave_one_form_out: dict[str, HeldOutAccuracy] | None = None
+    cost: DecisionCost | None = None
 
 
 def evaluate(

@@ -1,34 +1,31 @@
 """`mom route eval` as a user calls it, with the hash embedder."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from router.routing.model import Router
+from router.routing.store import save
 from tests.mom.line import mom, parsed
 from tests.router.router_world import measured, write_slice
 
 FORMS, LANGUAGES = ("question", "short"), ("en", "de")
 QUERIES = {
-    "law": [
-        "Can a tenant sue a landlord?",
-        "Is a verbal contract enforceable?",
-        "breach of contract",
-    ],
-    "math": [
-        "What is the derivative of x squared?",
-        "How do I invert a matrix?",
-        "sum of a series",
-    ],
-    "general": ["hello, how are you?", "tell me a joke about otters, quickly", "a poem for my maths teacher"],
+    "law": ["Can a tenant sue a landlord?", "Is a verbal contract enforceable?", "breach of contract"],
+    "computing": ["How do I parse XML in Python?", "Why is my Java program slow?", "sort a linked list"],
+    "general": ["hello, how are you?", "tell me a joke about otters, quickly", "a poem for my landlord"],
     "ood": ["book a table for two", "transfer money to my savings", "zzzz"],
 }
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> str:
+def config(tmp_path: Path, fitted: Router) -> str:
+    """A fitted router of four small domains."""
+    save(fitted, tmp_path / "router")
     path = tmp_path / "serve.yaml"
-    path.write_text("embedder: hash\n")
+    path.write_text(f"embedder: hash\nrouter: {tmp_path / 'router'}\n")
     return str(path)
 
 
@@ -71,15 +68,33 @@ def test_eval_reports_routed_decisions_by_group(config: str, data: str, tmp_path
     assert "By language" in page.read_text()
 
 
+def test_served_slices_with_measurements_have_a_cost(
+    config: str, data: str, mom_home: Path, tmp_path: Path
+) -> None:
+    """A law expert 20 % better than the generalist on law and 50 % worse on computing."""
+    root, page = mom_home / "slices", tmp_path / "page.html"
+    own = [measured(0.8), measured(1.5, domain="computing", data="e")]
+    write_slice(root, "lex", "law", measurements=own)
+    general = [measured(1.0), measured(1.0, domain="computing", data="e")]
+    write_slice(root, "gen", "general", measurements=general)
+    arguments = ("route", "eval", "--data", data, "--config", config, "--json", "--html", str(page))
+    cost = parsed(*arguments)["cost"]
+    assert cost["n"] + cost["unmeasured"] == 12
+    assert cost["oracle"]["value"] <= cost["routed"]["value"] < cost["random"]["value"]
+    assert cost["oracle"]["value"] < cost["generalist"]["value"] == 0
+    assert "Measured cost of the served models" in page.read_text()
+
+
 def test_each_source_is_left_out_of_a_fit(config: str, data: str, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    arguments = ("route", "eval", "--data", data, "--config", config, "--leave-one-source-out")
-    found = parsed(*arguments, "--json", "--html", str(page))["leave_one_source_out"]
-    assert {name: each["routed"]["n"] for name, each in found.items()} == {"set 0": 8, "set 1": 4}
-    assert found["set 1"]["training_queries"] - found["set 0"]["training_queries"] == 4
+    done = mom(
+        *("route", "eval", "--data", data, "--config", config, "--leave-one-source-out", "--html", str(page))
+    )
+    assert done.returncode == 0, done.stderr
+    assert "each source by a router that was fitted without it" in done.stdout
     assert "Each source by a router that was fitted without it" in page.read_text()
-    table = mom(*arguments)
-    assert table.returncode == 0 and "each source by a router that was fitted without it" in table.stdout
+    rows = re.findall(r"set (\d) +│ +(\d+) │", done.stdout.split("each source by a router")[1])
+    assert rows == [("0", "8"), ("1", "4")]
 
 
 def test_explain_shows_the_expected_costs(config: str, mom_home: Path) -> None:
