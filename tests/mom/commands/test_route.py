@@ -1,7 +1,6 @@
 """`mom route eval` as a user calls it, with the hash embedder."""
 
 import json
-import re
 from pathlib import Path
 
 import pytest
@@ -83,18 +82,6 @@ def test_served_slices_with_measurements_have_a_cost(
     assert cost["oracle"]["value"] <= cost["routed"]["value"] < cost["random"]["value"]
     assert cost["oracle"]["value"] < cost["generalist"]["value"] == 0
     assert "Measured cost of the served models" in page.read_text()
-
-
-def test_each_source_is_left_out_of_a_fit(config: str, data: str, tmp_path: Path) -> None:
-    page = tmp_path / "page.html"
-    done = mom(
-        *("route", "eval", "--data", data, "--config", config, "--leave-one-source-out", "--html", str(page))
-    )
-    assert done.returncode == 0, done.stderr
-    assert "each source by a router that was fitted without it" in done.stdout
-    assert "Each source by a router that was fitted without it" in page.read_text()
-    rows = re.findall(r"set (\d) +│ +(\d+) │", done.stdout.split("each source by a router")[1])
-    assert rows == [("0", "8"), ("1", "4")]
 
 
 def test_explain_shows_the_expected_costs(config: str, mom_home: Path) -> None:

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +10,10 @@ import pytest
 
 from mom.display.route_tables import show
 from mom.workflows.route_eval import write_html
+from router.embedding.embedder import HashEmbedder
 from router.errors import BadTraining
-from router.routing.cascade import Cascade
+from router.routing.cascade import Cascade, RoutePredictor
+from router.routing.model import Router
 from router.training.dataset import (
     OOD,
     SNIPPET_CHARS,
@@ -21,8 +23,11 @@ from router.training.dataset import (
     read_queries,
 )
 from router.training.evaluate import evaluate
+from router.training.fit import fit
 from router.training.html_report import page
+from router.training.leave_one_out import leave_one_out
 from router.training.metrics import auroc, coverage, expected_calibration_error, ood_recall_at, reliability
+from slices.progress import no_progress
 from tests.router.router_world import PAIRS
 
 
@@ -181,6 +186,28 @@ def test_groups_and_hard_queries_are_reported_apart(
     printed = capsys.readouterr().out
     assert printed.index("routed decisions") < printed.index("by domain") < printed.index("by source")
     assert "hard, for no expert" in printed and "fewer than 10 queries" in printed
+
+
+def test_sources_left_out_are_shown(
+    cascade: Cascade, embedder: HashEmbedder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries = [replace(query, source=f"set {at % 2}") for at, query in enumerate(QUERIES)]
+    music = [LabelledQuery(text, "music", source="set 2") for text in ("a sonata", "a fugue in three voices")]
+
+    def refit(training: list[LabelledQuery]) -> tuple[Router, RoutePredictor]:
+        router = fit([(query.text, query.domain) for query in training], [embedder])
+        return router, Cascade(router, [embedder])
+
+    found = leave_one_out([*queries, *music], lambda query: query.source, refit, no_progress)
+    report = replace(evaluate(queries, cascade.router, cascade), leave_one_source_out=found)
+    html = page(asdict(report))
+    show(report)
+    printed = capsys.readouterr().out
+    for shown in (html, printed):
+        table = shown.lower().split("each source by a router that was fitted without it")[1]
+        assert table.index("set 0") < table.index("set 1") < table.index("set 2")
+        assert "its domains are in no other" in table
+    assert "each form by" not in printed
 
 
 def test_robustness_and_confusion_are_reported(
