@@ -111,14 +111,22 @@ def _sample_snippets(documents: Sequence[str], count: int, seed: int) -> list[st
 def _read_lines(path: Path) -> list[tuple[LabelledQuery, str]]:
     """(query, choices) of every labelled line."""
     if not path.is_dir():
-        return list(_read_file(path))
+        return list(read_file(path))
     files = sorted({file for pattern in _PATTERNS for file in path.glob(pattern)})
     if not files:
         raise BadTraining(f"{path} has no .jsonl files, nor do its questions/ and routing/")
-    return [line for file in files for line in _read_file(file)]
+    return [line for file in files for line in read_file(file)]
 
 
-def _read_file(path: Path) -> Iterator[tuple[LabelledQuery, str]]:
+def read_file(path: Path, domain: str | None = None) -> Iterator[tuple[LabelledQuery, str]]:
+    """(query, choices) of every labelled line of one file.
+
+    Args:
+        domain: of the lines that name none.
+
+    Raises:
+        BadTraining: as `read_queries`.
+    """
     try:
         lines = path.read_text(encoding="utf-8").split("\n")
     except (OSError, UnicodeDecodeError) as error:
@@ -126,8 +134,8 @@ def _read_file(path: Path) -> Iterator[tuple[LabelledQuery, str]]:
     for number, line in enumerate(lines, 1):
         if line.strip():
             where = f"{path}, line {number}"
-            record = _parse(line, where)
-            if record.get("domain") is not None:
+            record = {"domain": domain, **_parse(line, where)}
+            if record["domain"] is not None:
                 yield _query(record, path.stem, where), join_choices(record.get("choices"))
 
 

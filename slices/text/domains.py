@@ -10,7 +10,11 @@ from slices.home import check_name, config_dirs, find_config
 
 
 class Domain(BaseModel):
-    """One `configs/domains/NAME.yaml`. `corpus` holds files or folders, relative to that file's folder."""
+    """One `configs/domains/NAME.yaml`.
+
+    `corpus` holds files or folders, relative to that file's folder. `replaces` names domains that this one
+    renames or, if several, merges for the router.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -19,6 +23,7 @@ class Domain(BaseModel):
     corpus: list[Path] = []
     topics: list[str] = []
     queries: list[str] = []
+    replaces: list[str] = []
 
 
 def names() -> list[str]:
@@ -33,13 +38,7 @@ def load(name: str) -> Domain:
         NotFound: there is none; the known ones are listed.
         BadConfig: its file is not valid YAML or a key is wrong; the key is named.
     """
-    check_name(name)
-    try:
-        path = find_config(f"domains/{name}.yaml")
-    except NotFound:
-        raise NotFound(
-            f"no domain {name!r}; known: {', '.join(names())}. A file configs/domains/{name}.yaml adds one"
-        ) from None
+    path = path_of(name)
     try:
         domain = Domain.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -51,3 +50,14 @@ def load(name: str) -> Domain:
         raise BadConfig(f"{path}: its 'name' is {domain.name!r}, expected {name!r}")
     corpus = [entry if entry.is_absolute() else path.parent / entry for entry in domain.corpus]
     return domain.model_copy(update={"corpus": corpus})
+
+
+def path_of(name: str) -> Path:
+    """The YAML file of the domain called `name`, the user's own first. Raises `NotFound`."""
+    check_name(name)
+    try:
+        return find_config(f"domains/{name}.yaml")
+    except NotFound:
+        raise NotFound(
+            f"no domain {name!r}; known: {', '.join(names())}. A file configs/domains/{name}.yaml adds one"
+        ) from None

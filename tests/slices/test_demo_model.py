@@ -112,9 +112,7 @@ def test_real_tokenizer_survives_a_cut(tmp_path: Path) -> None:
     before = Tokenizer.from_file(str(folder / "tokenizer.json"))
     kept = set(after.get_vocab())
     assert after.encode(PROSE).tokens == before.encode(PROSE).tokens
-    words = st.sampled_from(
-        [*PROSE.split(" "), *load("computing").queries, "<start_of_turn>", "\n\n\n", "  "]
-    )
+    words = st.sampled_from([*PROSE.split(" "), *load("computing").topics, "<start_of_turn>", "\n\n\n", "  "])
 
     @settings(max_examples=400, deadline=None)
     @given(st.lists(words | st.text(max_size=12), max_size=8).map(" ".join))

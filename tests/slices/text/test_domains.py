@@ -21,9 +21,6 @@ def test_shipped_domains() -> None:
     for name in domains.names():
         domain = domains.load(name)
         assert len(set(domain.topics)) >= 40
-        assert len(set(domain.queries)) >= 60
-        assert any(len(query) > 200 for query in domain.queries), "pasted text"
-        assert any(query.endswith("?") for query in domain.queries), "questions"
 
 
 def test_a_users_own_domain_comes_first(
