@@ -5,14 +5,12 @@ Feature hashing is stateless: nothing is fitted and nothing has to be stored.
 """
 
 from collections.abc import Sequence
-from importlib.util import find_spec
 
 import numpy as np
 from numpy.typing import NDArray
 
 from router.embedding.embedder import Vectors, truncate_middle
-from router.embedding.sparse import binary_rows
-from slices.errors import MissingExtra
+from router.embedding.sparse import binary_rows, require_scipy
 
 DIM = 2**18
 NGRAM_SIZES = (3, 4, 5, 6)
@@ -30,8 +28,7 @@ class CharNgramEmbedder:
         Raises:
             MissingExtra: scikit-learn, which brings scipy, is not installed.
         """
-        if find_spec("scipy") is None:
-            raise MissingExtra("scikit-learn", "route")
+        require_scipy()
         self._dim = dim
 
     @property

@@ -21,7 +21,9 @@ Dense = NDArray[np.float32]
 
 
 def cosine_similarities(vectors: Dense, prototypes: Dense) -> Dense:
-    """Cosine similarities (n, m) of unit vectors (n, dim) and unit prototypes (m, dim)."""
+    """Cosine similarities (n, m) of unit vectors (n, dim) and unit prototypes (m, dim), or (n, 0)."""
+    if not len(prototypes):
+        return np.zeros((vectors.shape[0], 0), np.float32)
     similarities: Dense = vectors @ prototypes.T
     return similarities
 
@@ -59,9 +61,21 @@ def knn_logits(similarities: Dense, labels: Labels, classes: int) -> Floats:
     return logits
 
 
-def build_prototypes(vectors: Dense, labels: Labels, classes: int) -> tuple[Dense, Labels]:
-    """Unit prototypes (m, dim) and their labels (m,): the questions of a class, or centroids of many."""
-    by_class = [_centroids(vectors[labels == number]) for number in range(classes)]
+def build_prototypes(
+    vectors: Dense, labels: Labels, classes: int, weights: Floats | None = None
+) -> tuple[Dense, Labels]:
+    """Unit prototypes (m, dim) and their labels (m,): the questions of a class, or centroids of many.
+
+    Args:
+        weights: sample weights, (n,), by default all alike; those of zero vectors do not count.
+    """
+    weights = np.ones(len(labels)) if weights is None else weights
+    known = vectors.any(axis=1)
+    by_class = [
+        _centroids(vectors[chosen], weights[chosen])
+        for number in range(classes)
+        for chosen in [known & (labels == number)]
+    ]
     counts = [len(prototypes) for prototypes in by_class]
     return np.concatenate(by_class), np.repeat(np.arange(classes, dtype=np.int32), counts)
 
@@ -71,23 +85,26 @@ def out_of_fold_votes(
     labels: Labels,
     expert: NDArray[np.bool_],
     folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    weights: Floats | None = None,
 ) -> tuple[Floats, Floats]:
     """`nearest_similarity` (n,) and `knn_logits` (n, classes) of every query, by prototypes without its fold.
 
     Args:
         expert: which classes can have an expert, (classes,).
         folds: indices of (training, held-out) queries.
+        weights: as for `build_prototypes`.
     """
     nearest, logits = np.zeros(len(labels)), np.zeros((len(labels), len(expert)))
     for train, heldout in folds:
-        prototypes, classes = build_prototypes(vectors[train], labels[train], len(expert))
+        part = None if weights is None else weights[train]
+        prototypes, classes = build_prototypes(vectors[train], labels[train], len(expert), part)
         similarities = cosine_similarities(vectors[heldout], prototypes)
         nearest[heldout] = nearest_similarity(similarities, expert[classes])
         logits[heldout] = knn_logits(similarities, classes, len(expert))
     return nearest, logits
 
 
-def _centroids(vectors: Dense) -> Dense:
+def _centroids(vectors: Dense, weights: Floats) -> Dense:
     if len(vectors) <= MAX_PER_CLASS:
         return vectors
     from sklearn.cluster import MiniBatchKMeans
@@ -95,6 +112,6 @@ def _centroids(vectors: Dense) -> Dense:
 
     kmeans = MiniBatchKMeans(MAX_PER_CLASS, batch_size=2048, n_init=1, max_iter=20, random_state=0)
     with threadpool_limits(1):
-        centers = kmeans.fit(vectors).cluster_centers_
+        centers = kmeans.fit(vectors, sample_weight=weights).cluster_centers_
     centroids: Dense = (centers / np.linalg.norm(centers, axis=1, keepdims=True)).astype(np.float32)
     return centroids

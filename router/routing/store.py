@@ -6,6 +6,7 @@ Nothing here fits or embeds, except to check that an embedder is the same.
 
 import hashlib
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,14 +15,16 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from router.embedding.embedder import REFERENCE_TEXT, Embedder
+from router.embedding.lazy import LazyEmbedder
 from router.errors import BadRouter
 from router.routing.model import ExitThresholds, LinearHead, Router, Stage, Thresholds
+from router.routing.packing import pack, unpack
 from slices import home
 from slices.files import atomic
 
 ARRAYS = "router.safetensors"
 CONFIG = "router.json"
-SCHEMA = 5
+SCHEMA = 6
 REFIT = "run `mom route fit`"
 TOLERANCE = 0.05  # of reference logits, as a share of their spread
 
@@ -138,22 +141,30 @@ def read_config(folder: Path) -> RouterConfig:
 
 
 def check_embedders(router: Router, embedders: Sequence[Embedder]) -> None:
-    """Raise `BadRouter` unless `embedders` are those that `router` was fitted on, with the same vectors."""
+    """Raise `BadRouter` unless `embedders` are those that `router` was fitted on, with the same vectors.
+
+    One that is loaded later is checked then.
+    """
     names = tuple(embedder.name for embedder in embedders)
     if names != router.embedders:
         raise BadRouter(
             f"the router was fitted with {', '.join(router.embedders)}, not {', '.join(names)}; {REFIT}"
         )
     for embedder, head in zip(embedders, router.heads, strict=True):
-        vectors = embedder.embed([REFERENCE_TEXT])
-        if vectors.shape[1] != head.weights.shape[1]:
-            expected = f"the router expects {head.weights.shape[1]}"
-            raise BadRouter(f"{embedder.name} has {vectors.shape[1]} dimensions, {expected}; {REFIT}")
-        error = float(np.abs(head.logits(vectors)[0] - head.reference_logits).max())
-        if error > TOLERANCE * max(float(np.ptp(head.reference_logits)), 1e-6):
-            raise BadRouter(
-                f"{embedder.name} now gives other vectors than when the router was fitted; {REFIT}"
-            )
+        if isinstance(embedder, LazyEmbedder):
+            embedder.on_load(partial(_check_vectors, head))
+        else:
+            _check_vectors(head, embedder)
+
+
+def _check_vectors(head: LinearHead, embedder: Embedder) -> None:
+    vectors = embedder.embed([REFERENCE_TEXT])
+    if vectors.shape[1] != head.weights.shape[1]:
+        expected = f"the router expects {head.weights.shape[1]}"
+        raise BadRouter(f"{embedder.name} has {vectors.shape[1]} dimensions, {expected}; {REFIT}")
+    error = float(np.abs(head.logits(vectors)[0] - head.reference_logits).max())
+    if error > TOLERANCE * max(float(np.ptp(head.reference_logits)), 1e-6):
+        raise BadRouter(f"{embedder.name} now gives other vectors than when the router was fitted; {REFIT}")
 
 
 # The arrays of a head and of a stage, and their axes: c classes, d dimensions, o pooled opinions,
@@ -163,6 +174,11 @@ _STAGE = {"pool_weights": "o", "prototypes": "nd", "labels": "n", "score_quantil
 
 
 def _arrays(router: Router) -> Arrays:
+    packed = [pack(name, array) for name, array in _named(router).items()]
+    return {name: array for arrays in packed for name, array in arrays.items()}
+
+
+def _named(router: Router) -> Arrays:
     parts = [(f"head.{at}", head, _HEAD) for at, head in enumerate(router.heads)]
     parts += [(f"stage.{at}", stage, _STAGE) for at, stage in enumerate(router.stages)]  # type: ignore[misc]
     return {
@@ -181,7 +197,7 @@ def _read_arrays(folder: Path, config: RouterConfig) -> Arrays:
     data = path.read_bytes()
     if hashlib.sha256(data).hexdigest() != config.arrays_sha256:
         raise BadRouter(f"{path} does not match {CONFIG}: its sha256 differs; {REFIT}")
-    arrays: Arrays = from_bytes(data)
+    arrays: Arrays = unpack(from_bytes(data))
     _check_shapes(path, arrays, config)
     return arrays
 
@@ -203,6 +219,8 @@ def _check_shapes(path: Path, arrays: Arrays, config: RouterConfig) -> None:
         if kind == "stage":
             sizes["n"] = len(arrays[f"stage.{at}.prototypes"])
         shape = arrays[name].shape
+        if name.endswith(".prototypes") and len(shape) == 2 and not shape[0]:
+            continue  # a stage of sparse heads has none
         expected = tuple(sizes.get(axis, size) for axis, size in zip(axes, shape, strict=False))
         if len(shape) != len(axes) or shape != expected:
             raise BadRouter(f"{path}: {name} has shape {shape}, expected {expected}; {REFIT}")

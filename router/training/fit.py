@@ -5,7 +5,7 @@ Everything that is calibrated is calibrated out of fold. Nothing here reads or w
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
 from types import MappingProxyType
@@ -20,17 +20,20 @@ from router.routing.model import GENERAL, Labels, LinearHead, Router, Stage, Thr
 from router.routing.prototypes import build_prototypes, out_of_fold_votes
 from router.training.augmentation import AugmentedText, Choices, augment
 from router.training.calibration import StagePredictions, fit_exit_thresholds, fit_stage
+from router.training.dataset import LabelledQuery
 from router.training.linear_heads import (
     AugmentedSet,
+    Folds,
     TrainingSet,
     fit_head,
     out_of_fold_logits,
     stratified_folds,
 )
+from router.training.weighting import Weighting, clean, uniform, weigh
 from slices.errors import MissingExtra
 
 MIN_HOLDOUT = 100  # queries that a fine-tuned encoder was not trained on, for calibration
-ACCEPTANCE = 0.95  # share of experts' out-of-fold questions that are accepted as in-domain
+ACCEPTANCE = 0.97  # share of experts' out-of-fold natural queries that are accepted as in-domain
 
 Pairs = Sequence[tuple[str, str]]
 
@@ -41,6 +44,7 @@ def fit(
     acceptance: float = ACCEPTANCE,
     snippets: Pairs = (),
     choices: Choices = MappingProxyType({}),
+    weighting: Weighting | None = None,
 ) -> Router:
     """Fit a router on `queries`, pairs of (text, domain). The class `general` means "no expert".
 
@@ -50,6 +54,7 @@ def fit(
         snippets: (text, domain) of other text, such as a domain's corpus: trains all heads but the last of
             several, and calibrates nothing.
         choices: answer choices of some of the queries, as augmentation.
+        weighting: of the queries, which then have no duplicates; by default all count alike.
 
     Raises:
         BadTraining: fewer than two domains, a domain with fewer than two queries, or an empty query.
@@ -57,20 +62,52 @@ def fit(
     """
     if find_spec("sklearn") is None:
         raise MissingExtra("scikit-learn", "route")
-    queries = list(dict.fromkeys(queries))
+    queries = queries if weighting else list(dict.fromkeys(queries))
+    weighting = weighting or uniform([text for text, _ in queries])
     _check(queries)
     classes = tuple(sorted({domain for _, domain in queries}))
     augmented = [AugmentedText(text, domain) for text, domain in snippets if domain in classes]
-    data = _training_sets(queries, embedders, classes, [*augmented, *augment(queries, choices)])
-    folds = stratified_folds(data[0].labels)
+    augmented += augment(queries, choices)
+    data = _training_sets(queries, embedders, classes, augmented, weighting.weights)
+    folds = stratified_folds(data[0].labels, weighting.groups)
     logits = [out_of_fold_logits(each, folds, len(classes)) for each in data]
     thresholds = Thresholds(min_in_domain=1 - acceptance)
     return Router(
         classes=classes,
         heads=tuple(_head(embedder, each) for embedder, each in zip(embedders, data, strict=True)),
-        stages=_stages(data, logits, classes, folds, thresholds, _calibration_mask(queries, embedders)),
+        stages=_stages(
+            data=data,
+            logits=logits,
+            classes=classes,
+            folds=folds,
+            thresholds=thresholds,
+            calibration=_calibration_mask(queries, embedders),
+            weighting=weighting,
+        ),
         thresholds=thresholds,
         queries_sha256=digest(queries),
+    )
+
+
+def fit_labelled(
+    queries: Sequence[LabelledQuery],
+    embedders: Sequence[Embedder],
+    snippets: Pairs = (),
+    choices: Choices = MappingProxyType({}),
+    classes: Collection[str] | None = None,
+) -> Router:
+    """As `fit`, on queries of several sources: cleaned, and weighted by `router.training.weighting`.
+
+    Args:
+        classes: the domains to fit, default all; queries of others are left out.
+    """
+    kept = clean(queries, classes)
+    return fit(
+        [(query.text, query.domain) for query in kept],
+        embedders,
+        snippets=snippets,
+        choices=choices,
+        weighting=weigh(kept),
     )
 
 
@@ -97,6 +134,7 @@ def _training_sets(
     embedders: Sequence[Embedder],
     classes: tuple[str, ...],
     augmented: Sequence[AugmentedText],
+    weights: NDArray[np.float64],
 ) -> list[TrainingSet]:
     """The training data of each embedder's head; the last of several trains on queries only."""
     labels = _class_indices([domain for _, domain in queries], classes)
@@ -105,7 +143,7 @@ def _training_sets(
         vectors = embedder.embed([text for text, _ in queries])
         last_of_several = number == len(embedders) - 1 > 0
         extra = None if last_of_several else _augmented_set(augmented, embedder, classes)
-        sets.append(TrainingSet(vectors, labels, extra))
+        sets.append(TrainingSet(vectors, labels, extra, weights))
     return sets
 
 
@@ -146,22 +184,53 @@ def _stages(
     data: Sequence[TrainingSet],
     logits: Sequence[NDArray[np.float64]],
     classes: tuple[str, ...],
-    folds: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+    folds: Folds,
     thresholds: Thresholds,
     calibration: NDArray[np.bool_],
+    weighting: Weighting,
 ) -> tuple[Stage, ...]:
-    """A stage for each head of dense vectors, calibrated on the masked queries; all but the last can exit."""
+    """The stages, calibrated on the masked queries; all but the last can exit."""
     fitted: list[tuple[Stage, StagePredictions]] = []
-    for count, each in enumerate(data, 1):
-        if isinstance(each.vectors, np.ndarray):
-            nearest, votes = out_of_fold_votes(each.vectors, each.labels, expert_mask(classes), folds)
-            opinions = [opinion[calibration] for opinion in (*logits[:count], votes)]
-            prototypes = build_prototypes(each.vectors, each.labels, len(classes))
-            labels = each.labels[calibration]
-            fitted.append(fit_stage(opinions, nearest[calibration], labels, classes, prototypes))
+    for count in _head_counts(data):
+        each = data[count - 1]
+        nearest, votes, prototypes = _nearest(each, classes, folds)
+        opinions = [opinion[calibration] for opinion in (*logits[:count], votes)]
+        stage = fit_stage(
+            logits=opinions,
+            nearest=nearest[calibration],
+            labels=each.labels[calibration],
+            classes=classes,
+            prototypes=prototypes,
+            weights=weighting.weights[calibration],
+            natural=weighting.natural[calibration],
+        )
+        fitted.append(stage)
     last_stage, last = fitted[-1]
-    exits = [fit_exit_thresholds(early, last, thresholds.min_in_domain) for _, early in fitted[:-1]]
+    natural = weighting.natural if weighting.natural.any() else ~weighting.natural
+    weights = np.where(natural, weighting.weights, 0.0)[calibration]
+    exits = [fit_exit_thresholds(early, last, thresholds.min_in_domain, weights) for _, early in fitted[:-1]]
     early_stages = [
         replace(stage, exit_thresholds=each) for (stage, _), each in zip(fitted[:-1], exits, strict=True)
     ]
     return (*early_stages, last_stage)
+
+
+def _head_counts(data: Sequence[TrainingSet]) -> list[int]:
+    """The number of heads of each stage: up to each dense one, and the sparse before a single dense one."""
+    dense = [number for number, each in enumerate(data, 1) if isinstance(each.vectors, np.ndarray)]
+    if len(dense) == 1 < dense[0]:
+        return [dense[0] - 1, dense[0]]
+    return dense or [len(data)]
+
+
+def _nearest(
+    data: TrainingSet, classes: tuple[str, ...], folds: Folds
+) -> tuple[NDArray[np.float64], NDArray[np.float64], tuple[NDArray[np.float32], Labels]]:
+    """Out-of-fold similarity to an expert's query and votes, and the prototypes; of sparse vectors none."""
+    if not isinstance(data.vectors, np.ndarray):
+        count = len(data.labels)
+        nothing = np.zeros((0, data.vectors.shape[1]), np.float32), np.zeros(0, np.int32)
+        return np.full(count, -1.0), np.zeros((count, len(classes))), nothing
+    vectors, labels, weights = data.vectors, data.labels, data.weights
+    nearest, votes = out_of_fold_votes(vectors, labels, expert_mask(classes), folds, weights)
+    return nearest, votes, build_prototypes(vectors, labels, len(classes), weights)

@@ -13,6 +13,7 @@ from router.training.augmentation import NO_SOURCE
 
 INVERSE_REGULARIZATION = 5.0  # scikit-learn's C of a head over dense vectors
 FOLDS, FEWER_FOLDS, MANY_QUERIES = 5, 3, 5000
+Folds = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]  # (training, held-out) indices of each fold
 _MIN_EPOCHS, _MIN_SAMPLES = 8, 50_000  # of gradient descent over sparse rows
 
 
@@ -38,11 +39,12 @@ class AugmentedSet:
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """Training data of one head: vectors and labels of queries, and of augmented texts."""
+    """Training data of one head: vectors, labels and weights of queries, and augmented texts."""
 
     vectors: Vectors  # (n, dim)
     labels: Labels  # (n,)
     augmented: AugmentedSet | None = None
+    weights: NDArray[np.float64] | None = None  # (n,); None: all alike
 
 
 def fit_head(
@@ -68,9 +70,7 @@ def fit_head(
     return coefficients.astype(np.float32), bias.astype(np.float32)
 
 
-def out_of_fold_logits(
-    data: TrainingSet, folds: Sequence[tuple[Any, Any]], classes: int
-) -> NDArray[np.float64]:
+def out_of_fold_logits(data: TrainingSet, folds: Folds, classes: int) -> NDArray[np.float64]:
     """Logits (n, classes) of every query by a head that was trained without its fold."""
     logits = np.zeros((len(data.labels), classes))
     for train, heldout in folds:
@@ -79,13 +79,20 @@ def out_of_fold_logits(
     return logits
 
 
-def stratified_folds(labels: Labels) -> list[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Indices of (training, held-out) queries of each fold, every class in each."""
-    from sklearn.model_selection import StratifiedKFold
+def stratified_folds(labels: Labels, groups: NDArray[np.int64]) -> Folds:
+    """Indices of (training, held-out) queries of each fold, every class in each, no group in two.
+
+    Args:
+        groups: of each query, (n,).
+    """
+    from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 
     count = FEWER_FOLDS if len(labels) > MANY_QUERIES else FOLDS
-    folds = StratifiedKFold(min(count, int(np.bincount(labels).min())), shuffle=True, random_state=0)
-    return list(folds.split(np.zeros(len(labels)), labels))
+    count = min(count, int(np.bincount(labels).min()))
+    if len(np.unique(groups)) == len(groups):
+        return list(StratifiedKFold(count, shuffle=True, random_state=0).split(groups, labels))
+    folds = StratifiedGroupKFold(count, shuffle=True, random_state=0)
+    return list(folds.split(groups, labels, groups))
 
 
 def _concatenate(
@@ -98,6 +105,8 @@ def _concatenate(
         vectors, labels = data.vectors[rows], data.labels[rows]
         augmented = data.augmented.derived_from(rows) if data.augmented else None
     weights = np.ones(len(labels))
+    if data.weights is not None:
+        weights = data.weights if rows is None else data.weights[rows]
     if augmented is None:
         return vectors, labels, weights
     labels = np.concatenate([labels, augmented.labels])
