@@ -189,7 +189,7 @@ def real(costs: Costs, queries: Sequence[Query]) -> dict[str, Any]:
     domains = {home for home, _ in costs}
     chosen = [each for domain in sorted(domains) for each in _sample(queries, domain)]
     loaded = settings.read()
-    router = build.load_or_fit_router(loaded, build.domain_queries())
+    router = build.load_or_fit_router(loaded)
     predictions = build.open_cascade(router, loaded).predict([each.text for each in chosen])
     truth = [each.domain for each in chosen]
     likeliest = [each.classes[int(each.probabilities.argmax())] for each in predictions]

@@ -1,4 +1,4 @@
-"""`mom route`: fit, fine-tune, query and evaluate the router."""
+"""`mom route`: fit, fine-tune, query, evaluate and correct the router."""
 
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +7,9 @@ import typer
 
 from mom.commands.options import Config, DeviceName, Json, Output, emit
 
-app = typer.Typer(no_args_is_help=True, help="Fit, query and evaluate the router.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, help="Fit, query, evaluate and correct the router.", rich_markup_mode=None
+)
 Queries = Annotated[
     Path | None,
     typer.Option(help='Additional labelled queries: JSONL with "query" and "domain", or a folder.'),
@@ -41,13 +43,16 @@ def route_tune(
 def route_fit(
     data: Queries = None,
     output: Output = None,
+    all_classes: Annotated[
+        bool, typer.Option("--all-classes", help="Also fit DATA's domains that have no domain file.")
+    ] = False,
     config: Config = None,
     json: Json = False,
 ) -> None:
     """Fit the router on the domains' example queries and DATA."""
     from mom.workflows import route
 
-    result = route.fit_router(data, output, config)
+    result = route.fit_router(data, output, config, all_classes)
     emit(json, result, lambda: route.show_fit(result))
 
 
@@ -97,3 +102,32 @@ def route_eval(
     if html is not None:
         route_eval.write_html(report, html)
     emit(json, asdict(report), lambda: route_tables.show(report))
+
+
+@app.command("feedback")
+def route_feedback(
+    file: Annotated[
+        Path,
+        typer.Argument(help='JSONL: "query" and the correct "domain", or "expert" and "rating" (up, down).'),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--output", help="Folder of the adapted router. [default: `router` of serve.yaml]"
+        ),
+    ] = None,
+    store: Annotated[
+        bool,
+        typer.Option("--store", help="Keep the labelled queries, with their text, in $MOM_HOME/feedback."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what would change; write nothing.")
+    ] = False,
+    config: Config = None,
+    json: Json = False,
+) -> None:
+    """Adapt the router to corrected labels and ratings of logged queries, and show what changes."""
+    from mom.workflows import route_feedback
+
+    result = route_feedback.give_feedback(file, output, config, store, dry_run)
+    emit(json, result.as_json(), lambda: route_feedback.show_feedback(result))

@@ -10,36 +10,51 @@ from mom.display import console
 from router import settings
 from router.embedding.sentence import encoder_name
 from router.embedding.stack import open_embedders
+from router.embedding.vector_cache import VectorCache
 from router.errors import BadSettings
 from router.routing import store
-from router.routing.model import GENERAL
 from router.serving import build
-from router.training.dataset import OOD, read_choices, read_corpus_snippets, read_queries
+from router.training.dataset import LabelledQuery, read_choices, read_corpus_snippets, read_queries
+from router.training.example_queries import read_example_queries
 from router.training.finetune import FinetuneConfig, finetune
+from router.training.fit import fit_labelled
+from router.training.weighting import clean
+from slices.text import domains
 
 
-def fit_router(data: Path | None, out: Path | None, config: Path | None) -> dict[str, Any]:
-    """Fit a router on the domains' example queries and `data`, and store it."""
+def fit_router(
+    data: Path | None, out: Path | None, config: Path | None, all_classes: bool = False
+) -> dict[str, Any]:
+    """Fit a router on the domains' example queries and `data`, and store it.
+
+    Args:
+        all_classes: also fit the domains of `data` that have no domain file, which no expert serves.
+    """
     loaded = settings.read(config)
     if data and not (out or loaded.router):
         raise BadSettings(
             "a router fitted on --data needs a folder of its own: "
             "give -o DIR, and `router: DIR` in serve.yaml"
         )
-    queries = _queries(data)
     folder = out or loaded.router or store.default_folder()
     with console.progress_bar() as progress:
         embedders = open_embedders(loaded.embedder, progress)
-    snippets = read_corpus_snippets(data, set(queries)) if data else []
+    classes = None if all_classes else domains.names()
+    queries = clean(_queries(data), classes)
+    counts = Counter(query.domain for query in queries)
+    snippets = read_corpus_snippets(data, set(counts)) if data else []
     choices = read_choices(data) if data else {}
-    router = build.fit_from_domains(queries, embedders, folder, snippets, choices)
+    cache = VectorCache(embedders[-1])
+    router = fit_labelled(queries, [*embedders[:-1], cache], snippets, choices)
+    cache.save()
+    store.save(router, folder)
     return {
         "path": str(folder),
         "embedder": router.embedders[-1],
         "embedders": list(router.embedders),
         "corpus_snippets": len(snippets),
         "queries_with_choices": len(choices),
-        "domains": {name: len(texts) for name, texts in sorted(queries.items())},
+        "domains": dict(sorted(counts.items())),
         "thresholds": asdict(router.thresholds),
     }
 
@@ -54,7 +69,7 @@ def finetune_encoder(
 ) -> dict[str, Any]:
     """Fine-tune the encoder of the settings on the domains' example queries and `data`, into `out`."""
     loaded = settings.read(config)
-    queries = [(text, domain) for domain, texts in _queries(data).items() for text in texts]
+    queries = [(query.text, query.domain) for query in clean(_queries(data), domains.names())]
     start = time.monotonic()
     with console.progress_bar() as progress:
         accuracy = finetune(
@@ -91,12 +106,9 @@ def show_finetuned(result: dict[str, Any]) -> None:
     )
 
 
-def _queries(data: Path | None) -> dict[str, list[str]]:
-    """The domains' example queries and those of `data`, by domain; `ood` counts as `general`."""
-    queries = build.domain_queries()
-    for query in read_queries(data) if data else ():
-        queries.setdefault(GENERAL if query.domain == OOD else query.domain, []).append(query.text)
-    return queries
+def _queries(data: Path | None) -> list[LabelledQuery]:
+    """The domains' example queries and those of `data`."""
+    return [*read_example_queries(), *(read_queries(data) if data else ())]
 
 
 def show_fit(result: dict[str, Any]) -> None:

@@ -21,7 +21,8 @@ from router.training.dataset import LabelledQuery, read_choices, read_corpus_sni
 from router.training.decision_cost import DecisionCost, decision_cost
 from router.training.decisions import of_known_domains
 from router.training.evaluate import RouteReport, evaluate
-from router.training.fit import fit
+from router.training.example_queries import read_example_queries
+from router.training.fit import fit_labelled
 from router.training.html_report import page
 from router.training.leave_one_out import Group, HeldOutAccuracy, Refit, leave_one_out
 from slices import manifest
@@ -42,7 +43,7 @@ def evaluate_router(
     """
     loaded = settings.read(config)
     queries = read_queries(data)
-    router = build.load_or_fit_router(loaded, build.domain_queries())
+    router = build.load_or_fit_router(loaded)
     cascade = build.open_cascade(router, loaded)
     report = evaluate(queries, router, cascade)
     examples = _example_queries()
@@ -60,8 +61,7 @@ def write_html(report: RouteReport, out: Path) -> None:
 
 
 def _example_queries() -> list[LabelledQuery]:
-    domains = build.domain_queries()
-    return [LabelledQuery(text, domain) for domain, texts in domains.items() for text in texts]
+    return read_example_queries()
 
 
 def _served_cost(
@@ -126,8 +126,7 @@ def _refit(loaded: Settings, embedders: Sequence[Embedder], data: Path | None) -
     def refit(queries: list[LabelledQuery]) -> tuple[Router, RoutePredictor]:
         domains = {query.domain for query in queries}
         snippets = read_corpus_snippets(data, domains) if data else []
-        pairs = [(query.text, query.domain) for query in queries]
-        router = fit(pairs, embedders, snippets=snippets, choices=choices)
+        router = fit_labelled(queries, embedders, snippets, choices)
         router = override_thresholds(router, loaded.thresholds)
         return router, Cascade(router, embedders)
 

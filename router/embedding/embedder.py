@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_CHARS = 400  # of a text that is embedded for routing
+_LAST_LATIN = "\u024f"  # of Unicode's Latin blocks up to Extended-B
 REFERENCE_TEXT = "How does an enzyme lower the activation energy of a reaction?"  # fingerprints an embedder
 
 Vectors: TypeAlias = Any  # float32 (texts, dim) of unit rows: an ndarray, or a csr_array for sparse features
@@ -43,6 +44,12 @@ def truncate_middle(text: str, limit: int = MAX_CHARS) -> str:
         tail = limit // 2
         text = f"{text[: limit - tail - 1]}\n{text[-tail:]}"
     return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def is_latin(text: str) -> bool:
+    """Whether at most half of the letters of the beginning of a text are of another script than Latin."""
+    letters = [char for char in text[:MAX_CHARS] if char.isalpha()]
+    return sum(char > _LAST_LATIN for char in letters) <= len(letters) / 2
 
 
 def l2_normalize(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

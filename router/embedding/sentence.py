@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from router.embedding.embedder import l2_normalize, truncate_middle
+from router.embedding.embedder import is_latin, l2_normalize, truncate_middle
 from router.embedding.finetuned import finetuned_name
 from router.embedding.onnx_export import use_onnx_runtime
+from router.embedding.pretrained_encoder import apply_pretrained, pretrained_name
 from router.embedding.single_text import single_text_encoder
 from router.errors import BadSettings
 from slices.device import cpu_has_bf16
@@ -26,15 +27,18 @@ class SentenceEmbedder:
     """A sentence-transformers model from a folder or a hub id, on the CPU. Thread-safe."""
 
     def __init__(self, source: str | Path | None = None) -> None:
-        """Load the encoder; `source` None is MiniLM, from its package where that is installed.
+        """Load the encoder; `source` None is the one that ships, on MiniLM, from its package where installed.
 
         Raises:
             MissingExtra: sentence-transformers is not installed.
             BadSettings: the folder is not there, or the hub has no such model.
         """
         self._name = encoder_name(None if source is None else str(source))
-        self.finetuned = finetuned_name(source) is not None
+        self.finetuned = is_finetuned(source)
+        self._english = source in (None, MINILM)
         self.model = open_encoder(source)
+        if source is None and pretrained_name():
+            apply_pretrained(self.model)
         self.max_tokens = int(self.model.max_seq_length or ROUTING_TOKENS)
         self.model.max_seq_length = min(ROUTING_TOKENS, self.max_tokens)
         self._embed_one = self._encode_one = None  # the fast path for single texts
@@ -54,15 +58,26 @@ class SentenceEmbedder:
     @property
     def dim(self) -> int:
         """The embedding dimension."""
-        return int(self.model.get_sentence_embedding_dimension() or 0)
+        name = "get_embedding_dimension"  # of sentence-transformers 5; the longer name before
+        dimension = getattr(self.model, name, None) or self.model.get_sentence_embedding_dimension
+        return int(dimension() or 0)
 
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Unit vectors of the texts truncated for routing, float32 (len(texts), dim)."""
-        truncated = [truncate_middle(text) for text in texts]
-        if self._embed_one and truncated:
-            return np.concatenate([self._embed_one(text) for text in truncated])
+        """Unit vectors of the texts truncated for routing, float32 (len(texts), dim).
+
+        MiniLM's vocabulary is English: from it, a text in another script than Latin gets a zero vector.
+        """
+        vectors = np.zeros((len(texts), self.dim), np.float32)
+        rows = [row for row, text in enumerate(texts) if not self._english or is_latin(text)]
+        if rows:
+            vectors[rows] = self._embed_truncated([truncate_middle(texts[row]) for row in rows])
+        return vectors
+
+    def _embed_truncated(self, texts: list[str]) -> NDArray[np.float32]:
+        if self._embed_one:
+            return np.concatenate([self._embed_one(text) for text in texts])
         with self._lock, one_thread():
-            return self._encode_batch(truncated)
+            return self._encode_batch(texts)
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
         """Tokens of each whole text, special tokens included."""
@@ -104,14 +119,21 @@ def open_encoder(source: str | Path | None) -> Any:
     """
     if find_spec("sentence_transformers") is None:
         raise MissingExtra("sentence-transformers", "route")
-    return _load(source or packaged_minilm() or MINILM)
+    if source in (None, MINILM):
+        source = packaged_minilm() or MINILM
+    return _load(source)
 
 
 def encoder_name(source: str | None) -> str:
-    """The name that `SentenceEmbedder(source)` will have, without loading it."""
+    """The name that `SentenceEmbedder(source)` will have, without loading it; None is the one that ships."""
     if source is None:
-        return MINILM
+        return pretrained_name() or MINILM
     return (finetuned_name(source) or Path(source).resolve().name) if Path(source).is_dir() else source
+
+
+def is_finetuned(source: str | Path | None) -> bool:
+    """Whether `SentenceEmbedder(source)` was fine-tuned on labelled queries, without loading it."""
+    return pretrained_name() is not None if source is None else finetuned_name(source) is not None
 
 
 @contextmanager

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from router.embedding.embedder import Embedder
+from router.embedding.lazy import LazyEmbedder
 from router.routing.model import (
     ExitThresholds,
     Router,
@@ -50,11 +51,18 @@ class Cascade:
         self.router = router
         self._embedders = list(embedders)
         self._expert_mask = expert_mask(router.classes)
+        self._merge = _merge_matrix(router)
 
     @property
     def last_embedder(self) -> Embedder:
         """The embedder of the last stage."""
         return self._embedders[-1]
+
+    def load(self) -> None:
+        """Load what is loaded on first use, so that no query waits for it."""
+        for embedder in self._embedders:
+            if isinstance(embedder, LazyEmbedder):
+                embedder.load()
 
     def predict(self, texts: Sequence[str]) -> list[RoutePrediction]:
         """One prediction for each text, by the first stage whose exit thresholds it meets."""
@@ -78,8 +86,8 @@ class Cascade:
             name = self.router.heads[heads_done - 1].embedder
             for row in np.flatnonzero(exits).tolist():
                 predictions[int(remaining[row])] = RoutePrediction(
-                    classes=self.router.classes,
-                    probabilities=probabilities[row],
+                    classes=self.router.domains,
+                    probabilities=self._merge @ probabilities[row],
                     in_domain=float(in_domain[row]),
                     distance=float(1 - nearest[row]),
                     embedder=name,
@@ -96,3 +104,9 @@ def exits_early(
     """Which texts need no further stage, (n,), from probabilities (n, classes) and in-domain scores (n,)."""
     certain = (in_domain >= thresholds.min_in_domain) & (margins(probabilities) >= thresholds.min_margin)
     return (in_domain < thresholds.ood_below) | certain
+
+
+def _merge_matrix(router: Router) -> NDArray[np.float64]:
+    """Ones where a class belongs to a domain, (domains, classes)."""
+    names = [router.aliases.get(name, name) for name in router.classes]
+    return np.array([[float(name == domain) for name in names] for domain in router.domains])

@@ -5,8 +5,8 @@ the k-nearest-neighbour votes of its prototypes (logarithmic opinion pool, Genes
 how in-domain a text is. Nothing is read or fitted here.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,13 +87,22 @@ class Stage:
 
 @dataclass(frozen=True)
 class Router:
-    """A fitted router; `stages` has one for each head that a decision can rest on."""
+    """A fitted router; `stages` has one for each head that a decision can rest on.
+
+    `aliases` renames classes, by class; several classes of one alias are merged: their probabilities add up.
+    """
 
     classes: tuple[str, ...]
     heads: tuple[LinearHead, ...]
     stages: tuple[Stage, ...]
     thresholds: Thresholds
     queries_sha256: str
+    aliases: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def domains(self) -> tuple[str, ...]:
+        """The domains of predictions: `classes` after `aliases`, each once."""
+        return tuple(dict.fromkeys(self.aliases.get(name, name) for name in self.classes))
 
     @property
     def embedders(self) -> tuple[str, ...]:

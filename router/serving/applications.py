@@ -17,7 +17,7 @@ from router.api.middleware.api_keys import ApiKeys
 from router.api.middleware.api_keys import read as read_api_keys
 from router.api.middleware.auth import StripRequestId
 from router.api.middleware.tracing import otlp_provider
-from router.embedding.sentence import SentenceEmbedder
+from router.embedding.stack import text_encoder
 from router.engine.ray_replica import ExpertReplica, RayEngine, max_ongoing_requests
 from router.errors import ExpertFailed
 from router.experts.catalogue import Catalogue, Expert
@@ -156,6 +156,7 @@ def _service(plan: DeployPlan, api_keys: ApiKeys | None) -> Service:
     names, logs = plan.catalogue.experts, plan.settings.logs
     handles = {name: serve.get_deployment_handle(name, app_name=application_name(name)) for name in names}
     cascade = build.open_cascade(plan.router, plan.settings)
+    cascade.load()
     vocabulary_fit = build.vocabulary_fit(plan.catalogue, plan.settings)
     vocabulary_fit.load()
     return Service(
@@ -167,7 +168,7 @@ def _service(plan: DeployPlan, api_keys: ApiKeys | None) -> Service:
         misfit=vocabulary_fit.misfit,
         api_keys=api_keys,
         requests_per_minute=plan.settings.access.requests_per_minute,
-        encoder=cascade.last_embedder if isinstance(cascade.last_embedder, SentenceEmbedder) else None,
+        encoder=text_encoder(cascade.last_embedder, plan.settings.embedder),
         access_log=open_log(logs.file or default_file()) if logs.access else None,
         log_prompts=logs.prompts,
         tracer_provider=otlp_provider() if logs.traces else None,

@@ -5,7 +5,6 @@ Domain files, embedders and the stored router meet here; the parts know nothing 
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from types import MappingProxyType
 
 from router.embedding.embedder import Embedder
 from router.embedding.stack import embedder_names, open_embedders
@@ -19,47 +18,43 @@ from router.routing.cascade import Cascade
 from router.routing.decide import Decision
 from router.routing.model import Router
 from router.routing.route import route
+from router.serving.default_router import load_default
 from router.settings import Settings, override_thresholds
-from router.training.augmentation import Choices
-from router.training.fit import Pairs, digest, fit
+from router.training.example_queries import read_example_queries
+from router.training.fit import digest, fit
 from slices import manifest
-from slices.text import domains as domain_files
 
 Queries = Mapping[str, Sequence[str]]
 
 
 def domain_queries() -> dict[str, list[str]]:
-    """The example queries of every domain file that has some, by domain."""
-    loaded = [domain_files.load(name) for name in domain_files.names()]
-    return {domain.name: domain.queries for domain in loaded if domain.queries}
+    """The example queries of every domain that has some, by domain."""
+    texts: dict[str, list[str]] = {}
+    for query in read_example_queries():
+        texts.setdefault(query.domain, []).append(query.text)
+    return texts
 
 
-def fit_from_domains(
-    domains: Queries,
-    embedders: Sequence[Embedder],
-    out: Path | None = None,
-    snippets: Pairs = (),
-    choices: Choices = MappingProxyType({}),
-) -> Router:
+def fit_from_domains(domains: Queries, embedders: Sequence[Embedder], out: Path | None = None) -> Router:
     """Fit a router on `domains` (queries by domain) and store it in `out` (default `$MOM_HOME/router`).
-
-    Args:
-        snippets: text of the domains' corpora, (text, domain), as in `router.training.fit.fit`.
-        choices: answer choices of some of the queries, as in `router.training.fit.fit`.
 
     Raises:
         BadTraining: too few domains or queries.
     """
     cache = VectorCache(embedders[-1])
-    router = fit(_pairs(domains), [*embedders[:-1], cache], snippets=snippets, choices=choices)
+    router = fit(_pairs(domains), [*embedders[:-1], cache])
     cache.save()
     store.save(router, out or store.default_folder())
     return router
 
 
-def load_or_fit_router(settings: Settings, domains: Queries) -> Router:
-    """The router to serve with. A folder named in `settings` is loaded as it is; the default one is fitted
-    again where it is missing, damaged, of other embedders, or of other queries than `domains`.
+def load_or_fit_router(settings: Settings, domains: Queries | None = None) -> Router:
+    """The router to serve with. A folder named in `settings` is loaded as it is; by default the router that
+    ships is, with the user's own domains. For another embedder or for given `domains` one is fitted, and
+    again where it is missing, damaged, of other embedders, or of other queries.
+
+    Args:
+        domains: queries by domain, default the domains' example queries.
 
     Raises:
         BadRouter: the named folder holds no usable router.
@@ -67,6 +62,10 @@ def load_or_fit_router(settings: Settings, domains: Queries) -> Router:
     """
     if settings.router is not None:
         return override_thresholds(store.load(settings.router), settings.thresholds)
+    shipped = load_default(settings.embedder) if domains is None else None
+    if shipped is not None:
+        return override_thresholds(shipped, settings.thresholds)
+    domains = domain_queries() if domains is None else domains
     stored = _stored(embedder_names(settings.embedder), digest(_pairs(domains)))
     router = stored or fit_from_domains(domains, open_embedders(settings.embedder))
     return override_thresholds(router, settings.thresholds)
@@ -85,10 +84,10 @@ def served_catalogue(settings: Settings) -> Catalogue:
 
 def explain(text: str, settings: Settings, domains: Queries | None = None) -> Decision:
     """The routing decision for `text`. Before any slice exists, each domain counts as an expert."""
-    router = load_or_fit_router(settings, domain_queries() if domains is None else domains)
+    router = load_or_fit_router(settings, domains)
     cascade = open_cascade(router, settings)
     if settings.experts == "all" and not manifest.all_slices(settings.slices):
-        return route(text, cascade, router.thresholds, {name: name for name in router.classes}, "general")
+        return route(text, cascade, router.thresholds, {name: name for name in router.domains}, "general")
     served = served_catalogue(settings)
     return route(
         text,

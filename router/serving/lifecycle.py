@@ -57,7 +57,7 @@ def check(settings: Settings, domains: build.Queries | None = None, listening: b
     _check_access(settings)
     if not listening:
         _check_port(settings.host, settings.port)
-    router = build.load_or_fit_router(settings, build.domain_queries() if domains is None else domains)
+    router = build.load_or_fit_router(settings, domains)
     return DeployPlan(settings, catalogue, router)
 
 

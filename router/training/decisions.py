@@ -94,10 +94,10 @@ def route_texts(texts: Sequence[str], router: Router, predictor: RoutePredictor)
 
 def of_known_domains(queries: Sequence[LabelledQuery], router: Router) -> list[LabelledQuery]:
     """The queries of a domain that the router knows, and the out-of-domain ones."""
-    return [query for query in queries if query.domain in (*router.classes, OOD)]
+    return [query for query in queries if query.domain in (*router.domains, OOD)]
 
 
 def chosen_experts(predictions: Sequence[RoutePrediction], router: Router) -> NDArray[np.str_]:
     """The expert of each prediction, (n,): a domain, or `general` for the generalist."""
-    experts = {name: name for name in router.classes}
+    experts = {name: name for name in router.domains}
     return np.array([decide(each, router.thresholds, experts, GENERAL).expert for each in predictions])

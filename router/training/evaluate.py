@@ -108,7 +108,7 @@ def evaluate(
     """
     known = of_known_domains(queries, router)
     if all(query.domain == OOD for query in known):
-        raise BadTraining(f"no query is of a domain the router knows: {', '.join(router.classes)}")
+        raise BadTraining(f"no query is of a domain the router knows: {', '.join(router.domains)}")
     texts, routed = [query.text for query in known], route_queries(known, router, predictor)
     labelled, ood = routed.where(routed.labels != OOD), routed.labels == OOD
     hard = routed.where(np.array([query.hard for query in known]) & ~routed.has_expert)

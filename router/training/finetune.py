@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from router.embedding.embedder import truncate_middle
 from router.embedding.finetuned import FILE, HOLDOUT_PERCENT, SCHEMA, holdout_mask
+from router.embedding.layers import keep_layers
 from router.embedding.sentence import ROUTING_TOKENS, encoder_name, no_progress_bar, open_encoder
 from router.errors import BadTraining
 from router.training.fit import Pairs, digest
@@ -138,7 +139,7 @@ class _Trainer:
         self.holdout_texts = [texts[at] for at in np.flatnonzero(holdout)]
         self.holdout_labels = labels[holdout]
         self.original = self._embed(self.texts)  # (n, dim), the regularization targets
-        _keep_layers(self.model, config.layers)
+        keep_layers(self.model, config.layers)
         _freeze_word_embeddings(self.model)
         dim = self.original.shape[1]
         self.head = torch.nn.Linear(dim, len(classes), device=device.name)
@@ -238,27 +239,6 @@ def _lr_factor(step: int, steps: int) -> float:
     """Linear warm-up, then linear decay to zero."""
     warmup = max(1, round(_WARMUP * steps))
     return min((step + 1) / warmup, (steps - step) / max(1, steps - warmup))
-
-
-def _keep_layers(model: Any, count: int | None) -> None:
-    """Truncate the transformer to its first `count` layers.
-
-    Raises:
-        BadTraining: it has fewer, or its list of layers cannot be found.
-    """
-    import torch
-
-    if count is None:
-        return
-    transformer = model[0].model
-    total = int(transformer.config.num_hidden_layers)
-    lists = [
-        each for each in transformer.modules() if isinstance(each, torch.nn.ModuleList) and len(each) == total
-    ]
-    if not 1 <= count <= total or len(lists) != 1:
-        raise BadTraining(f"cannot keep {count} layers of the encoder, which has {total}")
-    del lists[0][count:]
-    transformer.config.num_hidden_layers = count
 
 
 def _freeze_word_embeddings(model: Any) -> None:

@@ -36,7 +36,10 @@ def test_domains_and_settings_are_found_outside_the_clone(wheel: Path, tmp_path:
     code = (
         "import slices; assert 'site' in slices.__file__, slices.__file__\n"
         "from slices import home; from slices.text import domains; from router import settings\n"
-        "print(len(domains.names()), len(domains.load('biochem').queries) > 60, settings.read().port)\n"
+        "from router.training.example_queries import read_example_queries\n"
+        "from router.serving.default_router import load_default\n"
+        "print(len(domains.names()), len(read_example_queries(['biochem'])) > 300, settings.read().port)\n"
+        "print(len(load_default(None).classes))\n"
         "print(home.find_config('serve.yaml'))"
     )
     done = subprocess.run(
@@ -47,6 +50,6 @@ def test_domains_and_settings_are_found_outside_the_clone(wheel: Path, tmp_path:
         text=True,
         check=True,
     )
-    first, second = done.stdout.splitlines()
-    assert first == "11 True 8000"
+    first, classes, second = done.stdout.splitlines()
+    assert (first, classes) == ("11 True 8000", "11")
     assert Path(second) == site / "slices" / "configs" / "serve.yaml"

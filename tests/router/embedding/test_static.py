@@ -65,6 +65,8 @@ def test_a_table_is_distilled_once(encoder: Any) -> None:
 def test_names_without_loading() -> None:
     minilm = "sentence-transformers/all-MiniLM-L6-v2"
     ngrams = ("word-ngrams-262144", "char-ngrams-262144")
-    assert embedder_names(None) == (*ngrams, f"{minilm}-static-256", minilm)
-    assert embedder_names("static") == embedder_names(None)[:3]
+    assert embedder_names(minilm) == (*ngrams, minilm)
+    assert embedder_names(None)[:2] == ngrams
+    assert embedder_names(None)[2].startswith("all-MiniLM-L6-v2-tuned-")
+    assert embedder_names("static") == (*ngrams, f"{minilm}-static-256")
     assert embedder_names("hash") == ("hash-256",)
