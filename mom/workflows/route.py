@@ -14,6 +14,7 @@ from router.embedding.vector_cache import VectorCache
 from router.errors import BadSettings
 from router.routing import store
 from router.serving import build
+from router.serving.default_router import ships_for
 from router.training.dataset import LabelledQuery, read_choices, read_corpus_snippets, read_queries
 from router.training.example_queries import read_example_queries
 from router.training.finetune import FinetuneConfig, finetune
@@ -31,10 +32,9 @@ def fit_router(
         all_classes: also fit the domains of `data` that have no domain file, which no expert serves.
     """
     loaded = settings.read(config)
-    if data and not (out or loaded.router):
+    if (data or ships_for(loaded.embedder)) and not (out or loaded.router):
         raise BadSettings(
-            "a router fitted on --data needs a folder of its own: "
-            "give -o DIR, and `router: DIR` in serve.yaml"
+            "a fitted router needs a folder of its own: give -o DIR, and `router: DIR` in serve.yaml"
         )
     folder = out or loaded.router or store.default_folder()
     with console.progress_bar() as progress:

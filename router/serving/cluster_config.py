@@ -1,26 +1,30 @@
 """The configuration for a Ray cluster (`serve deploy`): an application for each expert and the ingress.
 
-Each machine of the cluster needs mom installed, and the slices, the router and `serve.yaml`'s other files
-under the same paths. The plan is checked when the configuration is written, and once more where each
-application is built.
+Each machine of the cluster needs mom installed, and the slices, your own domain files, the router and
+`serve.yaml`'s other files under the same paths; the router that ships comes with mom. The plan is checked when
+the configuration is written, and once more where each application is built.
 """
 
+from pathlib import Path
 from typing import Any
 
 from router.errors import BadSettings
 from router.routing import store
 from router.serving import applications, build
 from router.serving.applications import DeployPlan
+from router.serving.default_router import ships_for
 from router.settings import Settings
 from slices import home
 
 
 def configuration(plan: DeployPlan) -> dict[str, Any]:
     """Ray Serve's configuration of `plan`: its experts, then the ingress."""
-    folders = {
+    folders: dict[str, Path | None] = {
         "slices": plan.settings.slices or home.slices_home(),
-        "router": plan.settings.router or store.default_folder(),
+        "router": plan.settings.router,
     }
+    if plan.settings.router is None and not ships_for(plan.settings.embedder):
+        folders["router"] = store.default_folder()
     settings = plan.settings.model_copy(update=folders).model_dump(mode="json")
     settings |= {"experts": sorted(plan.catalogue.experts)}
     experts = [
@@ -67,5 +71,5 @@ def ingress(args: dict[str, Any]) -> Any:
     """
     settings = Settings.model_validate(args["settings"])
     catalogue = build.served_catalogue(settings)
-    router = build.load_or_fit_router(settings, {})
+    router = build.load_or_fit_router(settings)
     return applications.ingress_application(DeployPlan(settings, catalogue, router))

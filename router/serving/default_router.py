@@ -33,9 +33,7 @@ def load_default(embedder: str | None, folder: Path | None = None) -> Router | N
         BadTraining: an own domain has too few queries.
         BadConfig: a domain file is wrong.
     """
-    if not (FOLDER / store.CONFIG).is_file():
-        return None
-    if store.read_config(FOLDER).embedders != embedder_names(embedder):
+    if not ships_for(embedder):
         return None
     names = own_domains()
     queries = read_example_queries(names)
@@ -43,6 +41,13 @@ def load_default(embedder: str | None, folder: Path | None = None) -> Router | N
     if queries:
         fitted = _adapted(fitted, embedder, queries, folder or store.default_folder())
     return replace(fitted, aliases=_aliases(names))
+
+
+def ships_for(embedder: str | None) -> bool:
+    """Whether a router ships for the settings' embedder."""
+    if not (FOLDER / store.CONFIG).is_file():
+        return False
+    return store.read_config(FOLDER).embedders == embedder_names(embedder)
 
 
 def own_domains() -> list[str]:

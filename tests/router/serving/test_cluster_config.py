@@ -14,7 +14,8 @@ import yaml
 
 from mom.workflows import serve
 from router.errors import BadSettings
-from router.serving import cluster_config
+from router.serving import build, cluster_config, lifecycle
+from router.settings import Settings
 from tests.router.serving.test_lifecycle import scripted
 
 SECONDS = 120
@@ -43,6 +44,14 @@ def test_each_expert_is_an_application_and_the_ingress_the_last(written: Path, s
     assert settings["slices"] == str(slices_root) and Path(settings["router"]).is_absolute()
     with pytest.raises(BadSettings, match=r"no expert 'gone'.*bio, gen, lex"):
         cluster_config.expert({"name": "gone", "settings": settings})
+
+
+def test_the_router_that_ships_needs_no_folder(slices_root: Path, mom_home: Path) -> None:
+    settings = scripted().model_copy(update={"embedder": None, "slices": slices_root})
+    plan = lifecycle.check(settings)
+    args = cluster_config.configuration(plan)["applications"][-1]["args"]
+    assert args["settings"]["router"] is None
+    assert build.load_or_fit_router(Settings.model_validate(args["settings"])).classes == plan.router.classes
 
 
 @pytest.mark.slow
