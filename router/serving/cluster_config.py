@@ -1,8 +1,8 @@
 """The configuration for a Ray cluster (`serve deploy`): an application for each expert and the ingress.
 
 Each machine of the cluster needs mom installed, and the slices, your own domain files, the router and
-`serve.yaml`'s other files under the same paths; the router that ships comes with mom. The plan is checked when
-the configuration is written, and once more where each application is built.
+`serve.yaml`'s other files under the same paths; the router that ships comes with mom. The plan is checked
+when the configuration is written, and once more where each application is built.
 """
 
 from pathlib import Path
